@@ -1,0 +1,434 @@
+"""CMPC: find the pixels a sentence refers to (arXiv:2010.00514).
+
+From top to bottom: words, picture, entity perception (MUTAN fusion of sentence and
+picture), relation reasoning (a graph over the picture's cells whose edges are the
+relation words), text-guided exchange between three feature levels, a ConvLSTM over the
+levels, and the loss. Every sentence of a batch is treated as if it were alone.
+
+Axes: B batch of sentences, P pictures, T words, H rows, W columns, N = H * W cells, C channels. Words are kept
+as pictures of one row, [B, 1, T, C].
+"""
+
+import deeplab_resnet
+from util import loss, optimizer, spatial
+from util.compat import tf
+from util.layers import conv, conv_lstm_step, layer_norm, lstm
+
+SCOPE = "text_objseg"
+LEVELS = ("c5", "c4", "c3")  # deep to shallow: the order of their variables
+MUTAN_HEADS = 5
+WORD_CLASSES = 4  # entity, attribute, relation, unnecessary
+PARSE_CHANNELS = 500
+WORD_VECTOR_SCALE = 0.6  # standard deviation, about that of public GloVe vectors
+LOSS_WEIGHTS = {"pred": 0.7, "c5": 0.1, "c4": 0.1, "c3": 0.1}
+
+
+def word_vectors(ids, vocab_size, size, initial=None):
+    """Look up the vectors of words.
+
+    Args:
+      ids: int32 [B, T], 0 is padding.
+      vocab_size, size: int, the table's shape.
+      initial: float32 [vocab_size, size], first values; None draws normal noise.
+
+    Returns:
+      float32 [B, T, size].
+
+    Variables:
+      Variable  [vocab_size, size]
+    """
+    initializer = (
+        tf.random_normal_initializer(stddev=WORD_VECTOR_SCALE)
+        if initial is None
+        else tf.constant_initializer(initial)
+    )
+    table = tf.get_variable("Variable", [vocab_size, size], initializer=initializer)
+    return tf.nn.embedding_lookup(table, ids)
+
+
+def word_classes(words):
+    """Tell what each word is for.
+
+    Args:
+      words: float32 [B, 1, T, C].
+
+    Returns:
+      float32 [B, 1, T, 4], probabilities: entity, attribute, relation, unnecessary.
+
+    Variables:
+      words_parse_1, words_parse_2: see conv
+    """
+    hidden = tf.nn.relu(conv(words, PARSE_CHANNELS, 1, "words_parse_1"))
+    return tf.nn.softmax(conv(hidden, WORD_CLASSES, 1, "words_parse_2"))
+
+
+def sentence_vector(words, weights):
+    """Sum the words of each sentence, weighted, and scale to unit length.
+
+    Args:
+      words: float32 [B, 1, T, C], zeros at padding.
+      weights: float32 [B, 1, T], in [0, 1].
+
+    Returns:
+      float32 [B, 1, 1, C].
+    """
+    total = tf.reduce_sum(weights[..., tf.newaxis] * words, axis=2, keepdims=True)
+    return tf.nn.l2_normalize(total, axis=3)
+
+
+def mutan_fusion(visual, place, sentence, level):
+    """Fuse a sentence with every cell of one feature level.
+
+    MUTAN (arXiv:1705.06676) of rank 5: a sum of products of two tanh projections,
+    squashed by tanh and scaled to unit length. The picture's projection serves all
+    its sentences.
+
+    Args:
+      visual: float32 [P, H, W, C], unit length.
+      place: float32 [P, H, W, 8], see `spatial.coordinates`.
+      sentence: float32 [B, 1, 1, C], unit length; B is a multiple of P, and the
+        sentences of a picture stand together.
+      level: str, one of LEVELS.
+
+    Returns:
+      float32 [B, H, W, C], unit length.
+
+    Variables:
+      vis_trans_{level}_head{1..5}, lang_trans_{level}_head{1..5}: see conv
+    """
+    _, rows, columns, channels = visual.shape.as_list()
+    cells = tf.concat([visual, place], axis=3)
+    heads = []
+    for head in range(1, MUTAN_HEADS + 1):
+        name = "{}_head{}".format(level, head)
+        seen = tf.tanh(conv(cells, channels, 1, "vis_trans_" + name))
+        said = tf.tanh(conv(sentence, channels, 1, "lang_trans_" + name))
+        said = tf.reshape(said, [tf.shape(seen)[0], -1, 1, 1, channels])
+        heads.append(seen[:, tf.newaxis] * said)
+    fused = tf.reshape(tf.add_n(heads), [-1, rows, columns, channels])
+    return tf.nn.l2_normalize(tf.tanh(fused), axis=3)
+
+
+def relation_graph(fused, words, relation, is_word, level):
+    """Pass messages between the cells along the relation words.
+
+    An edge from one cell to another is as strong as the words make it: how much the
+    first attends to each word times how much the word attends to the second.
+
+    Args:
+      fused: float32 [B, H, W, C], unit length.
+      words: float32 [B, 1, T, C].
+      relation: float32 [B, 1, T], probability of being a relation word.
+      is_word: bool [B, 1, T], False at padding.
+      level: str, one of LEVELS.
+
+    Returns:
+      float32 [B, H, W, C], unit length.
+
+    Variables:
+      words_trans_{level}, spa_graph_trans2_{level}: see conv
+      gconv_feat_ln_spa_graph_{level}: see layer_norm
+      gconv_update_spa_graph_{level}: see conv
+      gconv_update_ln_spa_graph_{level}: see layer_norm
+    """
+    _, rows, columns, channels = fused.shape.as_list()
+    keys = conv(words, channels, 1, "words_trans_" + level)[:, 0]
+    queries = conv(fused, channels, 1, "spa_graph_trans2_" + level)
+    queries = tf.reshape(queries, [-1, rows * columns, channels])
+    affinity = tf.matmul(queries, keys, transpose_b=True) / channels**0.5
+    affinity *= relation  # [B, N, T]
+    padding = tf.where(is_word, tf.zeros_like(relation), -1e30 * tf.ones_like(relation))
+    to_words = tf.nn.softmax(affinity + padding, axis=2)
+    from_cells = tf.nn.softmax(affinity, axis=1)
+    cells = tf.reshape(fused, [-1, rows * columns, channels])
+    # The [N, N] adjacency is to_words times from_cells: it is never needed itself.
+    message = tf.matmul(to_words, tf.matmul(from_cells, cells, transpose_a=True))
+    message = tf.reshape(message, [-1, rows, columns, channels])
+    updated = tf.nn.relu(fused + layer_norm(message, "gconv_feat_ln_spa_graph_" + level))
+    updated = conv(updated, channels, 1, "gconv_update_spa_graph_" + level)
+    updated = layer_norm(updated, "gconv_update_ln_spa_graph_" + level)
+    return tf.nn.l2_normalize(tf.nn.relu(updated), axis=3)
+
+
+def gated_exchange(features, sentence, level, suffix):
+    """Add to one level what the sentence selects from the other two.
+
+    Args:
+      features: dict, level -> float32 [B, H, W, C].
+      sentence: float32 [B, 1, 1, C_lang], unit length.
+      level: str, the level that receives.
+      suffix: str, "" in the first round and "_2" in the second; part of the names.
+
+    Returns:
+      float32 [B, H, W, C], unit length.
+
+    Variables:
+      {key}_{name}gv_f1 with key = spa_graph_key, lang_query, gv_lang: see conv
+      lang_feat_{name}_f{1,2}, trans_feat_{name}_f{1,2}: see conv
+      where name = {level}{suffix}
+    """
+    own = features[level]
+    _, rows, columns, channels = own.shape.as_list()
+    name = level + suffix
+    key = conv(own, channels, 1, "spa_graph_key_{}gv_f1".format(name))
+    query = conv(sentence, channels, 1, "lang_query_{}gv_f1".format(name))
+    scores = tf.reduce_sum(key * query, axis=3) / channels**0.5
+    attention = tf.nn.softmax(tf.reshape(scores, [-1, rows * columns]))
+    attention = tf.reshape(attention, [-1, rows, columns, 1])
+    pooled = tf.reduce_sum(attention * own, axis=[1, 2], keepdims=True)
+    context = tf.concat([pooled, sentence], axis=3)
+    context = conv(context, channels, 1, "gv_lang_{}gv_f1".format(name))
+    context = tf.nn.l2_normalize(context, axis=3)
+    total = own
+    others = [other for other in sorted(features) if other != level]
+    for number, other in enumerate(others, start=1):
+        part = "{}_f{}".format(name, number)
+        gate = tf.sigmoid(conv(context, channels, 1, "lang_feat_" + part))
+        total += gate * tf.nn.relu(
+            conv(features[other], channels, 1, "trans_feat_" + part)
+        )
+    return tf.nn.l2_normalize(total, axis=3)
+
+
+def exchange(features, sentence, suffix):
+    """Let all levels receive at once; arguments as in `gated_exchange`.
+
+    Returns:
+      dict with the keys of `features`, unit length.
+    """
+    return {
+        level: gated_exchange(features, sentence, level, suffix)
+        for level in sorted(features)
+    }
+
+
+def conv_lstm(features):
+    """Read the levels from shallow to deep with a ConvLSTM.
+
+    Args:
+      features: dict, level -> float32 [B, H, W, C].
+
+    Returns:
+      float32 [B, H, W, C], the last hidden state.
+
+    Variables:
+      rnn/conv_lstm_cell: see conv_lstm_step
+    """
+    zeros = tf.zeros_like(features["c3"])
+    state = zeros, zeros
+    with tf.variable_scope("rnn"):
+        for level in sorted(features):
+            state = conv_lstm_step(features[level], state, "conv_lstm_cell")
+    _, hidden = state
+    return hidden
+
+
+class LSTM_model:
+    """The network in the default graph; an instance holds its tensors.
+
+    Args:
+      batch_size: int, B, sentences at once; None: any number.
+      num_steps: int, T, positions of a sentence.
+      vf_h, vf_w: int, size of the feature grid in cells: H / 8, W / 8.
+      H, W: int, size of picture and mask in pixels.
+      vf_dim: int, accepted for older callers and not used.
+      vocab_size: int, rows of the word table.
+      v_emb_dim: int, channels of words and cells; rnn_size must equal it.
+      mlp_dim: int, channels after fusion.
+      start_lr: float, first learning rate.
+      lr_decay_step: int, steps until the learning rate ends at 1e-5.
+      rnn_size: int, channels of the sentence LSTM.
+      keep_prob_rnn, keep_prob_emb: float in (0, 1], share of LSTM outputs and of word
+        vector entries that dropout keeps; only in mode "train".
+      optimizer: str, "adam".
+      weight_decay: float, see `loss.l2_regularization_loss`.
+      mode: str, "eval", or "train" for losses and a training step.
+      conv5: bool, train the convolutions of res3 to res5 as well.
+      glove_dim: int, length of a word vector.
+      glove: float32 [vocab_size, glove_dim], initial word vectors; None: random.
+      num_pictures: int, P, pictures at once, each with as many of the sentences, which
+        stand together; None: one a sentence.
+
+    Attributes:
+      words: int32 [B, T] placeholder, ids padded in front with 0.
+      im: float32 [P, H, W, 3] placeholder, BGR minus the mean.
+      target_fine: float32 [B, H, W, 1] placeholder, the mask, 1 on the object.
+      valid_idx: int32 [B, 1] placeholder; may be fed, is not read: the ids tell where
+        a sentence begins.
+      visual_feat_c3, _c4, _c5: float32 [P, vf_h, vf_w, 512 / 1024 / 2048], the taps;
+        may be fed in place of `im`.
+      words_parse: float32 [B, T, 4], see `word_classes`; meaningless at padding.
+      pred: float32 [B, vf_h, vf_w, 1], logits.
+      up, up_c5, up_c4, up_c3: float32 [B, H, W, 1], logits of the result and of each
+        level before the exchange.
+      sigm: float32 [B, H, W, 1], sigmoid of `up`.
+      In mode "train" also scalars float32: cls_loss, cls_loss_c5, cls_loss_c4,
+        cls_loss_c3, cls_loss_all, reg_loss, cost, learning_rate; target: float32
+        [B, vf_h, vf_w, 1], the mask on the grid; train_step: the op.
+
+    Raises:
+      ValueError: sizes that do not go together, an unknown mode or optimizer.
+    """
+
+    def __init__(
+        self,
+        batch_size=1,
+        num_steps=20,
+        vf_h=40,
+        vf_w=40,
+        H=320,
+        W=320,
+        vf_dim=2048,
+        vocab_size=12112,
+        v_emb_dim=1000,
+        mlp_dim=500,
+        start_lr=0.00025,
+        lr_decay_step=800000,
+        rnn_size=1000,
+        keep_prob_rnn=1.0,
+        keep_prob_emb=1.0,
+        optimizer="adam",
+        weight_decay=0.0005,
+        mode="eval",
+        conv5=False,
+        glove_dim=300,
+        glove=None,
+        num_pictures=None,
+    ):
+        if mode not in ("train", "eval"):
+            raise ValueError("mode {!r} is neither 'train' nor 'eval'".format(mode))
+        if optimizer != "adam":
+            raise ValueError("optimizer {!r}: only 'adam' is known".format(optimizer))
+        if rnn_size != v_emb_dim:
+            raise ValueError(
+                "rnn_size {} and v_emb_dim {} differ".format(rnn_size, v_emb_dim)
+            )
+        if (H, W) != (8 * vf_h, 8 * vf_w):
+            raise ValueError(
+                "H x W {}x{} is not 8 x vf_h x vf_w {}x{}".format(H, W, vf_h, vf_w)
+            )
+        self.size = H, W
+        self.channels = v_emb_dim
+        self.fused_channels = mlp_dim
+        self.keep_prob_rnn = keep_prob_rnn if mode == "train" else 1.0
+        self.keep_prob_emb = keep_prob_emb if mode == "train" else 1.0
+
+        self.words = tf.placeholder(tf.int32, [batch_size, num_steps])
+        self.im = tf.placeholder(tf.float32, [num_pictures or batch_size, H, W, 3])
+        self.target_fine = tf.placeholder(tf.float32, [batch_size, H, W, 1])
+        self.valid_idx = tf.placeholder(tf.int32, [batch_size, 1])
+
+        taps = deeplab_resnet.features(self.im)
+        self.visual_feat_c3 = taps["c3"]
+        self.visual_feat_c4 = taps["c4"]
+        self.visual_feat_c5 = taps["c5"]
+        with tf.variable_scope(SCOPE):
+            vectors = word_vectors(self.words, vocab_size, glove_dim, glove)
+            self._segment(taps, self._read(vectors))
+            if mode == "train":
+                self._learn(conv5, weight_decay, start_lr, lr_decay_step)
+
+    @staticmethod
+    def calibrate_backbone(session, batches):
+        """Make a backbone drawn at random usable, see `deeplab_resnet.calibrate`."""
+        deeplab_resnet.calibrate(session, batches)
+
+    def _read(self, vectors):
+        """Return the words' features [B, 1, T, C], unit length, zeros at padding."""
+        if self.keep_prob_emb < 1:
+            vectors = tf.nn.dropout(vectors, rate=1 - self.keep_prob_emb)
+        cell = "RNN/multi_rnn_cell/cell_0/basic_lstm_cell"
+        outputs = lstm(vectors, tf.not_equal(self.words, 0), self.channels, cell)
+        if self.keep_prob_rnn < 1:
+            outputs = tf.nn.dropout(outputs, rate=1 - self.keep_prob_rnn)
+        return tf.nn.l2_normalize(outputs, axis=2)[:, tf.newaxis]
+
+    def _segment(self, taps, words):
+        visual = {
+            level: tf.nn.l2_normalize(
+                conv(taps[level], self.channels, 1, level + "_lateral"), axis=3
+            )
+            for level in LEVELS
+        }
+        # A sentence begins at its first id that is not padding.
+        begun = tf.cumsum(tf.cast(tf.not_equal(self.words, 0), tf.int32), axis=1) > 0
+        is_word = begun[:, tf.newaxis]
+        classes = word_classes(words)
+        self.words_parse = classes[:, 0]
+        entity, attribute, relation, _ = tf.unstack(classes, axis=3)
+        entities = sentence_vector(words, entity + attribute)
+        necessary = sentence_vector(words, entity + attribute + relation)
+
+        fused = {}
+        for level in LEVELS:
+            fused[level] = self._comprehend(
+                visual[level], words, entities, relation, is_word, level
+            )
+        for level in LEVELS:
+            score = conv(fused[level], 1, 3, "score_" + level)
+            setattr(self, "up_" + level, self._upsample(score))
+        fused = exchange(fused, necessary, suffix="")
+        fused = exchange(fused, necessary, suffix="_2")
+        self.pred = conv(conv_lstm(fused), 1, 3, "score")
+        self.up = self._upsample(self.pred)
+        self.sigm = tf.sigmoid(self.up)
+
+    def _comprehend(self, visual, words, sentence, relation, is_word, level):
+        """Perceive the entities and reason about their relations on one level.
+
+        Variables:
+          fusion_{level}: see conv; and those of `mutan_fusion`, `relation_graph`
+        """
+        _, rows, columns, _ = visual.shape.as_list()
+        place = spatial.coordinates(rows, columns)[tf.newaxis]
+
+        def of_all(x):
+            return tf.tile(place, [tf.shape(x)[0], 1, 1, 1])
+
+        perceived = mutan_fusion(visual, of_all(visual), sentence, level)
+        reasoned = relation_graph(perceived, words, relation, is_word, level)
+        everywhere = tf.tile(sentence, [1, rows, columns, 1])
+        cells = [perceived, reasoned, everywhere, of_all(sentence)]
+        cells = tf.concat(cells, axis=3)
+        return tf.nn.relu(conv(cells, self.fused_channels, 1, "fusion_" + level))
+
+    def _upsample(self, score):
+        return tf.image.resize_bilinear(score, self.size)
+
+    def _learn(self, conv5, weight_decay, start_lr, lr_decay_step):
+        """Add losses and the training step.
+
+        Variables:
+          Variable_1 and Adam's: see `optimizer.adam`
+        """
+        rows, columns = self.pred.shape.as_list()[1:3]
+        self.target = tf.image.resize_bilinear(self.target_fine, [rows, columns])
+        self.cls_loss = loss.segmentation_loss(self.up, self.target_fine)
+        self.cls_loss_c5 = loss.segmentation_loss(self.up_c5, self.target_fine)
+        self.cls_loss_c4 = loss.segmentation_loss(self.up_c4, self.target_fine)
+        self.cls_loss_c3 = loss.segmentation_loss(self.up_c3, self.target_fine)
+        self.cls_loss_all = (
+            LOSS_WEIGHTS["pred"] * self.cls_loss
+            + LOSS_WEIGHTS["c5"] * self.cls_loss_c5
+            + LOSS_WEIGHTS["c4"] * self.cls_loss_c4
+            + LOSS_WEIGHTS["c3"] * self.cls_loss_c3
+        )
+        trained = [v for v in tf.trainable_variables() if is_trained(v.op.name, conv5)]
+        decayed = [v for v in trained if v.op.name.endswith(("/DW", "/weights"))]
+        self.reg_loss = loss.l2_regularization_loss(decayed, weight_decay)
+        self.cost = self.cls_loss_all + self.reg_loss
+        self.learning_rate, self.train_step = optimizer.adam(
+            self.cost, trained, start_lr, lr_decay_step
+        )
+
+
+def is_trained(name, conv5):
+    """Tell whether a trainable variable is trained, by its op name.
+
+    Args:
+      name: str, op name.
+      conv5: bool, also train the convolutions (not the normalisations) of res3 to res5.
+    """
+    return name.startswith(SCOPE + "/") or (
+        conv5 and name.startswith(("res3", "res4", "res5"))
+    )

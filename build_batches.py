@@ -1,0 +1,56 @@
+"""Turn the annotations and pictures of a data set into samples for the network."""
+
+import argparse
+import os
+import sys
+
+from util import datasets
+from util.errors import UserError, exit_code
+
+EXAMPLES = """examples:
+  python %(prog)s -d shapes -t train
+  python %(prog)s -d unc -t testA --data /mnt/data -j 16
+"""
+
+
+def build_parser():
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("-d", dest="dataset", choices=list(datasets.DATASETS), required=True)
+    add("-t", dest="split", required=True, metavar="SPLIT", help="train, val, ...")
+    add("--data", default="data", metavar="DIR", help="(default: %(default)s)")
+    add("--batches", metavar="DIR", help="where the samples go (default: --data)")
+    number = {"type": int, "metavar": "N"}
+    add("--size", **number, help="side of training samples (default: 320; shapes: 160)")
+    add("-j", "--jobs", **number, default=os.cpu_count(), help="(default: %(default)s)")
+    return parser
+
+
+def build(args):
+    """Build the samples that `args` of `build_parser` ask for."""
+    datasets.check_split(args.dataset, args.split)
+    if args.size is not None and (args.size < 8 or args.size % 8):
+        raise UserError(f"--size {args.size}: must be a multiple of 8")
+    if args.jobs < 1:
+        raise UserError(f"--jobs {args.jobs}: must be at least 1")
+    from util import batches  # loads scikit-image, which -h need not wait for
+
+    batches.build(
+        args.dataset, args.split, args.data, args.batches, args.size, args.jobs
+    )
+    return 0
+
+
+def main(argv=None):
+    """Run the command line and return its exit code."""
+    args = build_parser().parse_args(argv)
+    return exit_code(lambda: build(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""DeepLab ResNet-101 (arXiv:1512.03385, arXiv:1606.00915), up to its last block.
+
+The names are those of the Caffe model. Blocks 4 and 5 are dilated instead of strided,
+so that blocks 3 to 5 all end on a grid of an eighth of the picture's side. Batch
+normalisation uses its stored moments, in training too.
+
+Axes: B batch, H rows, W columns, C channels.
+"""
+
+from collections import namedtuple
+
+import numpy as np
+
+from util.compat import tf
+
+Block = namedtuple("Block", "number units width stride rate")
+
+BLOCKS = (
+    Block("2", ["a", "b", "c"], 64, stride=1, rate=1),
+    Block("3", ["a"] + ["b%d" % i for i in range(1, 4)], 128, stride=2, rate=1),
+    Block("4", ["a"] + ["b%d" % i for i in range(1, 23)], 256, stride=1, rate=2),
+    Block("5", ["a", "b", "c"], 512, stride=1, rate=4),
+)
+BATCH_NORM_EPSILON = 1e-3
+# Graph collection of (stored moment, moment of this batch), see `calibrate`.
+MOMENTS = "backbone_moments"
+
+
+def conv_bn(x, filters, size, name, stride=1, rate=1, batch_moments=False):
+    """Convolve without a bias and normalise.
+
+    Args:
+      x: float32 [B, H, W, C_in].
+      filters: int, C_out.
+      size: int, side of the square kernel.
+      name: str, "conv1", or what follows "res" and "bn" in the names below.
+      stride, rate: int, of the convolution; one of them is 1.
+      batch_moments: bool, normalise with the moments of this batch and note them in
+        the collection MOMENTS, instead of using the stored ones.
+
+    Returns:
+      float32 [B, H / stride, W / stride, filters].
+
+    Variables:
+      res{name}/weights  [size, size, C_in, filters]
+      bn{name}/beta, gamma, moving_mean, moving_variance  [filters]
+      for the stem: conv1/weights, bn_conv1/...
+    """
+    stem = name == "conv1"
+    with tf.variable_scope(name if stem else "res" + name):
+        kernel = tf.get_variable(
+            "weights",
+            [size, size, x.shape.as_list()[-1], filters],
+            initializer=tf.variance_scaling_initializer(2.0),
+        )
+    with tf.variable_scope("bn_conv1" if stem else "bn" + name):
+        zeros, ones = tf.zeros_initializer(), tf.ones_initializer()
+        beta = tf.get_variable("beta", [filters], initializer=zeros)
+        gamma = tf.get_variable("gamma", [filters], initializer=ones)
+        mean = tf.get_variable(
+            "moving_mean", [filters], initializer=zeros, trainable=False
+        )
+        variance = tf.get_variable(
+            "moving_variance", [filters], initializer=ones, trainable=False
+        )
+    if batch_moments:
+        y = _convolve(x, kernel, stride, rate)
+        batch_mean, batch_variance = tf.nn.moments(y, [0, 1, 2])
+        tf.add_to_collection(MOMENTS, (mean, batch_mean))
+        tf.add_to_collection(MOMENTS, (variance, batch_variance))
+        return tf.nn.batch_normalization(
+            y, batch_mean, batch_variance, beta, gamma, BATCH_NORM_EPSILON
+        )
+    # The stored moments are constants: they fold into the kernel and a bias.
+    scale = gamma * tf.rsqrt(variance + BATCH_NORM_EPSILON)
+    y = _convolve(x, kernel * scale, stride, rate)
+    return tf.nn.bias_add(y, beta - mean * scale)
+
+
+def _convolve(x, kernel, stride, rate):
+    if rate == 1:
+        return tf.nn.conv2d(x, kernel, [1, stride, stride, 1], "SAME")
+    return tf.nn.atrous_conv2d(x, kernel, rate, "SAME")
+
+
+def bottleneck(x, name, width, stride, rate, project, batch_moments):
+    """Return relu(shortcut + 1x1 -> 3x3 -> 1x1) of `x`, with 4 * width channels."""
+    branch = name + "_branch"
+
+    def layer(x, filters, size, which, **options):
+        return conv_bn(
+            x, filters, size, branch + which, batch_moments=batch_moments, **options
+        )
+
+    shortcut = layer(x, 4 * width, 1, "1", stride=stride) if project else x
+    y = tf.nn.relu(layer(x, width, 1, "2a", stride=stride))
+    y = tf.nn.relu(layer(y, width, 3, "2b", rate=rate))
+    return tf.nn.relu(shortcut + layer(y, 4 * width, 1, "2c"))
+
+
+def features(image, batch_moments=False):
+    """Compute the feature levels of a batch of images.
+
+    Args:
+      image: float32 [B, H, W, 3], BGR minus the mean, see
+        `im_processing.to_network_input`. H and W divisible by 8.
+      batch_moments: bool, see `conv_bn`.
+
+    Returns:
+      dict: c3, c4, c5 -> float32 [B, H / 8, W / 8, 512 / 1024 / 2048].
+
+    Variables:
+      the 520 of the backbone, see `conv_bn`
+    """
+    x = conv_bn(image, 64, 7, "conv1", stride=2, batch_moments=batch_moments)
+    x = tf.nn.max_pool(tf.nn.relu(x), [1, 3, 3, 1], [1, 2, 2, 1], "SAME")
+    levels = {}
+    for block in BLOCKS:
+        for unit in block.units:
+            first = unit == "a"
+            x = bottleneck(
+                x,
+                block.number + unit,
+                block.width,
+                stride=block.stride if first else 1,
+                rate=block.rate,
+                project=first,
+                batch_moments=batch_moments,
+            )
+        levels["c" + block.number] = x
+    del levels["c2"]
+    return levels
+
+
+def calibrate(session, batches):
+    """Set the stored moments of a backbone that was drawn at random.
+
+    The features keep a sane scale then: each layer's moments are measured while the
+    layers before it are normalised by theirs.
+
+    Args:
+      session: of the graph that `features` was built in; variables are initialised.
+      batches: iterable of float32 [B, H, W, 3] as `features` takes them, one size.
+
+    Variables:
+      moving_mean, moving_variance of all layers
+    """
+    measured = []
+    with session.graph.as_default():
+        image = None
+        for batch in batches:
+            if image is None:
+                image = tf.placeholder(tf.float32, [None] + list(batch.shape[1:]))
+                with tf.variable_scope(tf.get_variable_scope(), reuse=True):
+                    features(image, batch_moments=True)
+                stored, of_batch = zip(*tf.get_collection(MOMENTS))
+            measured.append(session.run(of_batch, {image: batch}))
+        means = [np.mean(values, axis=0) for values in zip(*measured)]
+        session.run([tf.assign(s, mean) for s, mean in zip(stored, means)])

@@ -1,0 +1,98 @@
+"""util.datasets: the table, and where files are looked for."""
+
+import os
+
+import pytest
+
+from util import datasets
+from util.errors import UserError
+
+
+@pytest.fixture
+def cwd(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def put(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+
+
+def test_numbers_of_sentences_are_the_published_ones():
+    splits = {name: dataset.splits for name, dataset in datasets.DATASETS.items()}
+    assert splits == {
+        "unc": {"train": 120624, "val": 10834, "testA": 5657, "testB": 5095},
+        "unc+": {"train": 120191, "val": 10758, "testA": 5726, "testB": 4889},
+        "Gref": {"train": 85474, "val": 9536},
+        "referit": {"trainval": 59976, "test": 60105},
+        "shapes": {"train": None, "val": None, "test": None},
+    }
+
+
+def test_files_are_where_the_reference_has_them():
+    join = os.path.join
+    assert datasets.vocabulary_file("unc+") == join("data", "vocabulary_Gref.txt")
+    assert datasets.vocabulary_file("shapes", "x") == join("x", "vocabulary_shapes.txt")
+    assert datasets.embedding_file("referit") == join("data", "referit_emb.npy")
+    assert datasets.backbone_file("x") == join("x", "weights/deeplab_resnet_init.ckpt")
+    assert datasets.refs_file("unc+", "x") == join("x", "refer/refcoco+", "refs(unc).p")
+    assert datasets.refs_file("Gref") == "data/refer/refcocog/refs(google).p"
+    assert datasets.picture_file("unc", 7) == (
+        "data/coco/images/train2014/COCO_train2014_000000000007.jpg"
+    )
+    assert datasets.picture_file("shapes", 7) == "data/shapes/images/000000000007.jpg"
+    assert datasets.picture_file("referit", "38685") == "data/referit/images/38685.jpg"
+    assert datasets.mask_file("38685_1") == "data/referit/mask/38685_1.mat"
+    assert datasets.query_file("test") == join("data", "referit_query_test.json")
+    assert datasets.batch_dir("unc", "train") == "data/unc/train_batch"
+    assert datasets.batch_dir("unc", "val", "x", "y") == "y/unc/val_batch"
+
+
+def test_unknown_split_and_data_set_list_the_choices():
+    with pytest.raises(UserError, match="Gref has no split 'testA'.*train, val"):
+        datasets.check_split("Gref", "testA")
+    with pytest.raises(UserError, match="no data set 'coco'.*unc, unc\\+, Gref"):
+        datasets.check_split("coco", "train")
+    datasets.check_split("unc", "testB")
+
+
+def test_old_annotation_folder_is_used_where_only_it_exists(cwd):
+    old = os.path.join("external", "refer", "data", "refcoco")
+    assert datasets.annotation_dir("unc") == "data/refer/refcoco"
+    os.makedirs(old)
+    assert datasets.annotation_dir("unc") == old
+    os.makedirs("data/refer/refcoco")
+    assert datasets.annotation_dir("unc") == "data/refer/refcoco"
+
+
+def test_samples_are_found_in_ours_before_the_old_folder(cwd):
+    put(cwd / "unc+" / "val_batch" / "unc+_val_0.npz")
+    old = datasets.find_batch_dir("unc+", "val")
+    assert os.path.samefile(old, cwd / "unc+" / "val_batch")
+    put(cwd / "data" / "unc+" / "val_batch" / "unc+_val_0.npz")
+    assert datasets.find_batch_dir("unc+", "val") == "data/unc+/val_batch"
+
+
+def test_no_samples_says_how_to_build_them(cwd):
+    put(cwd / "x" / "unc" / "val_batch" / "build.json")
+    command = "python build_batches.py -d unc -t val --data x"
+    with pytest.raises(UserError, match=command + "$"):
+        datasets.find_batch_dir("unc", "val", "x")
+    put(cwd / "unc" / "val_batch" / "unc_val_0.npz")
+    with pytest.raises(UserError, match=command + " --batches y"):
+        datasets.find_batch_dir("unc", "val", "x", "y")
+
+
+def test_sample_numbers_ignore_other_files(tmp_path):
+    for name in (
+        "unc+_val_0.npz",
+        "unc+_val_12.npz",
+        "unc+_val_1.npz.77.part",
+        "unc+_val_01.npz",
+        "uncc_val_3.npz",
+        "build.json",
+    ):
+        put(tmp_path / name)
+    assert sorted(datasets.sample_numbers(str(tmp_path), "unc+_val")) == [0, 12]
+    assert datasets.sample_numbers(str(tmp_path / "none"), "unc+_val") == {}

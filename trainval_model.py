@@ -1,0 +1,163 @@
+"""Train or test a referring image segmentation model, or see it work (-m demo)."""
+
+import argparse
+import importlib
+import os
+import sys
+
+from util import datasets
+from util.errors import exit_code
+
+MODELS = ("CMPC_model",)  # modules with a class LSTM_model
+EXAMPLES = """examples:
+  python %(prog)s -m demo
+  python %(prog)s -m train -d unc -t train -n CMPC_model -emb -f ckpts/unc/cmpc_model
+  python %(prog)s -m test -d unc -t val -n CMPC_model -i 700000 -c -emb -f ckpts/unc/cmpc_model
+"""  # noqa: E501
+
+
+def train(args):
+    """Train on a split and leave snapshots."""
+    from util import training  # TensorFlow loads here, not for -h
+
+    training.run(model_class(args), args)
+
+
+def test(args):
+    """Test a snapshot on a split."""
+    from util import evaluation
+
+    evaluation.run(model_class(args), args)
+
+
+def demo(args):
+    """Draw, build, train and test the embedded data set."""
+    from util import demo
+
+    demo.run(model_class(args), args)
+
+
+MODES = {"train": train, "test": test, "demo": demo}
+
+
+def model_class(args):
+    """Return the class LSTM_model of the module that -n names."""
+    return importlib.import_module(args.model).LSTM_model
+
+
+def positive(kind):
+    """Return a converter of option texts to numbers above 0."""
+
+    def convert(text):
+        value = kind(text)
+        if not value > 0:
+            raise ValueError
+        return value
+
+    convert.__name__ = "positive " + kind.__name__
+    return convert
+
+
+def share(text):
+    """Convert an option text to a number above 0 and at most 1."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise ValueError
+    return value
+
+
+def build_parser():
+    """Return the parser; apart from main() so that tests can use it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    count, number = positive(int), positive(float)
+    add = parser.add_argument
+    add("-m", dest="mode", choices=list(MODES), required=True)
+    add("-d", dest="dataset", choices=list(datasets.DATASETS), default="referit",
+        help="data set (default: %(default)s)")  # fmt: skip
+    add("-t", dest="split", metavar="SPLIT", help="train, val, testA, ...")
+    add("-n", dest="model", choices=MODELS, default=MODELS[0],
+        help="(default: %(default)s)")  # fmt: skip
+    add("-f", dest="folder", metavar="DIR", help="snapshots (default for -m demo: "
+        "ckpts/shapes/demo)")  # fmt: skip
+    add("-g", dest="gpus", default="0", metavar="LIST",
+        help="GPUs to use: 0 or 0,1; -1: none (default: %(default)s)")  # fmt: skip
+    add("-i", dest="iteration", type=count, default=800000, metavar="N",
+        help="train: the most steps; test: the snapshot (default: %(default)s)")  # fmt: skip
+    add("-emb", dest="embedding", action="store_true",
+        help="start from the pretrained word vectors of the data set")  # fmt: skip
+    add("--data", default="data", metavar="DIR", help="(default: %(default)s)")
+    add("--batches", metavar="DIR", help="where the samples are (default: --data)")
+
+    add = parser.add_argument_group("training").add_argument
+    add("-s", dest="snapshot", type=count, default=100000, metavar="N",
+        help="steps between snapshots (default: %(default)s)")  # fmt: skip
+    add("-st", dest="stop", type=count, default=700000, metavar="N",
+        help="stop after this many steps (default: %(default)s)")  # fmt: skip
+    add("-lr", dest="learning_rate", type=number, default=0.00025, metavar="RATE",
+        help="first learning rate (default: %(default)s)")  # fmt: skip
+    add("-bs", dest="batch_size", type=count, default=1, metavar="N",
+        help="sentences a step (default: %(default)s)")  # fmt: skip
+    add("-conv5", dest="conv5", action="store_true", help="also train res3 to res5")
+    add("--backbone", choices=("file", "random"), help="start from the published "
+        "weights or draw (default: random for shapes)")  # fmt: skip
+    add("--v-emb-dim", type=count, metavar="N",
+        help="channels of words and cells (default: 1000; shapes: fewer)")  # fmt: skip
+    add("--mlp-dim", type=count, metavar="N",
+        help="channels after fusion (default: 500; shapes: fewer)")  # fmt: skip
+    add("--keep-prob-rnn", type=share, default=1.0, metavar="SHARE",
+        help="of LSTM outputs that dropout keeps (default: %(default)s)")  # fmt: skip
+    add("--keep-prob-emb", type=share, default=1.0, metavar="SHARE",
+        help="of word vectors that dropout keeps (default: %(default)s)")  # fmt: skip
+    add("--seed", type=int, metavar="N", help="of all that is drawn at random")
+
+    add = parser.add_argument_group("testing").add_argument
+    add("-c", dest="dense_crf", action="store_true",
+        help="also report the masks refined by DenseCRF")  # fmt: skip
+    add("-v", dest="visualize", action="store_true",
+        help="write a picture of each result")  # fmt: skip
+    add("--per-sample", action="store_true",
+        help="list each sample's intersection and union in the JSON")  # fmt: skip
+    return parser
+
+
+def parse(argv):
+    """Parse a command line and fill in what depends on other options."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.mode == "demo":
+        args.dataset, args.folder = "shapes", args.folder or "ckpts/shapes/demo"
+        return args
+    if not args.split or not args.folder:
+        parser.error("-m {} needs -t SPLIT and -f DIR".format(args.mode))
+    dataset = datasets.DATASETS[args.dataset]
+    if args.split not in dataset.splits:
+        parser.error(
+            "{} has no split {!r}; choose from {}".format(
+                args.dataset, args.split, ", ".join(dataset.splits)
+            )
+        )
+    if args.backbone is None:
+        args.backbone = "file" if dataset.backbone else "random"
+    args.v_emb_dim = args.v_emb_dim or dataset.v_emb_dim
+    args.mlp_dim = args.mlp_dim or dataset.mlp_dim
+    return args
+
+
+def main(argv=None):
+    """Run the command line and return its exit code."""
+    args = parse(argv)
+    os.environ["CUDA_VISIBLE_DEVICES"] = args.gpus
+
+    def run():
+        MODES[args.mode](args)
+        return 0
+
+    return exit_code(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""The data sets: their splits, their files and the folders they lie in.
+
+`root` is the folder of the option --data, "data" unless told otherwise.
+"""
+
+import dataclasses
+import os
+import re
+from typing import Dict, Optional, Union
+
+from util.errors import UserError
+
+REFERENCE_ANNOTATIONS = os.path.join("external", "refer", "data")
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """What is particular to one data set.
+
+    Attributes:
+      splits: split -> number of sentences published for it; None: not fixed.
+      vocabulary: name in the files of its words and word vectors.
+      refs: `<folder>/<file>` of its refs below <root>/refer; None for ReferIt,
+        whose annotations are query files and masks.
+      pictures: pattern of a picture's path below `root`.
+      input_size: height and width of the network's input, in pixels.
+      backbone: training starts from the published backbone weights.
+      glove: pretrained word vectors can be used.
+      v_emb_dim: channels of words and cells, see `LSTM_model`.
+      mlp_dim: channels after fusion.
+    """
+
+    splits: Dict[str, Optional[int]]
+    vocabulary: str
+    refs: Optional[str]
+    pictures: str = "coco/images/train2014/COCO_train2014_{:012d}.jpg"
+    input_size: int = 320
+    backbone: bool = True
+    glove: bool = True
+    v_emb_dim: int = 1000
+    mlp_dim: int = 500
+
+
+DATASETS = {
+    "unc": Dataset(
+        {"train": 120624, "val": 10834, "testA": 5657, "testB": 5095},
+        vocabulary="Gref",
+        refs="refcoco/refs(unc).p",
+    ),
+    "unc+": Dataset(
+        {"train": 120191, "val": 10758, "testA": 5726, "testB": 4889},
+        vocabulary="Gref",
+        refs="refcoco+/refs(unc).p",
+    ),
+    "Gref": Dataset(
+        {"train": 85474, "val": 9536},
+        vocabulary="Gref",
+        refs="refcocog/refs(google).p",
+    ),
+    "referit": Dataset(
+        {"trainval": 59976, "test": 60105},
+        vocabulary="referit",
+        refs=None,
+        pictures="referit/images/{}.jpg",
+    ),
+    "shapes": Dataset(
+        {"train": None, "val": None, "test": None},
+        vocabulary="shapes",
+        refs="shapes/refs(shapes).p",
+        pictures="shapes/images/{:012d}.jpg",
+        input_size=160,
+        backbone=False,
+        glove=False,
+        v_emb_dim=64,
+        mlp_dim=32,
+    ),
+}
+
+
+def check_split(dataset: str, split: str) -> None:
+    """Refuse a split that a data set does not have.
+
+    Raises:
+      UserError: `dataset` or `split` is unknown; lists the choices.
+    """
+    if dataset not in DATASETS:
+        raise UserError(
+            f"there is no data set {dataset!r}; choose from {', '.join(DATASETS)}"
+        )
+    splits = DATASETS[dataset].splits
+    if split not in splits:
+        raise UserError(
+            f"{dataset} has no split {split!r}; choose from {', '.join(splits)}"
+        )
+
+
+def require_file(path: str) -> str:
+    """Return `path`, the path of a file that is there.
+
+    Raises:
+      UserError: it is not.
+    """
+    if not os.path.isfile(path):
+        raise UserError(
+            f"there is no file {path}; data/README.md says where the data comes from"
+        )
+    return path
+
+
+def vocabulary_file(dataset: str, root: str = "data") -> str:
+    """Return the path of a data set's vocabulary, one word a line."""
+    return os.path.join(root, f"vocabulary_{DATASETS[dataset].vocabulary}.txt")
+
+
+def embedding_file(dataset: str, root: str = "data") -> str:
+    """Return the path of its word vectors, float [V, 300]."""
+    return os.path.join(root, f"{DATASETS[dataset].vocabulary}_emb.npy")
+
+
+def backbone_file(root: str = "data") -> str:
+    """Return the path of the published weights of the backbone."""
+    return os.path.join(root, "weights", "deeplab_resnet_init.ckpt")
+
+
+def annotation_dir(dataset: str, root: str = "data") -> str:
+    """Return the folder with the refs and instances.json of a data set.
+
+    That is <root>/refer/<name>, or where only it exists the folder of the
+    reference, external/refer/data/<name>.
+    """
+    name = os.path.dirname(DATASETS[dataset].refs)
+    ours = os.path.join(root, "refer", name)
+    theirs = os.path.join(REFERENCE_ANNOTATIONS, name)
+    return theirs if os.path.isdir(theirs) and not os.path.isdir(ours) else ours
+
+
+def refs_file(dataset: str, root: str = "data") -> str:
+    """Return the path of a data set's refs(x).p."""
+    name = os.path.basename(DATASETS[dataset].refs)
+    return os.path.join(annotation_dir(dataset, root), name)
+
+
+def query_file(split: str, root: str = "data") -> str:
+    """Return the path of ReferIt's sentences of one split."""
+    return os.path.join(root, f"referit_query_{split}.json")
+
+
+def mask_file(name: str, root: str = "data") -> str:
+    """Return the path of ReferIt's mask `<image>_<object>`."""
+    return os.path.join(root, "referit", "mask", f"{name}.mat")
+
+
+def picture_file(dataset: str, picture: Union[int, str], root: str = "data") -> str:
+    """Return the path of a picture.
+
+    Args:
+      dataset: a key of DATASETS.
+      picture: its number; for ReferIt the digits as text.
+      root: the data folder.
+    """
+    return os.path.join(root, DATASETS[dataset].pictures.format(picture))
+
+
+def sample_prefix(dataset: str, split: str) -> str:
+    """Return what the names of a split's sample files begin with."""
+    return f"{dataset}_{split}"
+
+
+def batch_dir(
+    dataset: str, split: str, root: str = "data", batches: Optional[str] = None
+) -> str:
+    """Return the folder that a split's samples are written to.
+
+    Args:
+      dataset: a key of DATASETS.
+      split: one of its splits.
+      root: the data folder.
+      batches: a folder to use in place of `root`, or None.
+    """
+    return os.path.join(batches or root, dataset, f"{split}_batch")
+
+
+def find_batch_dir(
+    dataset: str, split: str, root: str = "data", batches: Optional[str] = None
+) -> str:
+    """Return the folder that a split's samples can be read from.
+
+    That is `batch_dir`, or where it has no samples and `batches` names no other
+    place the folder of the reference, ./<dataset>/<split>_batch.
+
+    Raises:
+      UserError: unknown split, or no samples; says how to build them.
+    """
+    check_split(dataset, split)
+    folders = [batch_dir(dataset, split, root, batches)]
+    if batches is None:
+        folders.append(batch_dir(dataset, split, root="."))
+    for folder in folders:
+        if sample_numbers(folder, sample_prefix(dataset, split)):
+            return folder
+    command = f"python build_batches.py -d {dataset} -t {split}"
+    if root != "data":
+        command += f" --data {root}"
+    if batches is not None:
+        command += f" --batches {batches}"
+    raise UserError(f"there are no samples in {folders[0]}; build them: {command}")
+
+
+def sample_numbers(folder: str, prefix: str) -> Dict[int, str]:
+    """Return number -> path of the files `<prefix>_<number>.npz` in a folder."""
+    if not os.path.isdir(folder):
+        return {}
+    pattern = re.compile(re.escape(prefix) + r"_(0|[1-9][0-9]*)\.npz")
+    matches = map(pattern.fullmatch, os.listdir(folder))
+    return {int(m.group(1)): os.path.join(folder, m.group()) for m in matches if m}

@@ -1,0 +1,85 @@
+"""Refine a mask with a fully connected CRF (arXiv:1210.5644)."""
+
+import numpy as np
+
+from util.errors import UserError
+
+ITERATIONS = 5
+
+
+def refine(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """Let pixels that lie close together or look alike agree on their label.
+
+    The energies are those of the published results: Potts terms of strength 3
+    over 3 pixels and of strength 10 over 20 pixels and 3 grey levels.
+
+    Args:
+      image: uint8 [H, W, 3], RGB.
+      probability: float32 [H, W], 0..1, of each pixel to be on the object.
+
+    Returns:
+      bool [H, W], True on the object.
+
+    Raises:
+      ValueError: an array has another shape or type, or the probabilities hold
+        NaN or lie outside 0..1 (logits need a sigmoid first).
+      UserError: pydensecrf is not installed.
+    """
+    probability = np.asarray(probability, np.float32)
+    _check(image, probability)
+    densecrf = _pydensecrf()
+    rows, columns = probability.shape
+    crf = densecrf.DenseCRF2D(columns, rows, 2)
+    crf.setUnaryEnergy(unary_energy(probability))
+    crf.addPairwiseGaussian(sxy=3, compat=3)
+    crf.addPairwiseBilateral(
+        sxy=20, srgb=3, rgbim=np.ascontiguousarray(image), compat=10
+    )
+    label = np.argmax(crf.inference(ITERATIONS), axis=0)
+    return label.reshape(rows, columns) == 1
+
+
+def unary_energy(probability: np.ndarray) -> np.ndarray:
+    """Compute what the labels cost each pixel on its own.
+
+    Only 0, 1 and subnormal numbers are clipped, so that the logarithms stay
+    finite: the largest float32 below 1 is 1 - 2**-24, and 1 minus it is exact.
+
+    Args:
+      probability: float32 [H, W], 0..1.
+
+    Returns:
+      float32 [2, H * W], finite; row 0 is the ground, row 1 the object.
+    """
+    smallest = np.finfo(np.float32).tiny
+    largest = np.nextafter(np.float32(1), np.float32(0))
+    p = np.clip(probability, smallest, largest).ravel()
+    return -np.log(np.stack([1 - p, p]))
+
+
+def _check(image: np.ndarray, probability: np.ndarray) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(
+            "image must be uint8 [H, W, 3], not {} {}".format(
+                image.dtype, list(image.shape)
+            )
+        )
+    if probability.shape != image.shape[:2]:
+        raise ValueError(
+            "probability is {}, but the image is {}".format(
+                list(probability.shape), list(image.shape)
+            )
+        )
+    if np.isnan(probability).any() or probability.min() < 0 or probability.max() > 1:
+        raise ValueError("probability has values that are NaN or outside 0..1")
+
+
+def _pydensecrf():
+    try:
+        from pydensecrf import densecrf
+    except ImportError as error:
+        raise UserError(
+            "DenseCRF needs the package pydensecrf2 ({}): install it with `pip install "
+            "pydensecrf2` (Python 3.7 to 3.12), or run without DenseCRF".format(error)
+        ) from error
+    return densecrf

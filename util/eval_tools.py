@@ -1,0 +1,123 @@
+"""How well masks agree: intersection over union, and the scores of a data set."""
+
+from typing import Dict, Tuple
+
+import numpy as np
+
+
+def compute_mask_IU(masks: np.ndarray, target: np.ndarray) -> Tuple[int, int]:
+    """Count the pixels of the intersection and of the union of two masks.
+
+    Args:
+      masks: any dtype and shape; not 0 is on the object.
+      target: the same shape.
+
+    Returns:
+      (intersection, union) in pixels.
+
+    Raises:
+      ValueError: the shapes differ.
+    """
+    masks, target = np.asarray(masks) != 0, np.asarray(target) != 0
+    if masks.shape != target.shape:
+        raise ValueError(
+            "masks of different shapes: {} and {}".format(masks.shape, target.shape)
+        )
+    return int((masks & target).sum()), int((masks | target).sum())
+
+
+class Scores:
+    """The scores of a data set, gathered sample by sample.
+
+    A sample whose mask and prediction are both empty is right: its IoU is 1. It
+    adds nothing to the overall IoU.
+    """
+
+    THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+
+    def __init__(self):
+        self._intersections = []
+        self._unions = []
+
+    def add(self, intersection: int, union: int) -> None:
+        """Count one sample, as `compute_mask_IU` measured it."""
+        self._intersections.append(int(intersection))
+        self._unions.append(int(union))
+
+    @property
+    def count(self) -> int:
+        """Number of samples."""
+        return len(self._unions)
+
+    @property
+    def num_empty(self) -> int:
+        """Number of samples where both mask and prediction are empty."""
+        return self._unions.count(0)
+
+    @property
+    def overall_iou(self) -> float:
+        """All intersections over all unions, 0..1: large objects weigh more."""
+        self._require_samples()
+        union = sum(self._unions)
+        return sum(self._intersections) / union if union else 1.0
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean IoU of the samples, 0..1."""
+        return float(np.mean(self._ious()))
+
+    def precision(self, threshold: float) -> float:
+        """Compute the share of samples, 0..1, with an IoU of at least `threshold`."""
+        return float(np.mean(self._ious() >= threshold))
+
+    def as_dict(self) -> Dict[str, float]:
+        """Return all scores by name, as JSON can hold them."""
+        scores = {
+            "precision@{}".format(threshold): self.precision(threshold)
+            for threshold in self.THRESHOLDS
+        }
+        scores.update(
+            overall_iou=self.overall_iou,
+            mean_iou=self.mean_iou,
+            count=self.count,
+            num_empty=self.num_empty,
+        )
+        return scores
+
+    def _ious(self) -> np.ndarray:
+        """Return float64 [count]."""
+        self._require_samples()
+        intersections, unions = np.array(self._intersections), np.array(self._unions)
+        return np.where(unions == 0, 1.0, intersections / np.maximum(unions, 1))
+
+    def _require_samples(self) -> None:
+        if not self.count:
+            raise ValueError("no scores: no sample was added")
+
+
+def report(scores: Scores, title: str) -> str:
+    """Write the block of results that ends a test.
+
+    Args:
+      scores: at least one sample.
+      title: "without DenseCRF" or "with DenseCRF".
+
+    Returns:
+      Lines without a line break at the end; their form is fixed, people grep it.
+    """
+    lines = ["Segmentation evaluation ({}):".format(title)]
+    lines += [
+        "precision@{} = {:.4f}".format(threshold, scores.precision(threshold))
+        for threshold in scores.THRESHOLDS
+    ]
+    lines.append(
+        "overall IoU = {:.4f}; mean IoU = {:.4f}".format(
+            scores.overall_iou, scores.mean_iou
+        )
+    )
+    if scores.num_empty:
+        lines.append(
+            "{} of {} samples had an empty mask and an empty prediction: "
+            "counted as IoU 1".format(scores.num_empty, scores.count)
+        )
+    return "\n".join(lines)

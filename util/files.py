@@ -1,0 +1,29 @@
+"""Files that appear whole or not at all."""
+
+import contextlib
+import os
+from typing import IO, Iterator
+
+
+@contextlib.contextmanager
+def whole_file(path: str, mode: str = "wb") -> Iterator[IO]:
+    """Write a file beside its place and rename it when it is complete.
+
+    Args:
+      path: the file to make or replace; its folder is made where missing.
+      mode: "wb", or "w" for UTF-8 text.
+
+    Yields:
+      The open file. After an exception nothing is left of it and an older file
+      at `path` is untouched.
+    """
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    beside = "{}.{}.part".format(path, os.getpid())
+    encoding = None if "b" in mode else "utf-8"
+    try:
+        with open(beside, mode, encoding=encoding) as file:
+            yield file
+        os.replace(beside, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(beside)

@@ -1,0 +1,199 @@
+"""Make the table of pretrained word vectors of a vocabulary from a GloVe file.
+
+GloVe files are public: https://nlp.stanford.edu/projects/glove/. Words that are
+missing there get noise, <pad> gets zeros; the table is float32 [V, D].
+"""
+
+import argparse
+import contextlib
+import gzip
+import re
+import sys
+import zipfile
+import zlib
+from typing import IO, Collection, Iterator, List, Sequence, Tuple
+
+import numpy as np
+from tqdm import tqdm
+
+from util.datasets import DATASETS, embedding_file, require_file, vocabulary_file
+from util.errors import UserError, exit_code
+from util.files import whole_file
+from util.text_processing import PADDING, load_vocab_dict_from_file
+from util.vocabulary import SPECIAL_WORDS
+
+NOISE = 0.6  # standard deviation
+UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+EXAMPLES = """examples:
+  python -m util.glove glove.6B.zip -d unc
+  python -m util.glove glove.840B.300d.zip --vocabulary my.txt --output my_emb.npy
+"""
+
+# Some words contain spaces, none of them ends in a number such as those of vectors.
+_GLUED = re.compile(rb" -?\d+\.\d+(e-?\d+)?$")
+
+
+def read_vectors(
+    path: str, wanted: Collection[str]
+) -> Iterator[Tuple[str, np.ndarray]]:
+    """Read the vectors of some words from a GloVe file, in one pass.
+
+    Args:
+      path: a text file, or one packed as .zip or .gz.
+      wanted: the words to look for.
+
+    Yields:
+      (word, float32 [D]) in the order of the file, whose first line decides D.
+
+    Raises:
+      UserError: the file is missing or damaged, a line has another number of
+        fields, or a .zip leaves open which of its files is meant.
+    """
+    words = {word.encode(): word for word in wanted}
+    dimension = None
+    try:
+        with _open(require_file(path)) as file:
+            lines = tqdm(file, unit=" lines", unit_scale=True)
+            for number, line in enumerate(lines, 1):
+                line = line.rstrip()
+                if dimension is None:
+                    dimension = max(1, line.count(b" "))
+                word, *numbers = line.rsplit(b" ", dimension)
+                if len(numbers) != dimension or _GLUED.search(word):
+                    raise UserError(
+                        f"{path}, line {number}: {line.count(b' ') + 1} fields where a "
+                        f"word and {dimension} numbers belong; download it again"
+                    )
+                if word in words:
+                    yield words[word], _vector(numbers, path, number)
+    except UNREADABLE as error:
+        raise UserError(f"cannot read {path}: {error}; download it again") from error
+
+
+def word_vectors(
+    words: Sequence[str], path: str, seed: int = 0
+) -> Tuple[np.ndarray, int]:
+    """Give every line of a vocabulary its vector.
+
+    Args:
+      words: V words; the lines of a repeated one get the same vector.
+      path: a GloVe file, see `read_vectors`. The order of its lines is of no
+        account.
+      seed: int, of the noise.
+
+    Returns:
+      (table, found). table: float32 [V, D], the vector of each word where there is
+      one, zeros for <pad>, noise for the rest and the special words. found: how
+      many of the V lines have a vector.
+
+    Raises:
+      UserError: see `read_vectors`; or no word has a vector.
+    """
+    lines = {}
+    for line, word in enumerate(words):
+        lines.setdefault(word, []).append(line)
+    vectors = dict(read_vectors(path, lines.keys() - set(SPECIAL_WORDS)))
+    if not vectors:
+        raise UserError(f"{path} has no word of the vocabulary: is it a GloVe file?")
+    dimension = len(next(iter(vectors.values())))
+    noise = np.random.RandomState(seed).normal(0, NOISE, [len(words), dimension])
+    table = noise.astype(np.float32)
+    for word, same in lines.items():
+        table[same] = vectors.get(word, table[same[-1]])
+    table[lines.get(PADDING, [])] = 0
+    return table, sum(len(lines[word]) for word in vectors)
+
+
+@contextlib.contextmanager
+def _open(path: str) -> Iterator[IO[bytes]]:
+    """Open a text file, or the one inside a .zip or .gz, for reading bytes."""
+    if path.endswith(".zip"):
+        with zipfile.ZipFile(path) as archive:
+            with archive.open(_member(archive, path)) as file:
+                yield file
+    else:
+        with (gzip.open if path.endswith(".gz") else open)(path, "rb") as file:
+            yield file
+
+
+def _member(archive: zipfile.ZipFile, path: str) -> str:
+    """Choose the file of a .zip: the only one, that with 300d or the only .txt."""
+    names = [info.filename for info in archive.infolist() if not info.is_dir()]
+    for choice in (
+        names,
+        [name for name in names if "300d" in name],
+        [name for name in names if name.endswith(".txt")],
+    ):
+        if len(choice) == 1:
+            return choice[0]
+    raise UserError(
+        f"{path} holds {', '.join(names) or 'nothing'}: unpack it and name one file"
+    )
+
+
+def _vector(numbers: List[bytes], path: str, line: int) -> np.ndarray:
+    try:
+        vector = np.array([float(number) for number in numbers], np.float32)
+    except ValueError as error:
+        raise UserError(f"{path}, line {line}: {error}; download it again") from error
+    if not np.isfinite(vector).all():
+        raise UserError(f"{path}, line {line}: not a finite number; download it again")
+    return vector
+
+
+def _lines(vocabulary: str) -> List[str]:
+    load_vocab_dict_from_file(vocabulary)  # refuses what is no vocabulary
+    with open(vocabulary, encoding="utf-8") as file:
+        return [line.strip() for line in file]
+
+
+def _seed(text: str) -> int:
+    if not 0 <= int(text) < 2**32:
+        raise argparse.ArgumentTypeError("must lie between 0 and 2**32 - 1")
+    return int(text)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser; apart from main() so that tests can use it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m util.glove",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("vectors", metavar="GLOVE", help="GloVe text file, plain, .zip or .gz")
+    names = [name for name, dataset in DATASETS.items() if dataset.glove]
+    add("-d", dest="dataset", choices=names, help="data set whose table is made")
+    add("--data", default="data", metavar="DIR", help="(default: %(default)s)")
+    add("--vocabulary", metavar="FILE", help="words (default: those of the data set)")
+    add("--output", metavar="FILE", help="table (default: that of the data set)")
+    add("--seed", type=_seed, default=0, metavar="N", help="of the noise (default: 0)")
+    return parser
+
+
+def make(args: argparse.Namespace) -> int:
+    """Write the table that the command line asks for, and report the coverage."""
+    vocabulary = args.vocabulary or vocabulary_file(args.dataset, args.data)
+    output = args.output or embedding_file(args.dataset, args.data)
+    words = _lines(vocabulary)
+    table, found = word_vectors(words, args.vectors, args.seed)
+    with whole_file(output) as file:
+        np.save(file, table)
+    share = 100 * found / len(words)
+    print(f"{found} of {len(words)} words found ({share:.1f} %)")
+    print(f"{output}: {table.shape[0]} x {table.shape[1]}")
+    return 0
+
+
+def main(argv=None) -> int:
+    """Run the command line and return its exit code."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if not args.dataset and not (args.vocabulary and args.output):
+        parser.error("give -d, or --vocabulary and --output")
+    return exit_code(lambda: make(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""Training: samples, network, start, loop, snapshots."""
+
+from typing import Any, Dict, Iterator
+
+import numpy as np
+
+from util import batches, checkpoint, datasets, im_processing, text_processing
+from util.compat import new_session, tf
+from util.data_reader import DataReader
+from util.errors import UserError
+from util.report import EVERY, Progress
+
+# Pictures that set the moments of a backbone drawn at random.
+CALIBRATION_BATCHES, CALIBRATION_PICTURES = 4, 8
+
+
+def run(model_class, args) -> str:
+    """Train a network and leave snapshots.
+
+    Args:
+      model_class: class with the arguments and attributes of `LSTM_model`.
+      args: options of `trainval_model.py -m train`.
+
+    Returns:
+      The path of the last snapshot.
+
+    Raises:
+      UserError: missing or bad samples, vectors or backbone, or snapshots in the way.
+    """
+    if checkpoint.steps(args.folder, args.dataset):
+        raise UserError(
+            "{} has snapshots of {} already: choose another folder with -f, or move "
+            "them away".format(args.folder, args.dataset)
+        )
+    folder = datasets.find_batch_dir(args.dataset, args.split, args.data, args.batches)
+    prefix = datasets.sample_prefix(args.dataset, args.split)
+    options = network_options(args, *input_size(folder, prefix))
+    with DataReader(folder, prefix, seed=args.seed) as reader, tf.Graph().as_default():
+        tf.set_random_seed(args.seed)
+        model = model_class(batch_size=args.batch_size, mode="train", **options)
+        snapshots = checkpoint.Snapshots(args.folder, args.dataset)
+        with new_session() as session:
+            start(session, model, args, reader)
+            last = min(args.iteration, args.stop)
+            return learn(
+                session, model, feeds(model, reader), last, snapshots, args.snapshot
+            )
+
+
+def input_size(folder: str, prefix: str):
+    """Return (height, width) of the network's input, from the first sample.
+
+    Raises:
+      UserError: the samples do not have the size of a network's input.
+    """
+    first = batches.sample_file(folder, prefix, 0)
+    rows, columns = batches.read_sample(first)["im_batch"].shape[:2]
+    if rows % 8 or columns % 8:
+        raise UserError(
+            "{} shows a picture of {}x{}, not of a network's input size: train on a "
+            "split with train in its name".format(first, columns, rows)
+        )
+    return rows, columns
+
+
+def network_options(args, rows: int, columns: int) -> Dict[str, Any]:
+    """Return the arguments of `LSTM_model` for training, save the batch size.
+
+    Raises:
+      UserError: the vocabulary or the word vectors are missing or do not fit.
+    """
+    vocabulary = datasets.vocabulary_file(args.dataset, args.data)
+    vocab_size = text_processing.vocabulary_size(vocabulary)
+    options = {
+        "H": rows,
+        "W": columns,
+        "vf_h": rows // 8,
+        "vf_w": columns // 8,
+        "num_steps": text_processing.MAX_WORDS,
+        "vocab_size": vocab_size,
+        "v_emb_dim": args.v_emb_dim,
+        "rnn_size": args.v_emb_dim,
+        "mlp_dim": args.mlp_dim,
+        "start_lr": args.learning_rate,
+        "keep_prob_rnn": args.keep_prob_rnn,
+        "keep_prob_emb": args.keep_prob_emb,
+        "conv5": args.conv5,
+    }
+    if args.embedding:
+        path = datasets.embedding_file(args.dataset, args.data)
+        vectors = load_word_vectors(path, vocab_size)
+        options.update(glove=vectors, glove_dim=vectors.shape[1])
+    return options
+
+
+def load_word_vectors(path: str, vocab_size: int) -> np.ndarray:
+    """Load the initial word vectors.
+
+    Returns:
+      float32 [vocab_size, G].
+
+    Raises:
+      UserError: the file is missing, damaged, or of another vocabulary.
+    """
+    try:
+        vectors = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(
+            "cannot read the word vectors {}: make them with python -m util.glove, or "
+            "leave out -emb".format(path)
+        ) from error
+    if vectors.ndim != 2 or len(vectors) != vocab_size:
+        raise UserError(
+            "{} holds an array of {}, but the vocabulary has {} words: make it anew "
+            "with python -m util.glove".format(path, vectors.shape, vocab_size)
+        )
+    return vectors.astype(np.float32)
+
+
+def start(session, model, args, reader: DataReader) -> None:
+    """Initialise all variables and start from a backbone that can see.
+
+    Args:
+      session: of the model's graph.
+      model: in mode "train".
+      args: options of the command line.
+      reader: gives the pictures that calibrate a backbone drawn at random.
+    """
+    session.run(tf.global_variables_initializer())
+    if args.backbone == "random":
+        calibrate(session, model, (reader.read_batch() for _ in iter(int, 1)))
+        print("backbone: drawn at random, moments measured on training pictures")
+        return
+    path = datasets.backbone_file(args.data)
+    print(checkpoint.load_backbone(session, path))
+
+
+def calibrate(session, model, samples: Iterator[Dict[str, Any]]) -> None:
+    """Set the stored moments of a backbone drawn at random from a few samples."""
+    model.calibrate_backbone(
+        session,
+        (
+            im_processing.to_network_input(
+                np.stack(
+                    [next(samples)["im_batch"] for _ in range(CALIBRATION_PICTURES)]
+                )
+            )
+            for _ in range(CALIBRATION_BATCHES)
+        ),
+    )
+
+
+def feeds(model, reader: DataReader) -> Iterator[Dict]:
+    """Yield what to feed for each step, for ever.
+
+    Raises:
+      UserError: a picture does not have the network's size.
+    """
+    batch_size, rows, columns, _ = model.im.shape.as_list()
+    while True:
+        samples = [reader.read_batch() for _ in range(batch_size)]
+        for sample in samples:
+            if sample["im_batch"].shape[:2] != (rows, columns):
+                raise UserError(
+                    "the sample of {!r} is not {}x{} pixels like the first one: build "
+                    "the samples anew".format(sample["sent_batch"][0], columns, rows)
+                )
+        pictures = np.stack([sample["im_batch"] for sample in samples])
+        feed = words_and_masks(model, samples)
+        feed[model.im] = im_processing.to_network_input(pictures)
+        yield feed
+
+
+def words_and_masks(model, samples) -> Dict:
+    """Return what to feed for the sentences and masks of some samples."""
+    return {
+        model.words: np.stack([sample["text_batch"] for sample in samples]),
+        model.target_fine: np.stack(
+            [sample["mask_batch"][..., np.newaxis] for sample in samples]
+        ),
+    }
+
+
+def learn(
+    session,
+    model,
+    feed: Iterator[Dict],
+    last: int,
+    snapshots: checkpoint.Snapshots,
+    every: int,
+) -> str:
+    """Take training steps, print the progress and save.
+
+    Args:
+      session: of the model's graph, ready to train.
+      model: in mode "train".
+      feed: what to feed for each step.
+      last: the number of steps.
+      snapshots: where to save.
+      every: steps between snapshots; the last step always leaves one.
+
+    Returns:
+      The path of the last snapshot.
+    """
+    progress = Progress()
+    fetches = [
+        model.cls_loss,
+        model.pred,
+        model.target,
+        model.learning_rate,
+        model.train_step,
+    ]
+    for step in range(1, last + 1):
+        loss, scores, target, learning_rate, _ = session.run(fetches, next(feed))
+        progress.add(loss, scores, target)
+        if step % EVERY == 0 or step == last:
+            print(progress.lines(step, learning_rate), flush=True)
+        if step % every == 0 or step == last:
+            snapshot = snapshots.save(session, step)
+            print("snapshot: {}".format(snapshot), flush=True)
+    return snapshot

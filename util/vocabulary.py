@@ -1,0 +1,141 @@
+"""Make a vocabulary: the words of some sentences, one a line, frequent ones first.
+
+Words that are left out become <unk>. A model belongs to the vocabulary that it was
+trained with: never exchange it later.
+"""
+
+import argparse
+import collections
+import os
+import sys
+from typing import Counter, Iterable, List
+
+from util import refer
+from util.datasets import DATASETS, require_file
+from util.errors import UserError, exit_code
+from util.files import whole_file
+from util.text_processing import tokenize
+
+SPECIAL_WORDS = ("<pad>", "<go>", "<eos>", "<unk>")
+EXAMPLES = """examples:
+  python -m util.vocabulary -d unc --min-count 2 --output data/vocabulary_unc.txt
+  python -m util.vocabulary mine.txt more.json "refs(unc).p" --output my.txt
+"""
+
+
+def count_words(sentences: Iterable[str]) -> Counter[str]:
+    """Count the words of sentences, split as those that a model is asked."""
+    return collections.Counter(
+        word for sentence in sentences for word in tokenize(sentence)
+    )
+
+
+def choose_words(counts: Counter[str], min_count: int = 1) -> List[str]:
+    """Choose the words that a vocabulary lists.
+
+    Args:
+      counts: word -> number of its occurrences.
+      min_count: int, the least number of occurrences.
+
+    Returns:
+      The special words, then the others by falling count, equal ones by alphabet.
+      Words that cannot be a line of a text file, such as ", " with its blank, are
+      left out.
+    """
+    words = [
+        word
+        for word, count in counts.items()
+        if count >= min_count and word.isprintable() and word == word.strip()
+    ]
+    return [*SPECIAL_WORDS, *sorted(words, key=lambda word: (-counts[word], word))]
+
+
+def training_sentences(dataset: str, root: str = "data") -> List[str]:
+    """Return all sentences of a data set's training split.
+
+    Raises:
+      UserError: an annotation file is missing or damaged.
+    """
+    split = next(split for split in DATASETS[dataset].splits if "train" in split)
+    referents = refer.referents(dataset, split, root)
+    return [sentence for referent in referents for sentence in referent.sentences]
+
+
+def read_sentences(path: str) -> List[str]:
+    """Read the sentences of a file, of all splits if it has several.
+
+    Args:
+      path: a refs(x).p, a ReferIt query file (.json), or a text file with one
+        sentence a line.
+
+    Raises:
+      UserError: the file is missing or damaged.
+    """
+    if path.endswith(".p"):
+        return [s["sent"] for ref in refer.load_refs(path) for s in ref["sentences"]]
+    if path.endswith(".json"):
+        return [s for sentences in refer.load_queries(path).values() for s in sentences]
+    try:
+        with open(require_file(path), encoding="utf-8") as file:
+            return list(file)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no UTF-8 text: {error}") from error
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser; apart from main() so that tests can use it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m util.vocabulary",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="refs(x).p, ReferIt queries (.json) or text with one sentence a line",
+    )
+    add("-d", dest="dataset", choices=list(DATASETS), help="its training split")
+    add("--data", default="data", metavar="DIR", help="(default: %(default)s)")
+    add("--min-count", type=int, default=1, metavar="N", help="(default: %(default)s)")
+    add("--output", required=True, metavar="FILE", help="the vocabulary to make")
+    add("--force", action="store_true", help="replace an older vocabulary")
+    return parser
+
+
+def make(args: argparse.Namespace) -> int:
+    """Write the vocabulary that the command line asks for, and report on it."""
+    if os.path.exists(args.output) and not args.force:
+        raise UserError(
+            f"{args.output} is there already, and models may depend on it: "
+            "choose another name, or replace it with --force"
+        )
+    sentences = training_sentences(args.dataset, args.data) if args.dataset else []
+    for path in args.files:
+        sentences += read_sentences(path)
+    counts = count_words(sentences)
+    words = choose_words(counts, args.min_count)
+    covered, total = sum(counts[word] for word in words), sum(counts.values())
+    if not covered:
+        raise UserError("no words: the sentences are empty or --min-count is too high")
+    with whole_file(args.output, "w") as file:
+        file.writelines(word + "\n" for word in words)
+    print(f"{args.output}: {len(words)} words")
+    share = 100 * covered / total
+    print(f"{covered} of {total} word occurrences covered ({share:.1f} %)")
+    return 0
+
+
+def main(argv=None) -> int:
+    """Run the command line and return its exit code."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if not args.dataset and not args.files:
+        parser.error("give -d or files")
+    return exit_code(lambda: make(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
