@@ -5,8 +5,8 @@ picture), relation reasoning (a graph over the picture's cells whose edges are t
 relation words), text-guided exchange between three feature levels, a ConvLSTM over the
 levels, and the loss. Every sentence of a batch is treated as if it were alone.
 
-Axes: B batch of sentences, P pictures, T words, H rows, W columns, N = H * W cells, C channels. Words are kept
-as pictures of one row, [B, 1, T, C].
+Axes: B batch of sentences, P pictures, T words, H rows, W columns, N = H * W cells,
+C channels. Words are kept as pictures of one row, [B, 1, T, C].
 """
 
 import deeplab_resnet
@@ -144,7 +144,9 @@ def relation_graph(fused, words, relation, is_word, level):
     # The [N, N] adjacency is to_words times from_cells: it is never needed itself.
     message = tf.matmul(to_words, tf.matmul(from_cells, cells, transpose_a=True))
     message = tf.reshape(message, [-1, rows, columns, channels])
-    updated = tf.nn.relu(fused + layer_norm(message, "gconv_feat_ln_spa_graph_" + level))
+    updated = tf.nn.relu(
+        fused + layer_norm(message, "gconv_feat_ln_spa_graph_" + level)
+    )
     updated = conv(updated, channels, 1, "gconv_update_spa_graph_" + level)
     updated = layer_norm(updated, "gconv_update_ln_spa_graph_" + level)
     return tf.nn.l2_normalize(tf.nn.relu(updated), axis=3)

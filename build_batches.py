@@ -5,7 +5,7 @@ import os
 import sys
 
 from util import datasets
-from util.errors import UserError, exit_code
+from util.errors import OneLineParser, UserError, exit_code
 
 EXAMPLES = """examples:
   python %(prog)s -d shapes -t train
@@ -15,7 +15,7 @@ EXAMPLES = """examples:
 
 def build_parser():
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         description=__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -6,7 +6,7 @@ import os
 import sys
 
 from util import datasets
-from util.errors import exit_code
+from util.errors import OneLineParser, exit_code
 
 MODELS = ("CMPC_model",)  # modules with a class LSTM_model
 EXAMPLES = """examples:
@@ -68,7 +68,7 @@ def share(text):
 
 def build_parser():
     """Return the parser; apart from main() so that tests can use it."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         description=__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -86,7 +86,7 @@ def build_parser():
     add("-g", dest="gpus", default="0", metavar="LIST",
         help="GPUs to use: 0 or 0,1; -1: none (default: %(default)s)")  # fmt: skip
     add("-i", dest="iteration", type=count, default=800000, metavar="N",
-        help="train: the most steps; test: the snapshot (default: %(default)s)")  # fmt: skip
+        help="train: most steps; test: snapshot (default: %(default)s)")  # fmt: skip
     add("-emb", dest="embedding", action="store_true",
         help="start from the pretrained word vectors of the data set")  # fmt: skip
     add("--data", default="data", metavar="DIR", help="(default: %(default)s)")

@@ -3,6 +3,9 @@
 import json
 import os
 import pickle
+import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -423,6 +426,33 @@ def test_tasks_after_an_error_are_not_begun(tmp_path):
     with pytest.raises(UserError, match="the first one fails"):
         list(batches._run(fail_first, tasks, jobs=2))
     assert len(os.listdir(str(tmp_path))) < 20
+
+
+INTERRUPTED = """
+import sys, test_batches
+from util import batches, errors
+tasks = [sys.argv[1] + "/" + str(number) for number in range(1, 400)]
+run = lambda: list(batches._run(test_batches.fail_first, tasks, jobs=2))
+sys.exit(errors.exit_code(run))
+"""
+
+
+def test_ctrl_c_ends_the_processes_even_when_pressed_twice(tmp_path):
+    paths = os.pathsep.join(sys.path)
+    running = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(tmp_path)],
+        env=dict(os.environ, PYTHONPATH=paths),
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    while not os.listdir(str(tmp_path)) and running.poll() is None:
+        time.sleep(0.02)
+    for _ in range(2):  # to the whole group, as a terminal does
+        os.killpg(running.pid, signal.SIGINT)
+        time.sleep(0.05)
+    assert running.communicate(timeout=30)[1] == b"interrupted\n"
+    assert running.returncode == 130
+    assert len(os.listdir(str(tmp_path))) < 399
 
 
 def die(*_):

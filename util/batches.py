@@ -255,8 +255,9 @@ def _run(work, tasks, jobs):
     # A fork would copy the threads of whatever is loaded already.
     context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(jobs, context, _leave_interrupts) as pool:
+        with _one_interrupt() as allow, ProcessPoolExecutor(jobs, context) as pool:
             futures = [pool.submit(work, task) for task in tasks]
+            allow()
             try:
                 for future in futures:
                     yield future.result()
@@ -269,9 +270,23 @@ def _run(work, tasks, jobs):
         ) from error
 
 
-def _leave_interrupts():
-    """Let Ctrl-C stop the main process only, which then stops its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextlib.contextmanager
+def _one_interrupt():
+    """Ignore Ctrl-C until the function yielded is called, and then all but one.
+
+    Processes that start before the call ignore it for good, and the end of the
+    pool, which the one brings about, would hang if it were interrupted too.
+    """
+
+    def interrupt(*_):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield functools.partial(signal.signal, signal.SIGINT, interrupt)
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _build_samples(task, folder, prefix, size):

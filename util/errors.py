@@ -1,11 +1,20 @@
 """A user's mistake: one line, exit code 2, no traceback."""
 
+import argparse
 import sys
 from typing import Callable
 
 
 class UserError(Exception):
     """Something the user can mend: says what is wrong, where, and what to do."""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser that tells a wrong command line in one line, without the usage."""
+
+    def error(self, message: str) -> None:
+        """Say what is wrong and exit with code 2."""
+        self.exit(2, "error: {} (-h shows all options)\n".format(message))
 
 
 def exit_code(main: Callable[[], int]) -> int:

@@ -79,6 +79,14 @@ class Tally:
         self.scores: Dict[str, Scores] = {}
         self.samples = []
 
+    @classmethod
+    def of(cls, results: Iterable[Result]) -> "Tally":
+        """Return the scores of some results."""
+        tally = cls()
+        for result in results:
+            tally.add(result)
+        return tally
+
     def add(self, result: Result) -> None:
         """Compare the masks of one result with the true one."""
         row = {"number": result.number}
@@ -120,7 +128,7 @@ def run(model_class, args) -> Tally:
     snapshot = checkpoint.find(args.folder, args.dataset, args.iteration)
     folder = datasets.find_batch_dir(args.dataset, args.split, args.data, args.batches)
     prefix = datasets.sample_prefix(args.dataset, args.split)
-    output = "{}.{}".format(snapshot, args.split)
+    pictures = "{}.{}".format(snapshot, args.split)
     tally = Tally()
     with DataReader(folder, prefix, shuffle=False) as reader, Predictor(
         model_class, snapshot
@@ -130,27 +138,35 @@ def run(model_class, args) -> Tally:
         for result in tqdm(results, "testing", reader.num_batch, unit="sentence"):
             tally.add(result)
             if args.visualize:
-                _draw(output, result, tally.samples[-1])
+                _draw(pictures, result, tally.samples[-1])
     print(tally.report())
+    samples = {"samples": tally.samples} if args.per_sample else {}
+    path = write_record(snapshot, args.dataset, args.split, tally, **samples)
+    print("results: {}".format(path))
+    return tally
+
+
+def write_record(snapshot: str, dataset: str, split: str, tally, **more) -> str:
+    """Write the results as JSON beside the snapshot and return the path.
+
+    Args:
+      snapshot: path of the snapshot.
+      dataset, split: what it was tested on.
+      tally: the Tally of all results.
+      **more: what else to write, as JSON can hold it.
+    """
+    path = "{}.{}.json".format(snapshot, split)
     record = {
-        "data_set": args.dataset,
-        "split": args.split,
+        "data_set": dataset,
+        "split": split,
         "snapshot": snapshot,
         "versions": versions(),
         "results": tally.as_dict(),
     }
-    if args.per_sample:
-        record["samples"] = tally.samples
-    write_json(output + ".json", record)
-    print("results: {}.json".format(output))
-    return tally
-
-
-def write_json(path: str, record: Dict[str, Any]) -> None:
-    """Write a record as readable JSON, whole or not at all."""
     with whole_file(path, "w") as file:
-        json.dump(record, file, indent=2)
+        json.dump(dict(record, **more), file, indent=2)
         file.write("\n")
+    return path
 
 
 def best_mask(result: Result) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from util.datasets import DATASETS, embedding_file, require_file, vocabulary_file
-from util.errors import UserError, exit_code
+from util.errors import OneLineParser, UserError, exit_code
 from util.files import whole_file
 from util.text_processing import PADDING, load_vocab_dict_from_file
 from util.vocabulary import SPECIAL_WORDS
@@ -155,7 +155,7 @@ def _seed(text: str) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser; apart from main() so that tests can use it."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m util.glove",
         description=__doc__,
         epilog=EXAMPLES,

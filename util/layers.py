@@ -59,9 +59,7 @@ def layer_norm(x, name):
         beta = tf.get_variable("beta", [channels], initializer=tf.zeros_initializer())
         gamma = tf.get_variable("gamma", [channels], initializer=tf.ones_initializer())
     mean, variance = tf.nn.moments(x, [1, 2, 3], keepdims=True)
-    return tf.nn.batch_normalization(
-        x, mean, variance, beta, gamma, LAYER_NORM_EPSILON
-    )
+    return tf.nn.batch_normalization(x, mean, variance, beta, gamma, LAYER_NORM_EPSILON)
 
 
 def lstm(x, is_word, size, name):

@@ -12,7 +12,7 @@ from typing import Counter, Iterable, List
 
 from util import refer
 from util.datasets import DATASETS, require_file
-from util.errors import UserError, exit_code
+from util.errors import OneLineParser, UserError, exit_code
 from util.files import whole_file
 from util.text_processing import tokenize
 
@@ -84,7 +84,7 @@ def read_sentences(path: str) -> List[str]:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser; apart from main() so that tests can use it."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m util.vocabulary",
         description=__doc__,
         epilog=EXAMPLES,

@@ -1,0 +1,74 @@
+"""Networks with the weights and inputs of golden/recipe.py, for the tests."""
+
+import json
+import os
+
+import numpy as np
+import recipe
+
+from CMPC_model import LSTM_model
+from util.compat import tf
+
+GOLDEN = os.path.join(os.path.dirname(__file__), "golden")
+SMALL = dict(
+    H=64, W=64, vf_h=8, vf_w=8, v_emb_dim=32, rnn_size=32, mlp_dim=16, vocab_size=50
+)
+FULL = dict(vocab_size=12112)
+LOSSES = (
+    "cls_loss cls_loss_c5 cls_loss_c4 cls_loss_c3 cls_loss_all reg_loss cost"
+    " learning_rate"
+).split()
+
+
+def read_golden(name):
+    """Return the content of a golden .json or .npz file."""
+    path = os.path.join(GOLDEN, name)
+    if name.endswith(".npz"):
+        with np.load(path) as file:
+            return {key: file[key] for key in file.files}
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def load_recipe(session):
+    """Initialise the graph's variables, the network's with the recipe's weights."""
+    session.run(tf.global_variables_initializer())
+    variables = [
+        v
+        for v in tf.global_variables()
+        if not v.op.name.endswith(("Adam", "Adam_1", "_power", "Variable_1"))
+    ]
+    session.run(
+        [v.initializer for v in variables],
+        {
+            v.initializer.inputs[1]: recipe.weight(v.op.name, v.shape.as_list())
+            for v in variables
+        },
+    )
+
+
+def feed(model, cases, sizes):
+    """Return what to feed for a batch of (seed, number of words)."""
+    size = sizes.get("H", 320)
+    fed = {
+        model.words: [
+            recipe.words(seed, n, vocab=sizes["vocab_size"])[0] for seed, n in cases
+        ],
+        model.im: [
+            recipe.network_input(recipe.image(seed, size, size)) for seed, _ in cases
+        ],
+    }
+    if hasattr(model, "cost"):
+        fed[model.target_fine] = [recipe.mask(seed, size, size) for seed, _ in cases]
+    return fed
+
+
+__all__ = [
+    "FULL",
+    "LOSSES",
+    "SMALL",
+    "LSTM_model",
+    "feed",
+    "load_recipe",
+    "read_golden",
+]

@@ -1,0 +1,217 @@
+"""The whole project in ten minutes: draw, build, train, test, look.
+
+The frozen backbone sees each training picture once and its features stay in memory;
+a step takes all sentences of a few scenes. The test scenes are not touched before
+training has ended.
+"""
+
+import argparse
+import collections
+import itertools
+import os
+from typing import Any, Dict, Iterator, List
+
+import numpy as np
+from tqdm import tqdm
+
+from util import batches, datasets, evaluation, im_processing, training, visualize
+from util.checkpoint import Snapshots
+from util.compat import new_session, tf
+from util.data_reader import DataReader
+from util.evaluation import Result, best_mask
+from util.inference import Predictor
+
+DATASET = "shapes"
+STEPS = 1200
+LEARNING_RATE = 0.001
+DECAY_STEPS = 1500
+SCENES = 4  # a step, each with all its sentences
+SEED = 0
+SHEET_SCENES, SHEET_SENTENCES = 6, 2
+
+Samples = List[Dict[str, Any]]
+
+
+def run(model_class, args: argparse.Namespace) -> Dict[str, float]:
+    """Draw, build, train, test with DenseCRF, and show what was found.
+
+    Args:
+      model_class: class with the arguments and attributes of `LSTM_model`.
+      args: options of `trainval_model.py -m demo`.
+
+    Returns:
+      overall_iou, blind_iou, told_apart: what is printed and written.
+    """
+    for split in ("train", "test"):
+        batches.build(DATASET, split, args.data, args.batches, jobs=os.cpu_count())
+    snapshot = train(model_class, args)
+    samples = load_samples(args, "test")
+    with Predictor(model_class, snapshot) as predictor:
+        results = find_all(predictor, samples, "testing", crf=True)
+        blind = find_all(predictor, shuffle_sentences(samples), "blind", crf=True)
+    tally = evaluation.Tally.of(results)
+    print(tally.report())
+    summary = {
+        "overall_iou": tally.scores[evaluation.WITH_CRF].overall_iou,
+        "blind_iou": evaluation.Tally.of(blind).scores[evaluation.WITH_CRF].overall_iou,
+        "told_apart": told_apart(results),
+    }
+    print("the same with the sentences shuffled: overall IoU = {blind_iou:.4f}; "
+          "two sentences about one picture told apart: {told_apart:.4f} of the pairs"
+          .format(**summary))  # fmt: skip
+    evaluation.write_record(snapshot, DATASET, "test", tally, demo=summary)
+    sheet = os.path.join(args.folder, "demo.png")
+    visualize.save_png(sheet, visualize.contact_sheet(choose(results)))
+    print("pictures: {}".format(sheet))
+    return summary
+
+
+def load_samples(args: argparse.Namespace, split: str) -> Samples:
+    """Read all samples of a split."""
+    folder = datasets.find_batch_dir(DATASET, split, args.data, args.batches)
+    prefix = datasets.sample_prefix(DATASET, split)
+    with DataReader(folder, prefix, shuffle=False) as reader:
+        return [reader.read_batch() for _ in range(reader.num_batch)]
+
+
+def by_picture(samples: Samples) -> List[Samples]:
+    """Group samples by the picture that they show."""
+    pictures = collections.OrderedDict()
+    for sample in samples:
+        pictures.setdefault(sample["im_name_batch"][0], []).append(sample)
+    return list(pictures.values())
+
+
+def train(model_class, args: argparse.Namespace) -> str:
+    """Train a small network and return the path of its snapshot."""
+    scenes = by_picture(load_samples(args, "train"))
+    rows, columns = scenes[0][0]["im_batch"].shape[:2]
+    dataset = datasets.DATASETS[DATASET]
+    options = training.network_options(
+        argparse.Namespace(
+            dataset=DATASET,
+            data=args.data,
+            v_emb_dim=dataset.v_emb_dim,
+            mlp_dim=dataset.mlp_dim,
+            learning_rate=LEARNING_RATE,
+            keep_prob_rnn=1.0,
+            keep_prob_emb=1.0,
+            conv5=False,
+            embedding=False,
+        ),
+        rows,
+        columns,
+    )
+    with tf.Graph().as_default():
+        tf.set_random_seed(SEED)
+        model = model_class(
+            mode="train",
+            batch_size=SCENES * len(scenes[0]),
+            num_pictures=SCENES,
+            lr_decay_step=DECAY_STEPS,
+            **options,
+        )
+        snapshots = Snapshots(args.folder, DATASET)
+        with new_session() as session:
+            session.run(tf.global_variables_initializer())
+            training.calibrate(session, model, (scene[0] for scene in scenes))
+            features = see(session, model, scenes)
+            feed = feeds(model, scenes, features)
+            return training.learn(session, model, feed, STEPS, snapshots, STEPS)
+
+
+def see(session, model, scenes: List[Samples]) -> List[np.ndarray]:
+    """Run the backbone on each scene's picture once.
+
+    Returns:
+      float16 [number of scenes, h, w, C] for each of the taps c3, c4, c5.
+    """
+    pictures = np.stack([scene[0]["im_batch"] for scene in scenes])
+    pictures = np.concatenate([pictures, pictures[: -len(pictures) % SCENES]])
+    features = []
+    for first in tqdm(range(0, len(pictures), SCENES), "looking", unit="step"):
+        image = im_processing.to_network_input(pictures[first : first + SCENES])
+        found = session.run(taps(model), {model.im: image})
+        features.append([tap.astype(np.float16) for tap in found])
+    return [np.concatenate(tap)[: len(scenes)] for tap in zip(*features)]
+
+
+def taps(model) -> List:
+    """Return the tensors of the backbone's features."""
+    return [model.visual_feat_c3, model.visual_feat_c4, model.visual_feat_c5]
+
+
+def feeds(model, scenes, features) -> Iterator[Dict]:
+    """Yield what to feed for each step, for ever: random scenes, all sentences."""
+    random = np.random.RandomState(SEED)
+    while True:
+        order = random.permutation(len(scenes))
+        for first in range(0, len(order) - SCENES + 1, SCENES):
+            chosen = order[first : first + SCENES]
+            samples = list(itertools.chain(*(scenes[n] for n in chosen)))
+            feed = training.words_and_masks(model, samples)
+            feed.update(zip(taps(model), (tap[chosen] for tap in features)))
+            yield feed
+
+
+def find_all(predictor, samples: Samples, title: str, crf: bool) -> List[Result]:
+    """Segment all samples, with a progress bar."""
+    found = evaluation.find_masks(predictor, samples, crf)
+    return list(tqdm(found, title, len(samples), unit="sentence"))
+
+
+def shuffle_sentences(samples: Samples) -> Samples:
+    """Give each sample the sentence of another: what is left is a blind guess."""
+    order = np.random.RandomState(SEED).permutation(len(samples))
+    return [
+        dict(sample, text_batch=samples[other]["text_batch"])
+        for sample, other in zip(samples, order)
+    ]
+
+
+def told_apart(results: List[Result]) -> float:
+    """Compute how often another sentence about a picture finds another object.
+
+    Returns:
+      The share, 0..1, of the pairs of sentences about two objects of one scene in which
+      each found mask overlaps its own object more than the other one.
+    """
+    scenes = collections.defaultdict(list)
+    for result in results:
+        scenes[result.sample["im_name_batch"][0]].append(result)
+    verdicts = [
+        _finds_own(one, other) and _finds_own(other, one)
+        for scene in scenes.values()
+        for one, other in itertools.combinations(scene, 2)
+        if not np.array_equal(one.sample["mask_batch"], other.sample["mask_batch"])
+    ]
+    return float(np.mean(verdicts))
+
+
+def _finds_own(result, other):
+    found = best_mask(result)
+    own, others = result.sample["mask_batch"], other.sample["mask_batch"]
+    return (found & own).sum() > (found & others).sum()
+
+
+def choose(results: List[Result]) -> List:
+    """Choose what the contact sheet shows: a few scenes, sentences side by side."""
+    scenes = collections.OrderedDict()
+    for result in results:
+        objects = scenes.setdefault(result.sample["im_name_batch"][0], {})
+        objects.setdefault(result.sample["mask_batch"].tobytes(), result)
+    shown = itertools.islice(scenes.values(), SHEET_SCENES)
+    rows = []
+    for objects in shown:
+        for result in itertools.islice(objects.values(), SHEET_SENTENCES):
+            sample = result.sample
+            rows.append(
+                (
+                    sample["im_batch"],
+                    sample["mask_batch"],
+                    best_mask(result),
+                    sample["sent_batch"][0],
+                    "",
+                )
+            )
+    return rows
