@@ -1,0 +1,39 @@
+"""Installs what the commands need, on either TensorFlow (see README.md)."""
+
+from setuptools import setup
+
+OLD = '; python_version < "3.8"'
+NEW = '; python_version >= "3.10"'
+
+setup(
+    name="refseg",
+    version="0.1.0",
+    description="Referring image segmentation with CMPC (CVPR 2020), exact and tested",
+    license="MIT",
+    python_requires=">=3.7,!=3.8.*,!=3.9.*,<3.13",
+    packages=["deeplab_resnet", "util"],
+    py_modules=["CMPC_model", "build_batches", "trainval_model"],
+    install_requires=[
+        # The published environment. A newer protobuf breaks its import.
+        "tensorflow-gpu==1.15.*" + OLD,
+        "protobuf<3.21" + OLD,
+        "numpy>=1.16,<1.22" + OLD,
+        "scikit-image>=0.16,<0.20" + OLD,
+        "pillow>=7,<10" + OLD,
+        "pycocotools>=2.0.4,<2.0.8" + OLD,
+        # Today's.
+        "tensorflow>=2.16,<2.22" + NEW,
+        "numpy>=1.26,<3" + NEW,
+        "scikit-image>=0.22,<0.27" + NEW,
+        "pillow>=10,<14" + NEW,
+        "pycocotools>=2.0.8,<2.1" + NEW,
+        # Both.
+        "pydensecrf2>=1.1,<2",
+        "scipy>=1.3,<2",
+        "tqdm>=4.50,<5",
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]>=2.16,<2.22" + NEW],
+        "test": ["pytest>=7,<10", "ruff==0.17.*" + NEW],
+    },
+)
