@@ -324,6 +324,8 @@ class LSTM_model:
         self.visual_feat_c3 = taps["c3"]
         self.visual_feat_c4 = taps["c4"]
         self.visual_feat_c5 = taps["c5"]
+        if not conv5:
+            taps = {level: tf.stop_gradient(tap) for level, tap in taps.items()}
         with tf.variable_scope(SCOPE):
             vectors = word_vectors(self.words, vocab_size, glove_dim, glove)
             self._segment(taps, self._read(vectors))

@@ -14,7 +14,6 @@ from util.errors import UserError
 
 REFS = "refer/refcoco/refs(unc).p"
 INSTANCES = "refer/refcoco/instances.json"
-SAMPLE = "/work/shared/data/refcoco_sample"
 
 
 @pytest.fixture
@@ -302,19 +301,3 @@ def test_bad_queries_are_refused_by_name(referit, content, reason):
     (referit / "referit_query_test.json").write_text(content)
     with pytest.raises(UserError, match="referit_query_test.json.*" + reason):
         refer.referents("referit", "test", str(referit))
-
-
-@pytest.mark.skipif(not os.path.isdir(SAMPLE), reason="only in development")
-def test_real_annotations():
-    refs = refer.load_refs(SAMPLE + "/refs(umd).p")
-    instances = refer.read_json(SAMPLE + "/instances.json")
-    images = {image["id"]: image for image in instances["images"]}
-    annotations = {a["id"]: a for a in instances["annotations"]}
-    assert len(refs) == 15
-    for ref in refs:
-        annotation, image = annotations[ref["ann_id"]], images[ref["image_id"]]
-        mask = refer.decode_segmentation(
-            annotation["segmentation"], image["height"], image["width"]
-        )
-        # COCO's area is that of the polygon, ours counts pixels.
-        assert mask.sum() == pytest.approx(annotation["area"], rel=0.05)

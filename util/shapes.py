@@ -22,7 +22,7 @@ from util import datasets
 from util.files import whole_file
 from util.text_processing import PADDING, UNKNOWN
 
-SCENES = {"train": 600, "val": 60, "test": 100}
+SCENES = {"train": 450, "val": 60, "test": 90}
 KINDS = ("attribute", "place", "relation")
 REFERENTS = 4  # a scene
 SENTENCES = 2  # a referent

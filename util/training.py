@@ -173,8 +173,9 @@ def feeds(model, reader: DataReader) -> Iterator[Dict]:
 
 def words_and_masks(model, samples) -> Dict:
     """Return what to feed for the sentences and masks of some samples."""
+    steps = model.words.shape.as_list()[1]
     return {
-        model.words: np.stack([sample["text_batch"] for sample in samples]),
+        model.words: np.stack([sample["text_batch"][-steps:] for sample in samples]),
         model.target_fine: np.stack(
             [sample["mask_batch"][..., np.newaxis] for sample in samples]
         ),
