@@ -1,8 +1,10 @@
 """Train or test a referring image segmentation model, or see it work (-m demo)."""
 
 import argparse
+import contextlib
 import importlib
 import os
+import re
 import sys
 
 from util import datasets
@@ -45,25 +47,32 @@ def model_class(args):
     return importlib.import_module(args.model).LSTM_model
 
 
-def positive(kind):
-    """Return a converter of option texts to numbers above 0."""
+def within(kind, name, is_right):
+    """Return a converter of option texts that refuses what `is_right` is not true of.
+
+    Args:
+      kind: int, float or str, converts the text.
+      name: what the error message asks for.
+      is_right: function of the converted value.
+    """
 
     def convert(text):
-        value = kind(text)
-        if not value > 0:
-            raise ValueError
-        return value
+        with contextlib.suppress(ValueError):
+            value = kind(text)
+            if is_right(value):
+                return value
+        raise argparse.ArgumentTypeError("{!r} is no {}".format(text, name))
 
-    convert.__name__ = "positive " + kind.__name__
     return convert
 
 
-def share(text):
-    """Convert an option text to a number above 0 and at most 1."""
-    value = float(text)
-    if not 0 < value <= 1:
-        raise ValueError
-    return value
+count = within(int, "whole number above 0", lambda n: n > 0)
+rate = within(float, "number above 0", lambda x: 0 < x < float("inf"))
+share = within(float, "number above 0 and at most 1", lambda x: 0 < x <= 1)
+seed = within(int, "whole number from 0 to 2**32 - 1", lambda n: 0 <= n < 2**32)
+gpus = within(
+    str, "list of GPUs such as 0,1 (-1: none)", re.compile(r"-1|\d+(,\d+)*").fullmatch
+)
 
 
 def build_parser():
@@ -73,7 +82,6 @@ def build_parser():
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    count, number = positive(int), positive(float)
     add = parser.add_argument
     add("-m", dest="mode", choices=list(MODES), required=True)
     add("-d", dest="dataset", choices=list(datasets.DATASETS), default="referit",
@@ -83,7 +91,7 @@ def build_parser():
         help="(default: %(default)s)")  # fmt: skip
     add("-f", dest="folder", metavar="DIR", help="snapshots (default for -m demo: "
         "ckpts/shapes/demo)")  # fmt: skip
-    add("-g", dest="gpus", default="0", metavar="LIST",
+    add("-g", dest="gpus", type=gpus, default="0", metavar="LIST",
         help="GPUs to use: 0 or 0,1; -1: none (default: %(default)s)")  # fmt: skip
     add("-i", dest="iteration", type=count, default=800000, metavar="N",
         help="train: most steps; test: snapshot (default: %(default)s)")  # fmt: skip
@@ -97,7 +105,7 @@ def build_parser():
         help="steps between snapshots (default: %(default)s)")  # fmt: skip
     add("-st", dest="stop", type=count, default=700000, metavar="N",
         help="stop after this many steps (default: %(default)s)")  # fmt: skip
-    add("-lr", dest="learning_rate", type=number, default=0.00025, metavar="RATE",
+    add("-lr", dest="learning_rate", type=rate, default=0.00025, metavar="RATE",
         help="first learning rate (default: %(default)s)")  # fmt: skip
     add("-bs", dest="batch_size", type=count, default=1, metavar="N",
         help="sentences a step (default: %(default)s)")  # fmt: skip
@@ -112,7 +120,7 @@ def build_parser():
         help="of LSTM outputs that dropout keeps (default: %(default)s)")  # fmt: skip
     add("--keep-prob-emb", type=share, default=1.0, metavar="SHARE",
         help="of word vectors that dropout keeps (default: %(default)s)")  # fmt: skip
-    add("--seed", type=int, metavar="N", help="of all that is drawn at random")
+    add("--seed", type=seed, metavar="N", help="of all that is drawn at random")
 
     add = parser.add_argument_group("testing").add_argument
     add("-c", dest="dense_crf", action="store_true",

@@ -48,13 +48,13 @@ def find(folder: str, dataset: str, step: int) -> str:
 
 @contextlib.contextmanager
 def _reading(file):
-    """Turn what TensorFlow says of a file that it cannot read into a UserError."""
+    """Say in a line what TensorFlow says in fifty of a file that it cannot read."""
     try:
         yield
     except (tf.errors.OpError, ValueError) as error:
         raise UserError(
-            "cannot read the checkpoint {}, it is missing, damaged or incomplete: "
-            "{}".format(file, str(error).split("\n", 1)[0])
+            "cannot read the checkpoint {}: it is missing, damaged or incomplete; copy "
+            "or download all its files again (.index and .data-...)".format(file)
         ) from error
 
 
@@ -198,10 +198,9 @@ class Snapshots:
         snapshot = path(self._folder, self._dataset, step)
         try:
             self._saver.save(session, snapshot, write_meta_graph=False)
-        except (tf.errors.OpError, OSError) as error:
+        except (tf.errors.OpError, OSError, ValueError) as error:
             raise UserError(
-                "cannot write the snapshot {}, is the disk full? {}".format(
-                    snapshot, str(error).split("\n", 1)[0]
-                )
+                "cannot write the snapshot {}: is the disk full, or the folder gone "
+                "or protected?".format(snapshot)
             ) from error
         return snapshot

@@ -3,7 +3,8 @@
 import os
 import warnings
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Messages of its C++ side; what matters comes as an exception.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 with warnings.catch_warnings():
     # TensorFlow 1.15 declares its dtypes in a way newer numpy warns about.
@@ -13,8 +14,8 @@ with warnings.catch_warnings():
     from tensorflow.core.protobuf import rewriter_config_pb2
 
 tf = tensorflow.compat.v1
+tf.logging.set_verbosity(tf.logging.ERROR)  # before the next line warns of itself
 tf.disable_v2_behavior()
-tf.logging.set_verbosity(tf.logging.ERROR)
 
 
 def new_session(graph=None):

@@ -22,8 +22,8 @@ from util.evaluation import Result, best_mask
 from util.inference import Predictor
 
 DATASET = "shapes"
-STEPS = 2000
-LEARNING_RATE = 0.0006
+STEPS = 2200
+LEARNING_RATE = 0.0015
 SCENES = 2  # a step, each with all its sentences
 SEED = 0
 SHEET_SCENES, SHEET_SENTENCES = 6, 2
@@ -47,17 +47,20 @@ def run(model_class, args: argparse.Namespace) -> Dict[str, float]:
     samples = load_samples(args, "test")
     with Predictor(model_class, snapshot) as predictor:
         results = find_all(predictor, samples, "testing", crf=True)
-        blind = find_all(predictor, shuffle_sentences(samples), "blind", crf=True)
+        blind = find_all(predictor, shuffle_sentences(samples), "blind", crf=False)
     tally = evaluation.Tally.of(results)
+    blind = evaluation.Tally.of(blind).scores[evaluation.WITHOUT_CRF]
     print(tally.report())
     summary = {
         "overall_iou": tally.scores[evaluation.WITH_CRF].overall_iou,
-        "blind_iou": evaluation.Tally.of(blind).scores[evaluation.WITH_CRF].overall_iou,
+        "blind_iou": blind.overall_iou,
         "told_apart": told_apart(results),
     }
-    print("the same with the sentences shuffled: overall IoU = {blind_iou:.4f}; "
-          "two sentences about one picture told apart: {told_apart:.4f} of the pairs"
-          .format(**summary))  # fmt: skip
+    print(
+        "blind (sentences shuffled, without DenseCRF): overall IoU = {blind_iou:.4f}\n"
+        "two sentences about two objects of a scene: {told_apart:.4f} of the pairs find "
+        "each its own".format(**summary)
+    )
     evaluation.write_record(snapshot, DATASET, "test", tally, demo=summary)
     sheet = os.path.join(args.folder, "demo.png")
     visualize.save_png(sheet, visualize.contact_sheet(choose(results)))

@@ -1,6 +1,8 @@
 """Training: samples, network, start, loop, snapshots."""
 
-from typing import Any, Dict, Iterator
+import glob
+import itertools
+from typing import Any, Dict, Iterator, Optional
 
 import numpy as np
 
@@ -11,7 +13,7 @@ from util.errors import UserError
 from util.report import EVERY, Progress
 
 # Pictures that set the moments of a backbone drawn at random.
-CALIBRATION_BATCHES, CALIBRATION_PICTURES = 4, 8
+CALIBRATION_PICTURES, CALIBRATION_BATCH = 32, 8
 
 
 def run(model_class, args) -> str:
@@ -35,15 +37,17 @@ def run(model_class, args) -> str:
     folder = datasets.find_batch_dir(args.dataset, args.split, args.data, args.batches)
     prefix = datasets.sample_prefix(args.dataset, args.split)
     options = network_options(args, *input_size(folder, prefix))
+    backbone = backbone_file(args)
     with DataReader(folder, prefix, seed=args.seed) as reader, tf.Graph().as_default():
         tf.set_random_seed(args.seed)
         model = model_class(batch_size=args.batch_size, mode="train", **options)
-        snapshots = checkpoint.Snapshots(args.folder, args.dataset)
+        samples = fitting_samples(reader, options)
         with new_session() as session:
-            start(session, model, args, reader)
+            start(session, model, backbone, samples)
+            snapshots = checkpoint.Snapshots(args.folder, args.dataset)
             last = min(args.iteration, args.stop)
             return learn(
-                session, model, feeds(model, reader), last, snapshots, args.snapshot
+                session, model, feeds(model, samples), last, snapshots, args.snapshot
             )
 
 
@@ -103,8 +107,8 @@ def load_word_vectors(path: str, vocab_size: int) -> np.ndarray:
       UserError: the file is missing, damaged, or of another vocabulary.
     """
     try:
-        vectors = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        vectors = np.load(path, allow_pickle=False).astype(np.float32)
+    except Exception as error:  # numpy raises almost anything on damaged files
         raise UserError(
             "cannot read the word vectors {}: make them with python -m util.glove, or "
             "leave out -emb".format(path)
@@ -114,59 +118,103 @@ def load_word_vectors(path: str, vocab_size: int) -> np.ndarray:
             "{} holds an array of {}, but the vocabulary has {} words: make it anew "
             "with python -m util.glove".format(path, vectors.shape, vocab_size)
         )
-    return vectors.astype(np.float32)
+    if not np.isfinite(vectors).all():
+        raise UserError(
+            "{} holds values that are no numbers: make it anew with python -m "
+            "util.glove".format(path)
+        )
+    return vectors
 
 
-def start(session, model, args, reader: DataReader) -> None:
+def backbone_file(args) -> Optional[str]:
+    """Return the path of the backbone's first weights; None: they are drawn.
+
+    Raises:
+      UserError: there is no such file.
+    """
+    if args.backbone == "random":
+        return None
+    path = datasets.backbone_file(args.data)
+    if not glob.glob(glob.escape(path) + "*"):  # one file or several, by its format
+        raise UserError(
+            "there are no backbone weights {}; data/README.md says where they come "
+            "from, and --backbone random does without them".format(path)
+        )
+    return path
+
+
+def fitting_samples(reader: DataReader, options: Dict) -> Iterator[Dict[str, Any]]:
+    """Yield samples for ever.
+
+    Args:
+      reader: where they come from.
+      options: of `network_options`.
+
+    Raises:
+      UserError: a sample does not fit the network that `options` make.
+    """
+    rows, columns, vocab_size = (options[key] for key in ("H", "W", "vocab_size"))
+    while True:
+        sample = reader.read_batch()
+        height, width = sample["im_batch"].shape[:2]
+        if (height, width) != (rows, columns):
+            raise UserError(
+                "the sample of {!r} is {}x{} pixels, the first one {}x{}: train on a "
+                "split with train in its name, or build its samples anew".format(
+                    sample["sent_batch"][0], width, height, columns, rows
+                )
+            )
+        largest = sample["text_batch"].max()
+        if largest >= vocab_size:
+            raise UserError(
+                "the sample of {!r} has word {}, but the vocabulary has {} words: "
+                "build the samples anew".format(
+                    sample["sent_batch"][0], largest, vocab_size
+                )
+            )
+        yield sample
+
+
+def start(session, model, backbone: Optional[str], samples: Iterator[Dict]) -> None:
     """Initialise all variables and start from a backbone that can see.
 
     Args:
       session: of the model's graph.
       model: in mode "train".
-      args: options of the command line.
-      reader: gives the pictures that calibrate a backbone drawn at random.
+      backbone: path of its weights; None draws them.
+      samples: their pictures calibrate a backbone that is drawn.
     """
     session.run(tf.global_variables_initializer())
-    if args.backbone == "random":
-        calibrate(session, model, (reader.read_batch() for _ in iter(int, 1)))
+    if backbone is None:
+        calibrate(session, model, samples)
         print("backbone: drawn at random, moments measured on training pictures")
-        return
-    path = datasets.backbone_file(args.data)
-    print(checkpoint.load_backbone(session, path))
+    else:
+        print(checkpoint.load_backbone(session, backbone))
 
 
 def calibrate(session, model, samples: Iterator[Dict[str, Any]]) -> None:
     """Set the stored moments of a backbone drawn at random from a few samples."""
+    pictures = [
+        sample["im_batch"] for sample in itertools.islice(samples, CALIBRATION_PICTURES)
+    ]
     model.calibrate_backbone(
         session,
         (
             im_processing.to_network_input(
-                np.stack(
-                    [next(samples)["im_batch"] for _ in range(CALIBRATION_PICTURES)]
-                )
+                np.stack(pictures[first : first + CALIBRATION_BATCH])
             )
-            for _ in range(CALIBRATION_BATCHES)
+            for first in range(0, len(pictures), CALIBRATION_BATCH)
         ),
     )
 
 
-def feeds(model, reader: DataReader) -> Iterator[Dict]:
-    """Yield what to feed for each step, for ever.
-
-    Raises:
-      UserError: a picture does not have the network's size.
-    """
-    batch_size, rows, columns, _ = model.im.shape.as_list()
+def feeds(model, samples: Iterator[Dict[str, Any]]) -> Iterator[Dict]:
+    """Yield what to feed for each step, for ever."""
+    batch_size = model.im.shape.as_list()[0]
     while True:
-        samples = [reader.read_batch() for _ in range(batch_size)]
-        for sample in samples:
-            if sample["im_batch"].shape[:2] != (rows, columns):
-                raise UserError(
-                    "the sample of {!r} is not {}x{} pixels like the first one: build "
-                    "the samples anew".format(sample["sent_batch"][0], columns, rows)
-                )
-        pictures = np.stack([sample["im_batch"] for sample in samples])
-        feed = words_and_masks(model, samples)
+        batch = list(itertools.islice(samples, batch_size))
+        pictures = np.stack([sample["im_batch"] for sample in batch])
+        feed = words_and_masks(model, batch)
         feed[model.im] = im_processing.to_network_input(pictures)
         yield feed
 

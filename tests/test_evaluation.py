@@ -1,0 +1,181 @@
+"""util.evaluation, with a stand-in for the network."""
+
+import json
+import platform
+
+import numpy as np
+import pytest
+import recipe
+
+from util import evaluation, im_processing
+from util.compat import tf
+from util.errors import UserError
+from util.evaluation import WITH_CRF, WITHOUT_CRF
+
+SIDE = 32
+
+
+class Constant:
+    """A predictor that finds the same logits in every picture.
+
+    Attributes:
+      calls: what it was asked, in order.
+    """
+
+    vocab_size = 50
+
+    def __init__(self, logits):
+        self.logits = np.full((SIDE, SIDE), logits, np.float32)
+        self.calls = []
+
+    def set_image(self, picture):
+        self.image = im_processing.fit_picture(picture, SIDE, SIDE)
+        self.calls.append(picture.shape)
+
+    def segment(self, words):
+        self.calls.append(words[-1])
+        return self.logits, 1 / (1 + np.exp(-self.logits))
+
+
+def sample(height=24, width=32, word=7, rows=12):
+    """Return a sample whose object fills the upper `rows` rows."""
+    mask = np.zeros((height, width), bool)
+    mask[:rows] = True
+    return {
+        "text_batch": np.array([0] * 19 + [word], np.int32),
+        "im_batch": recipe.image(word, height, width),
+        "mask_batch": mask,
+        "sent_batch": ["word {}".format(word)],
+        "im_name_batch": [""],
+    }
+
+
+def test_samples_are_segmented_in_order_and_in_their_own_size():
+    predictor = Constant(1.0)
+    samples = [sample(24, 32, word=3), sample(40, 20, word=4)]
+    results = list(evaluation.find_masks(predictor, iter(samples), crf=False))
+    assert predictor.calls == [(24, 32, 3), 3, (40, 20, 3), 4]
+    assert [result.number for result in results] == [0, 1]
+    for result, one in zip(results, samples):
+        assert result.sample is one
+        assert set(result.masks) == {WITHOUT_CRF}
+        mask = result.masks[WITHOUT_CRF]
+        assert mask.dtype == bool and mask.shape == one["mask_batch"].shape
+        assert mask.all()
+
+
+@pytest.mark.parametrize("logit, found", [(0.0, 0), (1e-10, 0), (1e-9, 1), (1.0, 1)])
+def test_foreground_begins_at_1e_9(logit, found):
+    (result,) = evaluation.find_masks(Constant(logit), [sample()], crf=False)
+    assert result.masks[WITHOUT_CRF].mean() == found
+
+
+def test_mask_that_was_found_is_brought_back_from_the_padded_picture():
+    predictor = Constant(-1.0)
+    # A picture of 16 x 32 lies in the rows 8 to 24 of the network's input.
+    predictor.logits[8:16] = 1.0
+    (result,) = evaluation.find_masks(predictor, [sample(16, 32)], crf=False)
+    wanted = np.zeros((16, 32), bool)
+    wanted[:8] = True
+    np.testing.assert_array_equal(result.masks[WITHOUT_CRF], wanted)
+
+
+def test_crf_sees_the_padded_picture_and_the_probability(monkeypatch):
+    seen = []
+
+    def refine(image, probability):
+        seen.append((image, probability))
+        return np.ones(probability.shape, bool)
+
+    monkeypatch.setattr(evaluation.dense_crf, "refine", refine)
+    one, predictor = sample(16, 32), Constant(-2.0)
+    (result,) = evaluation.find_masks(predictor, [one], crf=True)
+    ((image, probability),) = seen
+    padded = im_processing.fit_picture(one["im_batch"], SIDE, SIDE)
+    np.testing.assert_array_equal(image, padded)
+    assert image.dtype == np.uint8 and not image[:8].any() and image[8:24].any()
+    np.testing.assert_allclose(probability, 1 / (1 + np.exp(2)), rtol=1e-6)
+    assert list(result.masks) == [WITHOUT_CRF, WITH_CRF]
+    assert not result.masks[WITHOUT_CRF].any() and result.masks[WITH_CRF].all()
+    assert evaluation.best_mask(result) is result.masks[WITH_CRF]
+
+
+def test_words_beyond_the_vocabulary_are_refused():
+    samples = [sample(word=49), sample(word=50)]
+    results = evaluation.find_masks(Constant(1.0), samples, crf=False)
+    assert next(results).number == 0
+    with pytest.raises(UserError, match="sample 1 has word 50, .* knows 50 words"):
+        next(results)
+
+
+def tally(logit, samples):
+    found = evaluation.find_masks(Constant(logit), samples, crf=False)
+    return evaluation.Tally.of(found)
+
+
+def test_tally_of_fewer_than_50_samples():
+    """All pixels found: IoU 12 / 24 and 18 / 24 of 32 columns."""
+    scores = tally(1.0, [sample(rows=12), sample(rows=18)])
+    assert scores.samples == [
+        {"number": 0, WITHOUT_CRF: {"intersection": 384, "union": 768}},
+        {"number": 1, WITHOUT_CRF: {"intersection": 576, "union": 768}},
+    ]
+    assert scores.report().splitlines() == [
+        "Segmentation evaluation (without DenseCRF):",
+        "precision@0.5 = 1.0000",
+        "precision@0.6 = 0.5000",
+        "precision@0.7 = 0.5000",
+        "precision@0.8 = 0.0000",
+        "precision@0.9 = 0.0000",
+        "overall IoU = 0.6250; mean IoU = 0.6250",
+    ]
+
+
+def test_tally_of_empty_masks():
+    scores = tally(-1.0, [sample(rows=0), sample(rows=12)])
+    lines = scores.report().splitlines()
+    assert lines[-2] == "overall IoU = 0.0000; mean IoU = 0.5000"
+    assert lines[-1].startswith("1 of 2 samples had an empty mask and an empty pred")
+
+
+def test_both_blocks_are_reported(monkeypatch):
+    monkeypatch.setattr(
+        evaluation.dense_crf, "refine", lambda image, p: np.zeros(p.shape, bool)
+    )
+    found = evaluation.find_masks(Constant(1.0), [sample(rows=24)], crf=True)
+    text = evaluation.Tally.of(found).report()
+    first, second = text.split("Segmentation evaluation (with DenseCRF):\n")
+    assert first.startswith("Segmentation evaluation (without DenseCRF):\n")
+    assert "overall IoU = 1.0000" in first and "overall IoU = 0.0000" in second
+
+
+def test_record_beside_the_snapshot(tmp_path):
+    snapshot = str(tmp_path / "unc_iter_7.tfmodel")
+    scores = tally(1.0, [sample(rows=12), sample(rows=18)])
+    path = evaluation.write_record(snapshot, "unc", "testA", scores, samples=[1, 2])
+    assert path == snapshot + ".testA.json"
+    record = json.loads((tmp_path / "unc_iter_7.tfmodel.testA.json").read_text())
+    versions = record.pop("versions")
+    assert versions["python"] == platform.python_version()
+    assert versions["tensorflow"] == tf.VERSION
+    assert versions["numpy"] == np.__version__
+    assert set(versions) == {"python", "tensorflow", "numpy", "scikit-image"}
+    assert record == {
+        "data_set": "unc",
+        "split": "testA",
+        "snapshot": snapshot,
+        "results": {
+            WITHOUT_CRF: {
+                "precision@0.5": 1.0,
+                "precision@0.6": 0.5,
+                "precision@0.7": 0.5,
+                "precision@0.8": 0.0,
+                "precision@0.9": 0.0,
+                "overall_iou": 0.625,
+                "mean_iou": 0.625,
+                "count": 2,
+                "num_empty": 0,
+            }
+        },
+        "samples": [1, 2],
+    }

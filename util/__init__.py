@@ -1,0 +1,18 @@
+"""What the commands are made of, in reading order.
+
+Data:
+  datasets         the data sets, their files and folders
+  text_processing  sentence to ids; vocabulary        vocabulary  makes one
+  im_processing    picture to network input and back
+  refer            annotations of RefCOCO's family and of ReferIt
+  batches          one sample on disk; the builder    shapes      draws a data set
+  data_reader      samples in order or shuffled, loaded ahead
+  glove            initial word vectors from public ones
+Graph:
+  compat           the one import of TensorFlow
+  layers, spatial, loss, optimizer
+Run:
+  training, evaluation, demo, inference, checkpoint, report
+  dense_crf        refinement         eval_tools  scores         visualize  pictures
+  errors, files    one-line errors; files that appear whole
+"""
