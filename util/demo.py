@@ -58,8 +58,8 @@ def run(model_class, args: argparse.Namespace) -> Dict[str, float]:
     }
     print(
         "blind (sentences shuffled, without DenseCRF): overall IoU = {blind_iou:.4f}\n"
-        "two sentences about two objects of a scene: {told_apart:.4f} of the pairs find "
-        "each its own".format(**summary)
+        "two sentences about two objects of a scene: {told_apart:.4f} of the pairs "
+        "find each its own".format(**summary)
     )
     evaluation.write_record(snapshot, DATASET, "test", tally, demo=summary)
     sheet = os.path.join(args.folder, "demo.png")

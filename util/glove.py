@@ -19,8 +19,12 @@ from tqdm import tqdm
 from util.datasets import DATASETS, embedding_file, require_file, vocabulary_file
 from util.errors import OneLineParser, UserError, exit_code
 from util.files import whole_file
-from util.text_processing import PADDING, load_vocab_dict_from_file
-from util.vocabulary import SPECIAL_WORDS
+from util.text_processing import (
+    PADDING,
+    SPECIAL_WORDS,
+    load_vocab_dict_from_file,
+    read_words,
+)
 
 NOISE = 0.6  # standard deviation
 UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -141,12 +145,6 @@ def _vector(numbers: List[bytes], path: str, line: int) -> np.ndarray:
     return vector
 
 
-def _lines(vocabulary: str) -> List[str]:
-    load_vocab_dict_from_file(vocabulary)  # refuses what is no vocabulary
-    with open(vocabulary, encoding="utf-8") as file:
-        return [line.strip() for line in file]
-
-
 def _seed(text: str) -> int:
     if not 0 <= int(text) < 2**32:
         raise argparse.ArgumentTypeError("must lie between 0 and 2**32 - 1")
@@ -176,7 +174,8 @@ def make(args: argparse.Namespace) -> int:
     """Write the table that the command line asks for, and report the coverage."""
     vocabulary = args.vocabulary or vocabulary_file(args.dataset, args.data)
     output = args.output or embedding_file(args.dataset, args.data)
-    words = _lines(vocabulary)
+    load_vocab_dict_from_file(vocabulary)  # refuses what is no vocabulary
+    words = read_words(vocabulary)
     table, found = word_vectors(words, args.vectors, args.seed)
     with whole_file(output) as file:
         np.save(file, table)

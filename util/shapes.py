@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from util import datasets
 from util.files import whole_file
-from util.text_processing import PADDING, UNKNOWN
+from util.text_processing import SPECIAL_WORDS
 
 SCENES = {"train": 420, "val": 30, "test": 60}
 KINDS = ("attribute", "place", "relation")
@@ -55,7 +55,6 @@ FORMS = {
         "the {look} that is {relation} the {anchor}",
     ),
 }
-SPECIAL_WORDS = (PADDING, "<go>", "<eos>", UNKNOWN)
 
 FRAME = (150, 200)  # least and greatest height and width of a picture
 EDGE = 3  # pixels between a figure and the frame, at least

@@ -9,6 +9,7 @@ from util.errors import UserError
 MAX_WORDS = 20  # T: words of a sentence that the network reads
 PADDING = "<pad>"
 UNKNOWN = "<unk>"
+SPECIAL_WORDS = (PADDING, "<go>", "<eos>", UNKNOWN)  # first in every vocabulary
 
 # The reference ran on Python 2, where only ASCII letters count as a word.
 _NON_WORD = re.compile(r"(\W+)", re.ASCII)
@@ -65,7 +66,7 @@ def load_vocab_dict_from_file(path: str) -> Dict[str, int]:
     Raises:
       UserError: the file is missing, empty, no text, or lacks those two words.
     """
-    words = _read_words(path)
+    words = read_words(path)
     vocab_dict = {word: number for number, word in enumerate(words)}
     if vocab_dict.get(PADDING) != 0 or UNKNOWN not in vocab_dict:
         raise UserError(
@@ -81,10 +82,15 @@ def vocabulary_size(path: str) -> int:
     Raises:
       UserError: the file is missing, empty or no text.
     """
-    return len(_read_words(path))
+    return len(read_words(path))
 
 
-def _read_words(path: str) -> List[str]:
+def read_words(path: str) -> List[str]:
+    """Return the words of a vocabulary, a line each, repeated ones included.
+
+    Raises:
+      UserError: the file is missing, empty or no text.
+    """
     with open(require_file(path), encoding="utf-8") as file:
         try:
             words = [line.strip() for line in file]

@@ -14,9 +14,8 @@ from util import refer
 from util.datasets import DATASETS, require_file
 from util.errors import OneLineParser, UserError, exit_code
 from util.files import whole_file
-from util.text_processing import tokenize
+from util.text_processing import SPECIAL_WORDS, tokenize
 
-SPECIAL_WORDS = ("<pad>", "<go>", "<eos>", "<unk>")
 EXAMPLES = """examples:
   python -m util.vocabulary -d unc --min-count 2 --output data/vocabulary_unc.txt
   python -m util.vocabulary mine.txt more.json "refs(unc).p" --output my.txt
