@@ -59,7 +59,8 @@ def test_unknown_values_exit_with_2(tmp_path, capsys, command):
     with pytest.raises(SystemExit) as caught:
         run(tmp_path, command)
     assert caught.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and told.count("\n") == 1
 
 
 def python(code, *arguments):
