@@ -22,7 +22,7 @@ from util import datasets
 from util.files import whole_file
 from util.text_processing import SPECIAL_WORDS
 
-SCENES = {"train": 420, "val": 30, "test": 60}
+SCENES = {"train": 600, "val": 60, "test": 60}
 KINDS = ("attribute", "place", "relation")
 REFERENTS = 4  # a scene
 SENTENCES = 2  # a referent
@@ -299,13 +299,13 @@ def _attribute_looks(rng: np.random.RandomState) -> List[Look]:
         [dict(size=z, shape=s) for z in sizes for s in shapes],
     ]
     # Shapes are the hardest to tell for a backbone that never learned to see.
-    given = varied[rng.choice(3, p=[0.5, 0.25, 0.25])]
+    given = varied[rng.choice(3, p=[0.7, 0.15, 0.15])]
     return [_look(rng, **slots) for slots in given] + _others(rng)
 
 
 def _place_looks(rng: np.random.RandomState) -> List[Look]:
     """Return two each of two colours of a shape, or of two shapes."""
-    if rng.randint(2):
+    if rng.randint(4):
         shape = _pick(rng, SHAPES, 1)[0]
         colours = _pick(rng, COLOURS, 2)
         pairs = [dict(shape=shape, colour=colour) for colour in colours]
