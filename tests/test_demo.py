@@ -85,7 +85,7 @@ def box(left, right):
 LEFT, RIGHT, NONE = box(0, 4), box(8, 12), box(0, 0)
 
 
-def result(picture, true, found, sentence="x"):
+def result(picture, true, found, sentence="x", refined=None):
     sample = {
         "im_name_batch": [picture],
         "im_batch": np.zeros((4, 12, 3), np.uint8),
@@ -93,7 +93,8 @@ def result(picture, true, found, sentence="x"):
         "sent_batch": [sentence],
         "text_batch": np.zeros(20, np.int32),
     }
-    return Result(0, sample, {WITHOUT_CRF: NONE, WITH_CRF: found})
+    refined = found if refined is None else refined
+    return Result(0, sample, {WITHOUT_CRF: found, WITH_CRF: refined})
 
 
 @pytest.mark.parametrize(
@@ -111,6 +112,15 @@ def result(picture, true, found, sentence="x"):
 def test_told_apart_when_each_mask_overlaps_its_own_object_more(first, second, share):
     results = [result("a", LEFT, first), result("a", RIGHT, second)]
     assert demo.told_apart(results) == share
+
+
+def test_told_apart_by_what_the_network_found():
+    """DenseCRF may wipe out an unsure mask."""
+    results = [
+        result("a", LEFT, LEFT, refined=NONE),
+        result("a", RIGHT, RIGHT, refined=LEFT),
+    ]
+    assert demo.told_apart(results) == 1
 
 
 def test_told_apart_counts_pairs_about_two_objects_of_one_scene():

@@ -1,5 +1,7 @@
 """The network against numbers of the reference implementation (golden/README.md)."""
 
+import re
+
 import networks
 import numpy as np
 import pytest
@@ -10,12 +12,21 @@ from util.compat import tf
 # Asked for; float32 in another order of operations stays within 2e-6.
 FORWARD = 5e-5
 LOSS = 1e-5
-# Of a variable's length after the last step. Adam's first steps are almost the sign of
-# the gradient, so rounding of small gradients shows; 2.1e-4 was seen.
+# Of a variable's length after the last step; 2.5e-4 was seen, over two processors and
+# both stacks.
 LENGTH = 1e-3
-# The true gradient of these biases is 0 (softmax over the cells does not see what all
-# cells share): Adam turns rounding noise into steps, its slots are noise altogether.
-NOISE = "spa_graph_key_"
+# What is allowed more, and only to Adam's slots: the variables themselves keep LENGTH.
+SLOT_LENGTHS = [
+    # The true gradient is 0 (softmax over the cells does not see what all cells share):
+    # the slots are rounding noise altogether.
+    (r"spa_graph_key_.*/biases/Adam", np.inf),
+    # A sum over cells that cancels to 1e-5 of its terms, of which float32 keeps two
+    # digits: 0.1 was seen. Of a wrong gradient hardly anything would agree.
+    (r"spa_graph_trans2_.*/biases/Adam", 0.5),
+]
+# With the backbone trained, Adam's first step (almost the sign of each gradient, noise
+# or not) moves every pixel's features, and the second gradient with them: 5e-3 seen.
+SLOT_LENGTHS_CONV5 = SLOT_LENGTHS + [(r"/Adam(_1)?$", 3e-2)]
 TAPS = {"res3b3_relu": "c3", "res4b22_relu": "c4", "res5c_relu": "c5"}
 
 
@@ -86,7 +97,13 @@ def test_forward_at_full_size():
     check_forward("forward_full.npz", FULL, cut_full)
 
 
-def check_training(name, sizes, **options):
+def allowed_length(name, slot_lengths):
+    """Return how far the length of a variable may be off, relative to itself."""
+    allowed = [length for pattern, length in slot_lengths if re.search(pattern, name)]
+    return allowed[0] if allowed else LENGTH
+
+
+def check_training(name, sizes, slot_lengths=SLOT_LENGTHS, **options):
     golden = networks.read_golden(name)
     with tf.Graph().as_default(), tf.Session() as session:
         model = LSTM_model(mode="train", **dict(sizes, **options))
@@ -101,9 +118,8 @@ def check_training(name, sizes, **options):
     after = golden["variables_after"]
     assert set(values) == set(after)
     for key, (_, length, *_first) in after.items():
-        if not (NOISE in key and "biases/Adam" in key):
-            found = np.linalg.norm(values[key].astype(np.float64))
-            assert abs(found - length) <= LENGTH * length, key
+        found = np.linalg.norm(values[key].astype(np.float64))
+        assert abs(found - length) <= allowed_length(key, slot_lengths) * length, key
 
 
 def test_training_a_small_network():
@@ -111,7 +127,7 @@ def test_training_a_small_network():
 
 
 def test_training_a_small_network_and_its_backbone():
-    check_training("train_small_conv5.json", SMALL, conv5=True)
+    check_training("train_small_conv5.json", SMALL, SLOT_LENGTHS_CONV5, conv5=True)
 
 
 @pytest.mark.slow
