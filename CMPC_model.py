@@ -12,7 +12,15 @@ C channels. Words are kept as pictures of one row, [B, 1, T, C].
 import deeplab_resnet
 from util import loss, optimizer, spatial
 from util.compat import tf
-from util.layers import conv, conv_lstm_step, layer_norm, lstm
+from util.layers import (
+    conv,
+    conv_lstm,
+    conv_variables,
+    convolve,
+    layer_norm,
+    layer_norm_of_product,
+    lstm,
+)
 
 SCOPE = "text_objseg"
 LEVELS = ("c5", "c4", "c3")  # deep to shallow: the order of their variables
@@ -58,7 +66,7 @@ def word_classes(words):
     Variables:
       words_parse_1, words_parse_2: see conv
     """
-    hidden = tf.nn.relu(conv(words, PARSE_CHANNELS, 1, "words_parse_1"))
+    hidden = conv(words, PARSE_CHANNELS, 1, "words_parse_1", tf.nn.relu)
     return tf.nn.softmax(conv(hidden, WORD_CLASSES, 1, "words_parse_2"))
 
 
@@ -101,8 +109,8 @@ def mutan_fusion(visual, place, sentence, level):
     heads = []
     for head in range(1, MUTAN_HEADS + 1):
         name = "{}_head{}".format(level, head)
-        seen = tf.tanh(conv(cells, channels, 1, "vis_trans_" + name))
-        said = tf.tanh(conv(sentence, channels, 1, "lang_trans_" + name))
+        seen = conv(cells, channels, 1, "vis_trans_" + name, tf.tanh)
+        said = conv(sentence, channels, 1, "lang_trans_" + name, tf.tanh)
         said = tf.reshape(said, [tf.shape(seen)[0], -1, 1, 1, channels])
         heads.append(seen[:, tf.newaxis] * said)
     fused = tf.reshape(tf.add_n(heads), [-1, rows, columns, channels])
@@ -133,23 +141,68 @@ def relation_graph(fused, words, relation, is_word, level):
     """
     _, rows, columns, channels = fused.shape.as_list()
     keys = conv(words, channels, 1, "words_trans_" + level)[:, 0]
-    queries = conv(fused, channels, 1, "spa_graph_trans2_" + level)
-    queries = tf.reshape(queries, [-1, rows * columns, channels])
-    affinity = tf.matmul(queries, keys, transpose_b=True) / channels**0.5
-    affinity *= relation  # [B, N, T]
+    kernel, bias = conv_variables(channels, channels, 1, "spa_graph_trans2_" + level)
+    cells = tf.reshape(fused, [-1, rows * columns, channels])
+    # (X W + b) K^T = X (K W^T)^T + b K^T: a query for every word, not for every cell.
+    affinity = tf.matmul(cells, project_back(keys, kernel), transpose_b=True)
+    affinity += tf.reduce_sum(keys * bias, axis=2)[:, tf.newaxis]
+    affinity *= relation / channels**0.5  # [B, N, T]
     padding = tf.where(is_word, tf.zeros_like(relation), -1e30 * tf.ones_like(relation))
     to_words = tf.nn.softmax(affinity + padding, axis=2)
     from_cells = tf.nn.softmax(affinity, axis=1)
-    cells = tf.reshape(fused, [-1, rows * columns, channels])
     # The [N, N] adjacency is to_words times from_cells: it is never needed itself.
-    message = tf.matmul(to_words, tf.matmul(from_cells, cells, transpose_a=True))
-    message = tf.reshape(message, [-1, rows, columns, channels])
-    updated = tf.nn.relu(
-        fused + layer_norm(message, "gconv_feat_ln_spa_graph_" + level)
+    messages = tf.matmul(from_cells, cells, transpose_a=True)
+    message = layer_norm_of_product(
+        to_words, messages, "gconv_feat_ln_spa_graph_" + level
     )
+    updated = tf.reshape(tf.nn.relu(cells + message), tf.shape(fused))
+    updated.set_shape(fused.shape)
     updated = conv(updated, channels, 1, "gconv_update_spa_graph_" + level)
     updated = layer_norm(updated, "gconv_update_ln_spa_graph_" + level)
     return tf.nn.l2_normalize(tf.nn.relu(updated), axis=3)
+
+
+def project_back(x, kernel):
+    """Multiply by the transpose of a 1x1 kernel: what `x` asks of the kernel's inputs.
+
+    Args:
+      x: float32 [B, T, C_out].
+      kernel: float32 [1, 1, C_in, C_out].
+
+    Returns:
+      float32 [B, T, C_in].
+    """
+    steps, filters = x.shape.as_list()[1:]
+    y = tf.matmul(tf.reshape(x, [-1, filters]), kernel[0, 0], transpose_b=True)
+    return tf.reshape(y, [-1, steps, kernel.shape.as_list()[2]])
+
+
+def fusion(perceived, reasoned, sentence, place, filters, level):
+    """Mix what was perceived, what was reasoned, the sentence and the place.
+
+    A 1x1 convolution of all of them side by side; the sentence is the same in every
+    cell and the place in every picture, so their parts are computed once.
+
+    Args:
+      perceived, reasoned: float32 [B, H, W, C].
+      sentence: float32 [B, 1, 1, C].
+      place: float32 [1, H, W, 8].
+      filters: int, C_out.
+      level: str, one of LEVELS.
+
+    Returns:
+      float32 [B, H, W, C_out], not negative.
+
+    Variables:
+      fusion_{level}: see conv_variables
+    """
+    parts = [perceived, reasoned, sentence, place]
+    sizes = [part.shape.as_list()[3] for part in parts]
+    kernel, bias = conv_variables(sum(sizes), filters, 1, "fusion_" + level)
+    kernels = tf.split(kernel, sizes, axis=2)
+    biases = [tf.zeros([filters])] * 3 + [bias]
+    mixed = [convolve(*part) for part in zip(parts, kernels, biases)]
+    return tf.nn.relu(mixed[0] + mixed[1] + (mixed[2] + mixed[3]))
 
 
 def gated_exchange(features, sentence, level, suffix):
@@ -172,12 +225,16 @@ def gated_exchange(features, sentence, level, suffix):
     own = features[level]
     _, rows, columns, channels = own.shape.as_list()
     name = level + suffix
-    key = conv(own, channels, 1, "spa_graph_key_{}gv_f1".format(name))
-    query = conv(sentence, channels, 1, "lang_query_{}gv_f1".format(name))
-    scores = tf.reduce_sum(key * query, axis=3) / channels**0.5
-    attention = tf.nn.softmax(tf.reshape(scores, [-1, rows * columns]))
-    attention = tf.reshape(attention, [-1, rows, columns, 1])
-    pooled = tf.reduce_sum(attention * own, axis=[1, 2], keepdims=True)
+    cells = tf.reshape(own, [-1, rows * columns, channels])
+    kernel, bias = conv_variables(
+        channels, channels, 1, "spa_graph_key_{}gv_f1".format(name)
+    )
+    query = conv(sentence, channels, 1, "lang_query_{}gv_f1".format(name))[:, 0]
+    # (F W + b) q = F (W q) + b q; the softmax does not see b q, but b keeps its place.
+    scores = tf.matmul(cells, project_back(query, kernel), transpose_b=True)
+    scores += tf.reduce_sum(query * bias, axis=2, keepdims=True)
+    attention = tf.nn.softmax(scores / channels**0.5, axis=1)  # [B, N, 1]
+    pooled = tf.matmul(attention, cells, transpose_a=True)[:, tf.newaxis]
     context = tf.concat([pooled, sentence], axis=3)
     context = conv(context, channels, 1, "gv_lang_{}gv_f1".format(name))
     context = tf.nn.l2_normalize(context, axis=3)
@@ -185,10 +242,9 @@ def gated_exchange(features, sentence, level, suffix):
     others = [other for other in sorted(features) if other != level]
     for number, other in enumerate(others, start=1):
         part = "{}_f{}".format(name, number)
-        gate = tf.sigmoid(conv(context, channels, 1, "lang_feat_" + part))
-        total += gate * tf.nn.relu(
-            conv(features[other], channels, 1, "trans_feat_" + part)
-        )
+        gate = conv(context, channels, 1, "lang_feat_" + part, tf.sigmoid)
+        offer = conv(features[other], channels, 1, "trans_feat_" + part, tf.nn.relu)
+        total += gate * offer
     return tf.nn.l2_normalize(total, axis=3)
 
 
@@ -202,27 +258,6 @@ def exchange(features, sentence, suffix):
         level: gated_exchange(features, sentence, level, suffix)
         for level in sorted(features)
     }
-
-
-def conv_lstm(features):
-    """Read the levels from shallow to deep with a ConvLSTM.
-
-    Args:
-      features: dict, level -> float32 [B, H, W, C].
-
-    Returns:
-      float32 [B, H, W, C], the last hidden state.
-
-    Variables:
-      rnn/conv_lstm_cell: see conv_lstm_step
-    """
-    zeros = tf.zeros_like(features["c3"])
-    state = zeros, zeros
-    with tf.variable_scope("rnn"):
-        for level in sorted(features):
-            state = conv_lstm_step(features[level], state, "conv_lstm_cell")
-    _, hidden = state
-    return hidden
 
 
 class LSTM_model:
@@ -373,7 +408,10 @@ class LSTM_model:
             setattr(self, "up_" + level, self._upsample(score))
         fused = exchange(fused, necessary, suffix="")
         fused = exchange(fused, necessary, suffix="_2")
-        self.pred = conv(conv_lstm(fused), 1, 3, "score")
+        with tf.variable_scope("rnn"):
+            shallow_to_deep = [fused[level] for level in sorted(fused)]
+            hidden = conv_lstm(shallow_to_deep, "conv_lstm_cell")
+        self.pred = conv(hidden, 1, 3, "score")
         self.up = self._upsample(self.pred)
         self.sigm = tf.sigmoid(self.up)
 
@@ -381,20 +419,16 @@ class LSTM_model:
         """Perceive the entities and reason about their relations on one level.
 
         Variables:
-          fusion_{level}: see conv; and those of `mutan_fusion`, `relation_graph`
+          those of `mutan_fusion`, `relation_graph` and `fusion`
         """
-        _, rows, columns, _ = visual.shape.as_list()
-        place = spatial.coordinates(rows, columns)[tf.newaxis]
-
-        def of_all(x):
-            return tf.tile(place, [tf.shape(x)[0], 1, 1, 1])
-
-        perceived = mutan_fusion(visual, of_all(visual), sentence, level)
+        place = spatial.coordinates(*visual.shape.as_list()[1:3])
+        place = tf.constant(place[tf.newaxis])
+        everywhere = tf.tile(place, [tf.shape(visual)[0], 1, 1, 1])
+        perceived = mutan_fusion(visual, everywhere, sentence, level)
         reasoned = relation_graph(perceived, words, relation, is_word, level)
-        everywhere = tf.tile(sentence, [1, rows, columns, 1])
-        cells = [perceived, reasoned, everywhere, of_all(sentence)]
-        cells = tf.concat(cells, axis=3)
-        return tf.nn.relu(conv(cells, self.fused_channels, 1, "fusion_" + level))
+        return fusion(
+            perceived, reasoned, sentence, place, self.fused_channels, level
+        )
 
     def _upsample(self, score):
         return tf.image.resize_bilinear(score, self.size)

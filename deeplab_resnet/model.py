@@ -12,6 +12,7 @@ from collections import namedtuple
 import numpy as np
 
 from util.compat import tf
+from util.layers import convolve
 
 Block = namedtuple("Block", "number units width stride rate")
 
@@ -30,8 +31,10 @@ FIRST_UNIT_SCALE = 0.5
 MOMENTS = "backbone_moments"
 
 
-def conv_bn(x, filters, size, name, stride=1, rate=1, batch_moments=False):
-    """Convolve without a bias and normalise.
+def conv_bn(
+    x, filters, size, name, stride=1, rate=1, activation=None, batch_moments=False
+):
+    """Convolve without a bias, normalise and apply an activation.
 
     Args:
       x: float32 [B, H, W, C_in].
@@ -39,6 +42,7 @@ def conv_bn(x, filters, size, name, stride=1, rate=1, batch_moments=False):
       size: int, side of the square kernel.
       name: str, "conv1", or what follows "res" and "bn" in the names below.
       stride, rate: int, of the convolution; one of them is 1.
+      activation: function of a tensor, or None.
       batch_moments: bool, normalise with the moments of this batch and note them in
         the collection MOMENTS, instead of using the stored ones.
 
@@ -68,23 +72,17 @@ def conv_bn(x, filters, size, name, stride=1, rate=1, batch_moments=False):
             "moving_variance", [filters], initializer=ones, trainable=False
         )
     if batch_moments:
-        y = _convolve(x, kernel, stride, rate)
+        y = convolve(x, kernel, tf.zeros([filters]), stride, rate)
         batch_mean, batch_variance = tf.nn.moments(y, [0, 1, 2])
         tf.add_to_collection(MOMENTS, (mean, batch_mean))
         tf.add_to_collection(MOMENTS, (variance, batch_variance))
-        return tf.nn.batch_normalization(
+        y = tf.nn.batch_normalization(
             y, batch_mean, batch_variance, beta, gamma, BATCH_NORM_EPSILON
         )
+        return y if activation is None else activation(y)
     # The stored moments are constants: they fold into the kernel and a bias.
     scale = gamma * tf.rsqrt(variance + BATCH_NORM_EPSILON)
-    y = _convolve(x, kernel * scale, stride, rate)
-    return tf.nn.bias_add(y, beta - mean * scale)
-
-
-def _convolve(x, kernel, stride, rate):
-    if rate == 1:
-        return tf.nn.conv2d(x, kernel, [1, stride, stride, 1], "SAME")
-    return tf.nn.atrous_conv2d(x, kernel, rate, "SAME")
+    return convolve(x, kernel * scale, beta - mean * scale, stride, rate, activation)
 
 
 def bottleneck(x, name, width, stride, rate, project, batch_moments):
@@ -97,8 +95,8 @@ def bottleneck(x, name, width, stride, rate, project, batch_moments):
         )
 
     shortcut = layer(x, 4 * width, 1, "1", stride=stride) if project else x
-    y = tf.nn.relu(layer(x, width, 1, "2a", stride=stride))
-    y = tf.nn.relu(layer(y, width, 3, "2b", rate=rate))
+    y = layer(x, width, 1, "2a", stride=stride, activation=tf.nn.relu)
+    y = layer(y, width, 3, "2b", rate=rate, activation=tf.nn.relu)
     return tf.nn.relu(shortcut + layer(y, 4 * width, 1, "2c"))
 
 
@@ -116,8 +114,8 @@ def features(image, batch_moments=False):
     Variables:
       the 520 of the backbone, see `conv_bn`
     """
-    x = conv_bn(image, 64, 7, "conv1", stride=2, batch_moments=batch_moments)
-    x = tf.nn.max_pool(tf.nn.relu(x), [1, 3, 3, 1], [1, 2, 2, 1], "SAME")
+    x = conv_bn(image, 64, 7, "conv1", 2, 1, tf.nn.relu, batch_moments)
+    x = tf.nn.max_pool(x, [1, 3, 3, 1], [1, 2, 2, 1], "SAME")
     levels = {}
     for block in BLOCKS:
         for unit in block.units:

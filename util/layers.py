@@ -3,34 +3,29 @@
 Axes: B batch, T words, H rows, W columns, C channels.
 """
 
+from collections import namedtuple
+
 from util.compat import tf
 
 # tf.contrib.layers.layer_norm, with which the published weights were trained.
 LAYER_NORM_EPSILON = 1e-12
 
 
-def conv(x, filters, size, name):
-    """Convolve with stride 1 and zero padding, then add a bias.
+def conv_variables(channels, filters, size, name):
+    """Make the kernel and the bias of a convolution.
 
     Args:
-      x: float32 [B, H, W, C_in]; C_in known when the graph is built.
-      filters: int, C_out.
+      channels, filters: int, C_in and C_out.
       size: int, side of the square kernel, in cells.
       name: str, scope of the variables below.
 
     Returns:
-      float32 [B, H, W, filters], before any activation.
-
-    Raises:
-      ValueError: C_in is unknown.
+      (kernel, bias): float32 [size, size, channels, filters] and [filters].
 
     Variables:
-      {name}/DW      [size, size, C_in, filters]
+      {name}/DW      [size, size, channels, filters]
       {name}/biases  [filters]
     """
-    channels = x.shape.as_list()[-1]
-    if channels is None:
-        raise ValueError("{}: channels of {} are unknown".format(name, x))
     with tf.variable_scope(name):
         kernel = tf.get_variable(
             "DW",
@@ -38,7 +33,78 @@ def conv(x, filters, size, name):
             initializer=tf.glorot_uniform_initializer(),
         )
         bias = tf.get_variable("biases", [filters], initializer=tf.zeros_initializer())
-    return tf.nn.bias_add(tf.nn.conv2d(x, kernel, [1, 1, 1, 1], "SAME"), bias)
+    return kernel, bias
+
+
+def convolve(x, kernel, bias, stride=1, rate=1, activation=None):
+    """Convolve with zero padding, add a bias and apply an activation.
+
+    A 1x1 kernel is a matrix product of cells and kernel, which TensorFlow computes
+    faster than it convolves, forward and in the gradients.
+
+    Args:
+      x: float32 [B, H, W, C_in]; all but B known when the graph is built.
+      kernel: float32 [size, size, C_in, C_out].
+      bias: float32 [C_out].
+      stride, rate: int, of the convolution; one of them is 1.
+      activation: function of a tensor, or None.
+
+    Returns:
+      float32 [B, H / stride, W / stride, C_out].
+    """
+    size, _, channels, filters = kernel.shape.as_list()
+    if size == 1:
+        x = x if stride == 1 else x[:, ::stride, ::stride]
+        cells = tf.reshape(x, [-1, channels])
+        y = tf.matmul(cells, tf.reshape(kernel, [channels, filters]))
+    elif rate == 1:
+        y = tf.nn.conv2d(x, kernel, [1, stride, stride, 1], "SAME")
+    else:
+        y = tf.nn.atrous_conv2d(x, kernel, rate, "SAME")
+    y = tf.nn.bias_add(y, bias)
+    y = y if activation is None else activation(y)
+    return tf.reshape(y, [-1] + x.shape.as_list()[1:3] + [filters]) if size == 1 else y
+
+
+def conv(x, filters, size, name, activation=None):
+    """Convolve with stride 1 and zero padding, and add a bias.
+
+    Args:
+      x: float32 [B, H, W, C_in]; all but B known when the graph is built.
+      filters: int, C_out.
+      size: int, side of the square kernel, in cells.
+      name: str, scope of the variables below.
+      activation: function of a tensor, or None.
+
+    Returns:
+      float32 [B, H, W, filters].
+
+    Raises:
+      ValueError: C_in is unknown.
+
+    Variables:
+      {name}/DW, {name}/biases: see conv_variables
+    """
+    channels = x.shape.as_list()[-1]
+    if channels is None:
+        raise ValueError("{}: channels of {} are unknown".format(name, x))
+    kernel, bias = conv_variables(channels, filters, size, name)
+    return convolve(x, kernel, bias, activation=activation)
+
+
+def layer_norm_variables(channels, name):
+    """Make the shift and the scale of a layer norm.
+
+    Returns:
+      (beta, gamma): float32 [channels].
+
+    Variables:
+      {name}/beta, {name}/gamma  [channels]
+    """
+    with tf.variable_scope(name):
+        beta = tf.get_variable("beta", [channels], initializer=tf.zeros_initializer())
+        gamma = tf.get_variable("gamma", [channels], initializer=tf.ones_initializer())
+    return beta, gamma
 
 
 def layer_norm(x, name):
@@ -52,14 +118,45 @@ def layer_norm(x, name):
       float32 [B, H, W, C], mean 0 and variance 1 before scale and shift.
 
     Variables:
-      {name}/beta, {name}/gamma  [C]
+      {name}/beta, {name}/gamma: see layer_norm_variables
     """
-    channels = x.shape.as_list()[-1]
-    with tf.variable_scope(name):
-        beta = tf.get_variable("beta", [channels], initializer=tf.zeros_initializer())
-        gamma = tf.get_variable("gamma", [channels], initializer=tf.ones_initializer())
+    return _normalise(x, *layer_norm_variables(x.shape.as_list()[-1], name))
+
+
+def _normalise(x, beta, gamma):
     mean, variance = tf.nn.moments(x, [1, 2, 3], keepdims=True)
     return tf.nn.batch_normalization(x, mean, variance, beta, gamma, LAYER_NORM_EPSILON)
+
+
+def layer_norm_of_product(shares, rows, name):
+    """Compute layer_norm(shares x rows) without ever making a pass over the product.
+
+    Each cell's shares sum to 1, so that what is added to all rows is added to the
+    product: mean and variance come from small matrices, and scale and shift go into
+    the rows.
+
+    Args:
+      shares: float32 [B, N, T], not negative, sum 1 along T.
+      rows: float32 [B, T, C].
+      name: str, scope of the variables below.
+
+    Returns:
+      float32 [B, N, C].
+
+    Variables:
+      {name}/beta, {name}/gamma: see layer_norm_variables
+    """
+    _, cells, _ = shares.shape.as_list()
+    _, _, channels = rows.shape.as_list()
+    beta, gamma = layer_norm_variables(channels, name)
+    mean_share = tf.reduce_mean(shares, axis=1, keepdims=True)
+    rows -= tf.matmul(mean_share, tf.reduce_mean(rows, axis=2, keepdims=True))
+    # The sum of squares of a product U R is that of (U^T U) * (R R^T).
+    squares = tf.matmul(shares, shares, transpose_a=True)
+    squares *= tf.matmul(rows, rows, transpose_b=True)
+    variance = tf.reduce_sum(squares, axis=[1, 2], keepdims=True) / (cells * channels)
+    rows *= tf.rsqrt(variance + LAYER_NORM_EPSILON)
+    return tf.matmul(shares, rows * gamma + beta)
 
 
 def lstm(x, is_word, size, name):
@@ -100,48 +197,94 @@ def lstm(x, is_word, size, name):
     return tf.stack(outputs, axis=1)
 
 
-def conv_lstm_step(x, state, name):
-    """Advance a ConvLSTM (arXiv:1506.04214) with 1x1 kernels by one input.
+ConvLstmVariables = namedtuple(
+    "ConvLstmVariables", "kernel peep_i peep_f norm_j norm_i norm_f peep_o norm_o norm_c"
+)
 
-    Gates are normalised, and so is the cell that is carried on.
+
+def conv_lstm_variables(rows, columns, channels):
+    """Make the variables of a ConvLSTM with 1x1 kernels.
 
     Args:
-      x: float32 [B, H, W, C]; H, W and C known.
-      state: (cell, hidden), two float32 [B, H, W, C].
-      name: str, scope of the variables below; shared by all steps.
+      rows, columns, channels: int, H, W, C of an input and of the state.
 
     Returns:
-      The new (cell, hidden), shapes as in `state`.
+      ConvLstmVariables.
 
     Variables:
-      {name}/kernel             [1, 1, 2 * C, 4 * C], gates in the order candidate,
-                                input, forget, output
-      {name}/W_ci, W_cf, W_co   [H, W, C], peepholes
-      {name}/LayerNorm{,_1,_2,_3,_4}/beta, gamma  [C]: candidate, input, forget,
-                                output, cell
+      kernel             [1, 1, 2 * C, 4 * C], rows: input, state; columns: candidate,
+                         input, forget and output gate
+      W_ci, W_cf, W_co   [H, W, C], peepholes
+      LayerNorm{,_1,_2,_3,_4}/beta, gamma  [C]: candidate, input, forget, output, cell
     """
-    cell, hidden = state
-    _, rows, columns, channels = x.shape.as_list()
 
     def peephole(gate):
-        return tf.get_variable("W_c" + gate, [rows, columns, channels]) * cell
+        return tf.get_variable("W_c" + gate, [rows, columns, channels])
 
-    with tf.variable_scope(name, reuse=tf.AUTO_REUSE):
-        kernel = tf.get_variable(
+    return ConvLstmVariables(
+        kernel=tf.get_variable(
             "kernel",
             [1, 1, 2 * channels, 4 * channels],
             initializer=tf.glorot_uniform_initializer(),
-        )
-        gates = tf.nn.conv2d(
-            tf.concat([x, hidden], axis=3), kernel, [1, 1, 1, 1], "SAME"
-        )
+        ),
+        peep_i=peephole("i"),
+        peep_f=peephole("f"),
+        norm_j=layer_norm_variables(channels, "LayerNorm"),
+        norm_i=layer_norm_variables(channels, "LayerNorm_1"),
+        norm_f=layer_norm_variables(channels, "LayerNorm_2"),
+        peep_o=peephole("o"),
+        norm_o=layer_norm_variables(channels, "LayerNorm_3"),
+        norm_c=layer_norm_variables(channels, "LayerNorm_4"),
+    )
+
+
+def conv_lstm(inputs, name):
+    """Read a sequence with a ConvLSTM (arXiv:1506.04214) of 1x1 kernels.
+
+    Gates are normalised, and so is the cell that is carried on. The state begins as
+    zeros: the first input meets no peepholes, no forget gate and half of the kernel.
+
+    Args:
+      inputs: list of float32 [B, H, W, C]; H, W and C known.
+      name: str, scope of the variables.
+
+    Returns:
+      float32 [B, H, W, C], the last hidden state.
+
+    Variables:
+      {name}/...: see conv_lstm_variables
+    """
+    with tf.variable_scope(name):
+        variables = conv_lstm_variables(*inputs[0].shape.as_list()[1:])
+    state = None
+    for x in inputs:
+        state = _conv_lstm_step(x, state, variables)
+    _, hidden = state
+    return hidden
+
+
+def _conv_lstm_step(x, state, v):
+    """Return the new (cell, hidden); `state` is the old one, None for zeros."""
+    _, rows, columns, channels = x.shape.as_list()
+
+    def product(x, kernel):
+        y = tf.matmul(tf.reshape(x, [-1, channels]), kernel)
+        return tf.reshape(y, [-1, rows, columns, kernel.shape.as_list()[1]])
+
+    of_input, of_hidden = tf.split(v.kernel[0, 0], 2)
+    if state is None:
+        of_j, of_i, _, of_o = tf.split(of_input, 4, axis=1)
+        j, i, o = product(x, of_j), product(x, of_i), product(x, of_o)
+        kept = 0.0
+    else:
+        cell, hidden = state
+        gates = product(x, of_input) + product(hidden, of_hidden)
         j, i, f, o = tf.split(gates, 4, axis=3)
-        i += peephole("i")
-        f += peephole("f")
-        j = layer_norm(j, "LayerNorm")
-        i = layer_norm(i, "LayerNorm_1")
-        f = layer_norm(f, "LayerNorm_2")
-        cell = cell * tf.sigmoid(f + 1.0) + tf.sigmoid(i) * tf.tanh(j)
-        o = layer_norm(o + peephole("o"), "LayerNorm_3")
-        cell = layer_norm(cell, "LayerNorm_4")
+        i += v.peep_i * cell
+        f = _normalise(f + v.peep_f * cell, *v.norm_f)
+        kept = tf.sigmoid(f + 1.0) * cell
+    j, i = _normalise(j, *v.norm_j), _normalise(i, *v.norm_i)
+    cell = kept + tf.sigmoid(i) * tf.tanh(j)
+    o = _normalise(o + v.peep_o * cell, *v.norm_o)
+    cell = _normalise(cell, *v.norm_c)
     return cell, tf.sigmoid(o) * tf.tanh(cell)
