@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import recipe
+import skimage.transform
 from PIL import Image
 
 from util import im_processing
@@ -49,9 +50,71 @@ def test_masks_are_those_of_the_reference(case):
     prediction = recipe.mask(seed + 50, 320, 320)[..., 0]
     restored = im_processing.resize_and_crop(prediction, height, width) != 0
     assert different_bits(restored, case + "_pred_cropped") < 0.001
+    again = im_processing.restore_mask(prediction > 0, height, width)
+    np.testing.assert_array_equal(again, restored)
     intersection, union = GOLDEN[case + "_IU"]
     iou = np.sum(restored & mask) / np.sum(restored | mask)
     assert iou == pytest.approx(intersection / union, rel=0.001)
+
+
+def scikit_image(im, height, width):
+    """Resize with every option as scikit-image had it by default in 2018."""
+    return skimage.transform.resize(
+        im,
+        (height, width),
+        order=1,
+        mode="constant",
+        cval=0,
+        clip=True,
+        preserve_range=False,
+        anti_aliasing=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "new", [(1, 1), (3, 9), (5, 10), (9, 3), (7, 20), (25, 60)], ids=str
+)
+@pytest.mark.parametrize("old", [(1, 5), (9, 20), (10, 7), (30, 13)], ids=str)
+def test_resize_is_that_of_scikit_image(old, new):
+    random = np.random.RandomState(1)
+    grey = random.uniform(0.5, 1, old)
+    colour = random.randint(30, 256, old + (3,)).astype(np.uint8)
+    for im, accuracy in (
+        (grey, 1e-12),
+        (grey.astype(np.float32), 1e-6),
+        (-grey, 1e-12),
+    ):
+        got = im_processing._resize_to_unit(im, *new)
+        assert got.dtype == im.dtype
+        np.testing.assert_allclose(got, scikit_image(im, *new), rtol=accuracy)
+    got = im_processing._resize_to_unit(colour, *new)
+    np.testing.assert_allclose(got, scikit_image(colour, *new), rtol=1e-12)
+
+
+def test_sums_of_more_than_32_bits():
+    grey = np.array([[255, 30, 255]], np.uint8)
+    got = im_processing._resize_to_unit(grey, 1500, 1450)
+    np.testing.assert_allclose(got, scikit_image(grey, 1500, 1450), rtol=1e-12)
+
+
+@pytest.mark.parametrize("new", [(1, 1), (9, 20), (20, 9), (27, 60), (31, 41), (3, 60)])
+def test_masks_see_what_a_resized_picture_sees(new):
+    mask = np.random.RandomState(2).uniform(size=(9, 20)) > 0.9
+    fitted = im_processing.fit_mask(mask, *new)
+    assert fitted.dtype == bool
+    padded = im_processing.resize_and_pad(mask.astype(np.float32), *new)
+    np.testing.assert_array_equal(fitted, padded > 0)
+    cropped = im_processing.resize_and_crop(mask.astype(np.float32), *new)
+    np.testing.assert_array_equal(im_processing.restore_mask(mask, *new), cropped > 0)
+    # scikit-image's weights of 1e-16 count where they should be 0; not in these sizes.
+    resized = scikit_image(mask.astype(float), *new)
+    np.testing.assert_array_equal(im_processing._resize_mask(mask, *new), resized > 0)
+
+
+def test_halves_are_rounded_to_even_numbers():
+    picture = np.array([[[0, 1, 2], [0, 1, 3]], [[1, 2, 2], [1, 2, 3]]], np.uint8)
+    fitted = im_processing.fit_picture(picture, 1, 1)
+    assert fitted.tolist() == [[[0, 2, 2]]]
 
 
 def test_padding_is_centred_with_the_smaller_half_first():

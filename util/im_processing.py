@@ -4,9 +4,9 @@ Axes: H rows, W columns, C channels.
 """
 
 import os
+from typing import Callable, List, Tuple
 
 import numpy as np
-import skimage.transform
 from PIL import Image, ImageOps
 
 from util.errors import UserError
@@ -59,23 +59,98 @@ def to_network_input(im: np.ndarray) -> np.ndarray:
     return (im[..., ::-1].astype(np.float32) - MEAN_BGR).astype(np.float32)
 
 
+def _samples(size: int, new_size: int) -> Tuple[np.ndarray, np.ndarray]:
+    """Lay `new_size` samples evenly over `size` pixels, in whole numbers.
+
+    Returns:
+      (before, part): the pixel at or before each sample, -1 before the first one; and
+      the way on to the sample, in pixels / (2 * new_size).
+    """
+    position = (2 * np.arange(new_size) + 1) * size - new_size
+    return np.divmod(position, 2 * new_size)
+
+
+def _interpolate(im: np.ndarray, axis: int, new_size: int, dtype) -> np.ndarray:
+    """Resize one axis, zeros outside; the values become 2 * new_size times larger."""
+    size = im.shape[axis]
+    before, part = _samples(size, new_size)
+    terms = []
+    for pixel, weight in ((before, 2 * new_size - part), (before + 1, part)):
+        weight = np.where((pixel >= 0) & (pixel < size), weight, 0).astype(dtype)
+        weight = weight.reshape((-1,) + (1,) * (im.ndim - 1 - axis))
+        terms.append(np.take(im, pixel, axis, mode="clip") * weight)
+    terms[0] += terms[1]
+    return terms[0]
+
+
 def _resize(im: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize as scikit-image did in 2018; all its defaults have changed since."""
-    return skimage.transform.resize(
-        im,
-        (height, width),
-        order=1,
-        mode="constant",
-        cval=0,
-        clip=True,
-        preserve_range=False,
-        anti_aliasing=False,
-    )
+    """Resize as scikit-image did in 2018; all its defaults have changed since.
+
+    Bilinear without anti-aliasing, zeros outside, kept within the values of `im`. For
+    uint8 it counts in whole numbers up to the last division, so that every version of
+    numpy gives the same.
+
+    Args:
+      im: [H, W] or [H, W, C]; uint8, or float.
+      height: rows of the result.
+      width: columns of the result.
+
+    Returns:
+      float [height, width] or [height, width, C], in the unit of `im`.
+    """
+    scale = 4.0 * height * width
+    dtype = im.dtype
+    if dtype == np.uint8:
+        dtype = np.int32 if 255 * scale < 2**31 else np.float64
+    resized = _interpolate(im, 0, height, dtype)
+    resized = _interpolate(resized, 1, width, dtype) / scale
+    # Only an axis that grows has samples that lie partly outside.
+    if height > im.shape[0] or width > im.shape[1]:
+        resized = np.clip(resized, im.min(), im.max())
+    return resized
 
 
-def _scaled_size(im, scale):
-    """Return (height, width) of `im` times `scale`, at least one pixel each."""
+def _resize_to_unit(im: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize; 0..255 of uint8 becomes 0..1."""
+    resized = _resize(im, height, width)
+    return resized / 255 if im.dtype == np.uint8 else resized
+
+
+def _resize_to_uint8(im: np.ndarray, height: int, width: int) -> np.ndarray:
+    return np.rint(_resize(im, height, width)).astype(np.uint8)
+
+
+def _resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return where `_resize` of 0 and 1 is not 0: where a sample sees a True pixel."""
+    return _resize_mask_rows(_resize_mask_rows(mask, height).T, width).T
+
+
+def _resize_mask_rows(mask: np.ndarray, height: int) -> np.ndarray:
+    before, part = _samples(len(mask), height)
+    above = np.take(mask, before, axis=0, mode="clip")
+    return above | np.take(mask, before + (part > 0), axis=0, mode="clip")
+
+
+def _scaled_size(im: np.ndarray, scale: float) -> List[int]:
+    """Return [height, width] of `im` times `scale`, at least one pixel each."""
     return [max(1, int(np.round(side * scale))) for side in im.shape[:2]]
+
+
+def _fit(resize: Callable, im: np.ndarray, h: int, w: int) -> np.ndarray:
+    """Scale to fit with `resize`, centred, with zeros around."""
+    height, width = _scaled_size(im, min(h / im.shape[0], w / im.shape[1]))
+    resized = resize(im, height, width)
+    top, left = (h - height) // 2, (w - width) // 2
+    padded = np.zeros((h, w) + im.shape[2:], resized.dtype)
+    padded[top : top + height, left : left + width] = resized
+    return padded
+
+
+def _cover(resize: Callable, im: np.ndarray, h: int, w: int) -> np.ndarray:
+    """Scale to cover with `resize` and keep the centre."""
+    height, width = _scaled_size(im, max(h / im.shape[0], w / im.shape[1]))
+    top, left = (height - h) // 2, (width - w) // 2
+    return resize(im, height, width)[top : top + h, left : left + w]
 
 
 def resize_and_pad(im: np.ndarray, input_h: int, input_w: int) -> np.ndarray:
@@ -90,13 +165,7 @@ def resize_and_pad(im: np.ndarray, input_h: int, input_w: int) -> np.ndarray:
       float [input_h, input_w] or [input_h, input_w, C]; 0..1 for uint8. Of an odd
       rest the smaller half lies above and left.
     """
-    scale = min(input_h / im.shape[0], input_w / im.shape[1])
-    height, width = _scaled_size(im, scale)
-    resized = _resize(im, height, width)
-    top, left = (input_h - height) // 2, (input_w - width) // 2
-    padded = np.zeros((input_h, input_w) + im.shape[2:], resized.dtype)
-    padded[top : top + height, left : left + width] = resized
-    return padded
+    return _fit(_resize_to_unit, im, input_h, input_w)
 
 
 def resize_and_crop(im: np.ndarray, input_h: int, input_w: int) -> np.ndarray:
@@ -110,11 +179,7 @@ def resize_and_crop(im: np.ndarray, input_h: int, input_w: int) -> np.ndarray:
     Returns:
       float [input_h, input_w] or [input_h, input_w, C]; 0..1 for uint8.
     """
-    scale = max(input_h / im.shape[0], input_w / im.shape[1])
-    height, width = _scaled_size(im, scale)
-    top, left = (height - input_h) // 2, (width - input_w) // 2
-    resized = _resize(im, height, width)
-    return resized[top : top + input_h, left : left + input_w]
+    return _cover(_resize_to_unit, im, input_h, input_w)
 
 
 def fit_picture(im: np.ndarray, h: int, w: int) -> np.ndarray:
@@ -128,7 +193,7 @@ def fit_picture(im: np.ndarray, h: int, w: int) -> np.ndarray:
     Returns:
       uint8 [h, w, 3], RGB, zeros around.
     """
-    return np.rint(255 * resize_and_pad(im, h, w)).astype(np.uint8)
+    return _fit(_resize_to_uint8, im, h, w)
 
 
 def fit_mask(mask: np.ndarray, h: int, w: int) -> np.ndarray:
@@ -142,7 +207,7 @@ def fit_mask(mask: np.ndarray, h: int, w: int) -> np.ndarray:
     Returns:
       bool [h, w].
     """
-    return resize_and_pad(mask.astype(np.float64), h, w) > 0
+    return _fit(_resize_mask, mask, h, w)
 
 
 def restore_mask(mask: np.ndarray, h: int, w: int) -> np.ndarray:
@@ -156,4 +221,4 @@ def restore_mask(mask: np.ndarray, h: int, w: int) -> np.ndarray:
     Returns:
       bool [h, w]; every pixel that the mask touches counts, as in `fit_mask`.
     """
-    return resize_and_crop(mask.astype(np.float64), h, w) != 0
+    return _cover(_resize_mask, mask, h, w)
