@@ -10,6 +10,7 @@ from util.errors import OneLineParser, UserError, exit_code
 EXAMPLES = """examples:
   python %(prog)s -d shapes -t train
   python %(prog)s -d unc -t testA --data /mnt/data -j 16
+  python %(prog)s -d unc -t train --compact
 """
 
 
@@ -28,6 +29,8 @@ def build_parser():
     number = {"type": int, "metavar": "N"}
     add("--size", **number, help="side of training samples (default: 320; shapes: 160)")
     add("-j", "--jobs", **number, default=os.cpu_count(), help="(default: %(default)s)")
+    help_text = "each picture and mask once: a sixth of the space or less"
+    add("--compact", action="store_true", help=help_text)
     return parser
 
 
@@ -38,10 +41,11 @@ def build(args):
         raise UserError(f"--size {args.size}: must be a multiple of 8")
     if args.jobs < 1:
         raise UserError(f"--jobs {args.jobs}: must be at least 1")
-    from util import batches  # loads scikit-image, which -h need not wait for
+    from util import batches  # loads numpy, which -h need not wait for
 
+    layout = "compact" if args.compact else "npz"
     batches.build(
-        args.dataset, args.split, args.data, args.batches, args.size, args.jobs
+        args.dataset, args.split, args.data, args.batches, args.size, args.jobs, layout
     )
     return 0
 

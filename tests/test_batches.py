@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny_sets
 
-from util import batches, im_processing, refer
+from util import batches, im_processing, processes, record, refer
 from util.errors import UserError
 
 PICTURE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
@@ -204,7 +204,7 @@ def test_training_samples_have_the_input_size(root):
     for sample, annotation in zip(samples, (101, 101, 102, 104)):
         expected = im_processing.fit_mask(tiny_sets.MASKS[annotation], 32, 32)
         np.testing.assert_array_equal(sample["mask_batch"], expected)
-    picture = refer.load(refer.referents("unc", "train", str(root))[0])[0]
+    picture = refer.load(refer.referents("unc", "train", str(root))[:1])[0]
     fitted = im_processing.fit_picture(picture, 32, 32)
     np.testing.assert_array_equal(samples[0]["im_batch"], fitted)
 
@@ -278,13 +278,13 @@ def test_interrupted_build_goes_on(root, monkeypatch, capsys, last):
     assert len(os.listdir(folder)) == last + 1  # and build.json
     assert read_record(folder)["complete"] is False
     with pytest.raises(UserError, match="run build_batches.py again"):
-        batches.check_complete(folder, last)
+        record.check_complete(folder, last)
     with monkeypatch.context() as patch:
         written = Interrupt(patch, None).paths
         build(root, batches=part)
     assert written == ["unc_train_{}.npz".format(n) for n in range(last, 4)]
     assert contents(folder) == whole
-    batches.check_complete(folder, 4)
+    record.check_complete(folder, 4)
 
 
 def test_lost_half_and_leftover_files_are_made_good(root, capsys):
@@ -295,7 +295,7 @@ def test_lost_half_and_leftover_files_are_made_good(root, capsys):
     with open(batches.sample_file(folder, "unc_train", 3) + ".77.part", "wb"):
         pass
     with pytest.raises(UserError, match="3 of 4 samples"):
-        batches.check_complete(folder, 3)
+        record.check_complete(folder, 3)
     build(root)
     assert contents(folder) == whole
 
@@ -359,22 +359,22 @@ def test_folder_of_the_reference_is_left_alone(root):
     with pytest.raises(UserError, match="samples of the reference.*move"):
         build(root)
     assert os.listdir(str(folder)) == ["unc_train_0.npz"]
-    batches.check_complete(str(folder), 1)
+    record.check_complete(str(folder), 1)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}"])
 def test_damaged_record_is_refused_by_name(root, content):
     folder = build(root)
     (root / "unc" / "train_batch" / "build.json").write_text(content)
-    for check in (lambda: build(root), lambda: batches.check_complete(folder, 4)):
+    for check in (lambda: build(root), lambda: record.check_complete(folder, 4)):
         with pytest.raises(UserError, match="build.json is damaged.*delete"):
             check()
 
 
 def test_record_says_what_the_samples_were_built_from(root):
-    record = read_record(build(root))
-    assert record["size"] == 32 and record["sentences"] == 4
-    assert record["complete"] is True
+    found = read_record(build(root))
+    assert found["size"] == 32 and found["sentences"] == 4
+    assert found["complete"] is True
 
 
 def test_sentence_without_words_fails_before_any_work(root):
@@ -424,15 +424,15 @@ def fail_first(path):
 def test_tasks_after_an_error_are_not_begun(tmp_path):
     tasks = [str(tmp_path / str(number)) for number in range(40)]
     with pytest.raises(UserError, match="the first one fails"):
-        list(batches._run(fail_first, tasks, jobs=2))
+        list(processes.run(fail_first, tasks, jobs=2))
     assert len(os.listdir(str(tmp_path))) < 20
 
 
 INTERRUPTED = """
 import sys, test_batches
-from util import batches, errors
+from util import errors, processes
 tasks = [sys.argv[1] + "/" + str(number) for number in range(1, 400)]
-run = lambda: list(batches._run(test_batches.fail_first, tasks, jobs=2))
+run = lambda: list(processes.run(test_batches.fail_first, tasks, jobs=2))
 sys.exit(errors.exit_code(run))
 """
 
@@ -461,7 +461,7 @@ def die(*_):
 
 def test_death_of_a_worker_ends_the_build():
     with pytest.raises(UserError, match="worker process died"):
-        list(batches._run(die, [1, 2, 3], jobs=2))
+        list(processes.run(die, [1, 2, 3], jobs=2))
 
 
 def test_unwritable_folder_is_refused_by_name(root):

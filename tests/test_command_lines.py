@@ -15,13 +15,14 @@ import tiny_sets
 
 import build_batches
 import trainval_model
-from util import batches, glove, vocabulary
+from util import batches, convert, glove, record, vocabulary
 from util.compat import tf
 
 TOP = Path(__file__).resolve().parent.parent
 COMMANDS = {
     "build_batches.py": build_batches.build_parser,
     "trainval_model.py": trainval_model.build_parser,
+    "-m util.convert": convert.build_parser,
     "-m util.glove": glove.build_parser,
     "-m util.vocabulary": vocabulary.build_parser,
 }
@@ -299,9 +300,9 @@ def test_samples_that_are_not_built(folder, capsys, options):
 @pytest.mark.parametrize("options", [TRAIN, TEST + "-i 20"])
 def test_build_that_was_interrupted(folder, capsys, options):
     split = "train" if "train" in options else "val"
-    record = {"complete": False, "sentences": 9}
-    path = folder / "data" / "unc" / (split + "_batch") / batches.RECORD
-    path.write_text(json.dumps(record))
+    content = {"complete": False, "sentences": 9}
+    path = folder / "data" / "unc" / (split + "_batch") / record.RECORD
+    path.write_text(json.dumps(content))
     told = refused(folder, capsys, options)
     assert "has 3 of 9 samples" in told and "build_batches.py again" in told
 

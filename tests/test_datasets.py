@@ -66,11 +66,12 @@ def test_old_annotation_folder_is_used_where_only_it_exists(cwd):
     assert datasets.annotation_dir("unc") == "data/refer/refcoco"
 
 
-def test_samples_are_found_in_ours_before_the_old_folder(cwd):
-    put(cwd / "unc+" / "val_batch" / "unc+_val_0.npz")
+@pytest.mark.parametrize("name", ["unc+_val_0.npz", "unc+_val_index.npz"])
+def test_samples_are_found_in_ours_before_the_old_folder(cwd, name):
+    put(cwd / "unc+" / "val_batch" / name)
     old = datasets.find_batch_dir("unc+", "val")
     assert os.path.samefile(old, cwd / "unc+" / "val_batch")
-    put(cwd / "data" / "unc+" / "val_batch" / "unc+_val_0.npz")
+    put(cwd / "data" / "unc+" / "val_batch" / name)
     assert datasets.find_batch_dir("unc+", "val") == "data/unc+/val_batch"
 
 
@@ -84,15 +85,16 @@ def test_no_samples_says_how_to_build_them(cwd):
         datasets.find_batch_dir("unc", "val", "x", "y")
 
 
-def test_sample_numbers_ignore_other_files(tmp_path):
+def test_numbered_files_are_no_others(tmp_path):
     for name in (
         "unc+_val_0.npz",
         "unc+_val_12.npz",
         "unc+_val_1.npz.77.part",
+        "unc+_val_picture_2.npz",
         "unc+_val_01.npz",
         "uncc_val_3.npz",
         "build.json",
     ):
         put(tmp_path / name)
-    assert sorted(datasets.sample_numbers(str(tmp_path), "unc+_val")) == [0, 12]
-    assert datasets.sample_numbers(str(tmp_path / "none"), "unc+_val") == {}
+    assert sorted(datasets.numbered_files(str(tmp_path), "unc+_val")) == [0, 12]
+    assert datasets.numbered_files(str(tmp_path / "none"), "unc+_val") == {}

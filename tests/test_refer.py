@@ -47,7 +47,7 @@ def test_referents_of_a_split_in_file_order(unc):
 def test_polygons_and_both_kinds_of_run_lengths_give_the_mask(unc):
     for split in ("train", "val"):
         for referent in refer.referents("unc", split, str(unc)):
-            picture, mask = refer.load(referent)
+            picture, (mask,) = refer.load([referent])
             expected = tiny_sets.MASKS[int(referent.name.split()[-1])]
             assert picture.dtype == np.uint8 and picture.shape == mask.shape + (3,)
             assert mask.dtype == bool
@@ -206,7 +206,7 @@ def test_bad_mask_names_its_referent(unc, segmentation, reason):
         unc, lambda content: content["annotations"][0].update(segmentation=segmentation)
     )
     with pytest.raises(UserError, match="referent 101: the mask.*" + reason):
-        refer.load(refer.referents("unc", "train", str(unc))[0])
+        refer.load(refer.referents("unc", "train", str(unc))[:1])
 
 
 def test_pixels_that_compressed_runs_leave_unset_are_noticed(monkeypatch):
@@ -226,13 +226,13 @@ def test_bad_picture_is_named(unc):
     with open(referent.picture, "wb") as file:
         file.write(content[: len(content) // 2])
     with pytest.raises(UserError, match="cannot read the picture .*000001.jpg"):
-        refer.load(referent)
+        refer.load([referent])
     Image.new("RGB", (40, 40)).save(referent.picture)
     with pytest.raises(UserError, match="101.*40x60.*000001.jpg has 40x40"):
-        refer.load(referent)
+        refer.load([referent])
     os.remove(referent.picture)
     with pytest.raises(UserError, match="no picture .*000001.jpg"):
-        refer.load(referent)
+        refer.load([referent])
     with pytest.raises(UserError, match="no file .*000001.jpg"):
         refer.check_files([referent])
 
@@ -242,7 +242,7 @@ def test_upright_size_counts_for_a_turned_picture(unc):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 60)).save(referent.picture, exif=exif.tobytes())
-    picture, mask = refer.load(referent)
+    picture, (mask,) = refer.load([referent])
     assert picture.shape == (40, 60, 3)
     np.testing.assert_array_equal(mask, tiny_sets.MASKS[101])
 
@@ -253,7 +253,7 @@ def test_referit(referit):
     assert [r.sentences for r in got] == list(tiny_sets.QUERIES.values())
     refer.check_files(got)
     for referent, annotation in zip(got, (101, 103, 102)):
-        picture, mask = refer.load(referent)
+        picture, (mask,) = refer.load([referent])
         assert mask.dtype == bool and picture.shape == mask.shape + (3,)
         np.testing.assert_array_equal(mask, tiny_sets.MASKS[annotation])
 
@@ -263,7 +263,7 @@ def test_missing_referit_files_are_named(referit):
         refer.referents("referit", "trainval", str(referit))
     (referit / "referit" / "mask" / "22_1.mat").unlink()
     got = refer.referents("referit", "test", str(referit))
-    for check in (lambda: refer.check_files(got), lambda: refer.load(got[1])):
+    for check in (lambda: refer.check_files(got), lambda: refer.load([got[1]])):
         with pytest.raises(UserError, match="no file .*22_1.mat"):
             check()
 
@@ -274,16 +274,16 @@ def test_bad_referit_masks_are_named(referit):
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match="21_1.mat is damaged"):
-        refer.load(referent)
+        refer.load([referent])
     tiny_sets.write_mat(path, np.ones((40, 60)), key="other")
     with pytest.raises(UserError, match="21_1.mat is damaged.*segimg_t"):
-        refer.load(referent)
+        refer.load([referent])
     tiny_sets.write_mat(path, np.ones((40, 60, 3)))
     with pytest.raises(UserError, match="21_1.mat has 3 axes"):
-        refer.load(referent)
+        refer.load([referent])
     tiny_sets.write_mat(path, np.ones((60, 40)))
     with pytest.raises(UserError, match="referent 21_1.*60x40.*21.jpg has 40x60"):
-        refer.load(referent)
+        refer.load([referent])
 
 
 @pytest.mark.parametrize(

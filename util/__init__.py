@@ -5,7 +5,9 @@ Data:
   text_processing  sentence to ids; vocabulary        vocabulary  makes one
   im_processing    picture to network input and back
   refer            annotations of RefCOCO's family and of ReferIt
-  batches          one sample on disk; the builder    shapes      draws a data set
+  batches          samples on disk; the builder       shapes      draws a data set
+  compact          their other layout                 convert     one into the other
+  record           what samples were built from       npz         their files
   data_reader      samples in order or shuffled, loaded ahead
   glove            initial word vectors from public ones
 Graph:
@@ -15,4 +17,5 @@ Run:
   training, evaluation, demo, inference, checkpoint, report
   dense_crf        refinement         eval_tools  scores         visualize  pictures
   errors, files    one-line errors; files that appear whole
+  processes        work on several cores
 """

@@ -1,43 +1,43 @@
-"""One sentence with its picture and mask is a sample; one sample is one file.
+"""Samples on disk, one for each sentence with its picture and mask; building them.
 
-The files are those of the reference; only `im_name_batch` is new.
+Two layouts: one file a sample, that of the reference, in which only `im_name_batch`
+is new; and the compact one of `util.compact`. Both give the same samples.
 Axes: H rows, W columns.
 """
 
 import contextlib
 import functools
-import glob
-import hashlib
-import json
-import multiprocessing
 import os
-import signal
 import sys
-import zipfile
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, Hashable, List, NamedTuple, Optional, Union
 
 import numpy as np
 from tqdm import tqdm
 
-from util import datasets, im_processing, refer, text_processing
+from util import (
+    compact,
+    datasets,
+    files,
+    im_processing,
+    npz,
+    processes,
+    record,
+    refer,
+    text_processing,
+)
 from util.errors import UserError
-from util.files import whole_file
-
-RECORD = "build.json"  # beside the samples: what they were built from
 
 
 def sample_file(folder: str, prefix: str, number: int) -> str:
-    """Return the path of a sample."""
+    """Return the path of a sample that is a file of its own."""
     return os.path.join(folder, f"{prefix}_{number}.npz")
 
 
 def write_sample(
     path: str,
     words: List[int],
-    picture: np.ndarray,
-    mask: np.ndarray,
+    picture: Union[np.ndarray, bytes],
+    mask: Union[np.ndarray, bytes],
     sentence: str,
     picture_name: str,
 ) -> None:
@@ -46,23 +46,23 @@ def write_sample(
     Args:
       path: the file to make or replace.
       words: 20 ids, padding 0 in front.
-      picture: uint8 [H, W, 3], RGB.
-      mask: bool [H, W], True on the object.
+      picture: uint8 [H, W, 3], RGB; or `npz.as_npy` of it, where several samples
+        show it.
+      mask: bool [H, W], True on the object; or `npz.as_npy` of it.
       sentence: the text that `words` come from.
       picture_name: the same for all samples that show the same picture.
 
     Raises:
       UserError: the file cannot be written.
     """
-    with _writing(path) as file:
-        np.savez(
-            file,
-            text_batch=np.array(words, np.int32),
-            im_batch=picture,
-            mask_batch=mask,
-            sent_batch=[sentence],
-            im_name_batch=[picture_name],
-        )
+    arrays = {
+        "text_batch": np.array(words, np.int32),
+        "im_batch": picture,
+        "mask_batch": mask,
+        "sent_batch": [sentence],
+        "im_name_batch": [picture_name],
+    }
+    npz.write(path, arrays)
 
 
 def read_sample(path: str) -> Dict[str, Any]:
@@ -81,18 +81,10 @@ def read_sample(path: str) -> Dict[str, Any]:
     Raises:
       UserError: the file is missing or damaged; names it.
     """
-    try:
-        # numpy before 1.20 complains on stderr about what is no zip file.
-        if not _is_whole(path):
-            raise ValueError("it is missing, or not whole")
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            sample = {key: arrays[key] for key in arrays.files}
+    with npz.opened(path, "sample") as arrays:
+        sample = {key: arrays[key] for key in arrays}
         sample.setdefault("im_name_batch", np.array([""]))
         return _checked(sample)
-    except Exception as error:  # a damaged file makes numpy raise almost anything
-        raise UserError(
-            f"cannot read the sample {path} ({error}): delete it and build it again"
-        ) from error
 
 
 def _checked(sample):
@@ -116,16 +108,206 @@ def _checked(sample):
     return checked
 
 
-class _Task(NamedTuple):
+def remove_samples(folder: str, prefix: str) -> None:
+    """Remove the samples that are files of their own."""
+    for path in datasets.numbered_files(folder, prefix).values():
+        os.remove(path)
+
+
+class SampleFiles:
+    """The samples of a folder with one file for each; see `open_samples`."""
+
+    layout = "npz"
+
+    def __init__(self, folder: str, prefix: str) -> None:
+        self._folder, self._prefix = folder, prefix
+        self._numbers = datasets.numbered_files(folder, prefix).keys()
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @property
+    def num_there(self) -> int:
+        """How many samples there are."""
+        return len(self)
+
+    def check(self) -> None:
+        """Refuse samples with a gap in their numbers.
+
+        Raises:
+          UserError: names the first one that is missing.
+        """
+        for number in range(len(self)):
+            if number not in self._numbers:
+                raise UserError(f"the sample {self.path(number)} is missing")
+
+    def path(self, number: int) -> str:
+        """Return the path of a sample."""
+        return sample_file(self._folder, self._prefix, number)
+
+    def pictures(self) -> List[Hashable]:
+        """Return a key for each sample, the same where the picture is the same.
+
+        Where samples have no name of their picture, those of the reference, it is
+        the checksum that their files have of it.
+
+        Raises:
+          UserError: a file is damaged; names it.
+        """
+        return [_picture_key(self.path(number)) for number in range(len(self))]
+
+    def read(self, number: int) -> Dict[str, Any]:
+        """Return a sample, see `read_sample`."""
+        return read_sample(self.path(number))
+
+
+def _picture_key(path):
+    with npz.opened(path, "sample") as arrays:
+        name = arrays["im_name_batch"].item() if "im_name_batch" in arrays else ""
+        stored = arrays.zip.getinfo("im_batch.npy")
+        return name or (stored.CRC, stored.file_size)
+
+
+def open_samples(folder: str, prefix: str) -> Union[SampleFiles, compact.Samples]:
+    """Open the samples of a folder, in whichever layout they are.
+
+    Args:
+      folder: where they lie.
+      prefix: `datasets.sample_prefix` of the split.
+
+    Returns:
+      An object `samples` with
+        len(samples): N; samples have the numbers 0 to N - 1.
+        samples.read(n): sample n, see `read_sample`.
+        samples.path(n): the path of the file with its picture.
+        samples.pictures(): a hashable key for each sample, the same where the
+          picture is the same.
+        samples.layout: "npz" or "compact".
+
+    Raises:
+      UserError: there are none, some are missing, or their build was interrupted.
+    """
+    # Where files of both layouts lie side by side, after a conversion that was
+    # killed, the index says that the compact ones are complete.
+    is_compact = os.path.isfile(datasets.index_file(folder, prefix))
+    samples = (compact.Samples if is_compact else SampleFiles)(folder, prefix)
+    if not len(samples):
+        raise UserError(f"there are no samples {sample_file(folder, prefix, '<n>')}")
+    record.check_complete(folder, samples.num_there)
+    samples.check()
+    return samples
+
+
+class _Object(NamedTuple):
     """A referent, the number of its first sample and the ids of its sentences."""
 
     referent: refer.Referent
     first: int
     words: List[List[int]]
 
-    def files(self, folder, prefix):
-        numbers = range(self.first, self.first + len(self.words))
-        return [sample_file(folder, prefix, number) for number in numbers]
+
+class _Picture(NamedTuple):
+    """A picture, by its number, and the referents in it that have sentences."""
+
+    number: int
+    objects: List[_Object]
+
+    @property
+    def num_samples(self):
+        return sum(len(one.words) for one in self.objects)
+
+    def load(self, size):
+        """Return the picture and the masks of its objects, fitted to `size` if any."""
+        picture, masks = refer.load([one.referent for one in self.objects])
+        if size:
+            picture = im_processing.fit_picture(picture, size, size)
+            masks = [im_processing.fit_mask(mask, size, size) for mask in masks]
+        return picture, masks
+
+    def samples(self):
+        """Yield (number, ids, sentence, number of its mask) of each sample."""
+        for mask, (referent, first, words) in enumerate(self.objects):
+            for n, sentence in enumerate(referent.sentences):
+                yield first + n, words[n], sentence, mask
+
+
+class _FileBuilder(NamedTuple):
+    """Builds one file a sample."""
+
+    folder: str
+    prefix: str
+
+    def todo(self, pictures):
+        """Return the pictures that are still to be built."""
+        return [picture for picture in pictures if not self._has(picture)]
+
+    def _has(self, picture):
+        numbers = (number for number, *_ in picture.samples())
+        return all(npz.is_whole(self._path(number)) for number in numbers)
+
+    def begin(self, pictures):
+        """Do what comes before the pictures."""
+
+    def build(self, picture, size):
+        """Write the samples of a picture and return their number."""
+        name = picture.objects[0].referent.picture_name
+        im, masks = picture.load(size)
+        # Turned into bytes once, however many files take them.
+        im, masks = npz.as_npy(im), [npz.as_npy(mask) for mask in masks]
+        for number, words, sentence, mask in picture.samples():
+            path = self._path(number)
+            if not npz.is_whole(path):
+                write_sample(path, words, im, masks[mask], sentence, name)
+        return picture.num_samples
+
+    def _path(self, number):
+        return sample_file(self.folder, self.prefix, number)
+
+
+class _CompactBuilder(NamedTuple):
+    """Builds one file a picture, after the index of their samples."""
+
+    folder: str
+    prefix: str
+
+    def todo(self, pictures):
+        """Return the pictures still to be built: all, if they have another index."""
+        if not self._has_index(pictures):
+            return pictures
+        return [p for p in pictures if not npz.is_whole(self._path(p))]
+
+    def begin(self, pictures):
+        """Write the index, if there is none or another one."""
+        if not self._has_index(pictures):
+            compact.remove(self.folder, self.prefix)
+            compact.write_index(self.folder, self.prefix, self._index(pictures))
+
+    def build(self, picture, size):
+        """Write a picture and return the number of its samples."""
+        compact.write_picture(self._path(picture), *picture.load(size))
+        return picture.num_samples
+
+    def _path(self, picture):
+        return compact.picture_file(self.folder, self.prefix, picture.number)
+
+    def _has_index(self, pictures):
+        try:
+            found = compact.read_index(self.folder, self.prefix)
+        except UserError:
+            return False
+        return compact.same(found, self._index(pictures))
+
+    def _index(self, pictures):
+        entries = {
+            number: (words, sentence, picture.number, mask)
+            for picture in pictures
+            for number, words, sentence, mask in picture.samples()
+        }
+        names = [picture.objects[0].referent.picture_name for picture in pictures]
+        return compact.make_index(entries, names)
+
+
+BUILDERS = {"npz": _FileBuilder, "compact": _CompactBuilder}
 
 
 def build(
@@ -135,6 +317,7 @@ def build(
     batches: Optional[str] = None,
     size: Optional[int] = None,
     jobs: int = 1,
+    layout: str = "npz",
 ) -> str:
     """Write the samples of a split, one for each sentence in file order.
 
@@ -148,13 +331,14 @@ def build(
       batches: where the samples go in place of `root`, or None.
       size: height and width of training samples, in pixels; None: the data set's.
       jobs: number of processes.
+      layout: "npz", one file a sample, or "compact".
 
     Returns:
       The folder of the samples.
 
     Raises:
       UserError: bad annotations, pictures or vocabulary; or the folder holds
-        samples that were built from something else.
+        samples that were built from something else, or in the other layout.
     """
     if dataset == "shapes" and not os.path.isfile(datasets.refs_file(dataset, root)):
         from util import shapes  # not needed for any other data set
@@ -162,28 +346,23 @@ def build(
         shapes.draw(root)
     referents = refer.referents(dataset, split, root)
     vocabulary = datasets.vocabulary_file(dataset, root)
-    tasks = _plan(referents, text_processing.load_vocab_dict_from_file(vocabulary))
-    num_samples = sum(len(task.words) for task in tasks)
+    pictures = _plan(referents, text_processing.load_vocab_dict_from_file(vocabulary))
+    num_samples = sum(picture.num_samples for picture in pictures)
     if not num_samples:
         raise UserError(f"the annotations of {dataset} have no sentences for {split}")
     size = (size or datasets.DATASETS[dataset].input_size) if "train" in split else None
     settings = {
         "size": size,
-        "vocabulary": _file_checksum(vocabulary),
-        "annotations": _annotation_checksum(referents),
+        "vocabulary": record.file_checksum(vocabulary),
+        "annotations": record.annotation_checksum(referents),
         "sentences": num_samples,
+        "layout": layout,
     }
-
     folder = datasets.batch_dir(dataset, split, root, batches)
     prefix = datasets.sample_prefix(dataset, split)
-    _check_settings(folder, prefix, settings)
-    pending = [t for t in tasks if not all(map(_is_whole, t.files(folder, prefix)))]
-    if pending:
-        refer.check_files([task.referent for task in pending])
-        _write_record(folder, settings, complete=False)
-        _build_pending(pending, num_samples, folder, prefix, size, jobs)
-    _write_record(folder, settings, complete=True)
-    done = "built" if pending else "already complete"
+    record.check_settings(folder, prefix, settings)
+    builder = BUILDERS[layout](folder, prefix)
+    done = "built" if _build(builder, pictures, settings, jobs) else "already complete"
     print(f"{dataset} {split}: {done}, {num_samples} samples in {folder}")
     _warn_of_count(dataset, split, num_samples)
     return folder
@@ -199,27 +378,9 @@ def _warn_of_count(dataset, split, num_samples):
         )
 
 
-def check_complete(folder: str, num_samples: int) -> None:
-    """Refuse a folder whose build was interrupted or whose files were lost.
-
-    Args:
-      folder: where the samples lie; one made by the reference always passes.
-      num_samples: how many there are.
-
-    Raises:
-      UserError: there should be more; says to go on building.
-    """
-    record = _read_record(folder)
-    if record and not (record["complete"] and record["sentences"] == num_samples):
-        raise UserError(
-            f"{folder} has {num_samples} of {record['sentences']} samples, "
-            "or its build was interrupted: run build_batches.py again to finish it"
-        )
-
-
 def _plan(referents, vocab_dict):
-    """Return a task a referent, their samples numbered in file order from 0."""
-    tasks, first = [], 0
+    """Return the pictures, their samples numbered in the file order of referents."""
+    pictures, first = {}, 0
     for referent in referents:
         try:
             words = [
@@ -228,140 +389,33 @@ def _plan(referents, vocab_dict):
             ]
         except UserError as error:
             raise UserError(f"{referent.name}: {error}") from error
-        tasks.append(_Task(referent, first, words))
+        if words:
+            one = _Object(referent, first, words)
+            pictures.setdefault(referent.picture, []).append(one)
         first += len(words)
-    return tasks
+    return [_Picture(n, objects) for n, objects in enumerate(pictures.values())]
 
 
-def _build_pending(tasks, num_samples, folder, prefix, size, jobs):
-    """Run the tasks in this process or in several, with a progress bar."""
-    for leftover in glob.glob(os.path.join(glob.escape(folder), "*.part")):
-        os.remove(leftover)
-    work = functools.partial(_build_samples, folder=folder, prefix=prefix, size=size)
-    todo = sum(len(task.words) for task in tasks)
-    bar = tqdm(
-        total=num_samples, initial=num_samples - todo, desc=prefix, unit=" samples"
-    )
-    with bar, contextlib.closing(_run(work, tasks, min(jobs, len(tasks)))) as counts:
-        for count in counts:
-            bar.update(count)
-
-
-def _run(work, tasks, jobs):
-    """Yield work(task) of each task; closing it or an error ends the processes."""
-    if jobs == 1:
-        yield from map(work, tasks)
-        return
-    # A fork would copy the threads of whatever is loaded already.
-    context = multiprocessing.get_context("spawn")
-    try:
-        with _one_interrupt() as allow, ProcessPoolExecutor(jobs, context) as pool:
-            futures = [pool.submit(work, task) for task in tasks]
-            allow()
-            try:
-                for future in futures:
-                    yield future.result()
-            finally:
-                for future in futures:
-                    future.cancel()
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a worker process died; free some memory or use fewer --jobs"
-        ) from error
-
-
-@contextlib.contextmanager
-def _one_interrupt():
-    """Ignore Ctrl-C until the function yielded is called, and then all but one.
-
-    Processes that start before the call ignore it for good, and the end of the
-    pool, which the one brings about, would hang if it were interrupted too.
-    """
-
-    def interrupt(*_):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield functools.partial(signal.signal, signal.SIGINT, interrupt)
-    finally:
-        signal.signal(signal.SIGINT, handler)
-
-
-def _build_samples(task, folder, prefix, size):
-    """Write the samples of one referent and return their number."""
-    picture, mask = refer.load(task.referent)
-    if size:
-        picture = im_processing.fit_picture(picture, size, size)
-        mask = im_processing.fit_mask(mask, size, size)
-    paths = task.files(folder, prefix)
-    for path, words, sentence in zip(paths, task.words, task.referent.sentences):
-        if not _is_whole(path):
-            name = task.referent.picture_name
-            write_sample(path, words, picture, mask, sentence, name)
-    return len(paths)
-
-
-def _is_whole(path):
-    # The table of contents of a zip file comes last.
-    return zipfile.is_zipfile(path)
-
-
-def _check_settings(folder, prefix, settings):
-    """Refuse a folder with samples that these settings would not give."""
-    record = _read_record(folder)
-    if record is None:
-        if datasets.sample_numbers(folder, prefix):
-            raise UserError(
-                f"{folder} holds samples of the reference: "
-                "use them as they are, or move the folder away to build anew"
-            )
-        return
-    others = [key for key, value in settings.items() if record.get(key) != value]
-    if others:
-        raise UserError(
-            f"{folder} was built with other {', '.join(others)}: "
-            "delete the folder to build anew"
+def _build(builder, pictures, settings, jobs):
+    """Build what is missing, with a progress bar, and return whether anything was."""
+    todo = builder.todo(pictures)
+    if todo:
+        refer.check_files([one.referent for p in todo for one in p.objects])
+        record.write(builder.folder, settings, complete=False)
+        files.remove_parts(builder.folder)
+        builder.begin(pictures)
+        work = functools.partial(builder.build, size=settings["size"])
+        total = settings["sentences"]
+        bar = tqdm(
+            total=total,
+            initial=total - sum(picture.num_samples for picture in todo),
+            desc=builder.prefix,
+            unit=" samples",
         )
-
-
-def _read_record(folder):
-    """Return what `_write_record` wrote, None where there is nothing."""
-    path = os.path.join(folder, RECORD)
-    if not os.path.exists(path):
-        return None
-    try:
-        record = refer.read_json(path)
-    except UserError:
-        record = None
-    if not isinstance(record, dict) or not {"complete", "sentences"} <= set(record):
-        raise UserError(f"{path} is damaged: delete the folder to build anew")
-    return record
-
-
-def _write_record(folder, settings, complete):
-    with _writing(os.path.join(folder, RECORD)) as file:
-        record = json.dumps(dict(settings, complete=complete), indent=2)
-        file.write(record.encode("ascii"))
-
-
-@contextlib.contextmanager
-def _writing(path):
-    """Open a `whole_file`; a full disk or a refused folder is a UserError."""
-    try:
-        with whole_file(path) as file:
-            yield file
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _file_checksum(path):
-    with open(path, "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
-
-
-def _annotation_checksum(referents):
-    """Return a checksum of what the annotations say, wherever they lie."""
-    said = [[r.picture_name, r.sentences, r.segmentation] for r in referents]
-    return hashlib.sha256(json.dumps(said).encode("ascii")).hexdigest()
+        with bar, contextlib.closing(
+            processes.run(work, todo, min(jobs, len(todo)))
+        ) as counts:
+            for count in counts:
+                bar.update(count)
+    record.write(builder.folder, settings, complete=True)
+    return bool(todo)

@@ -2,12 +2,11 @@
 
 import collections
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Hashable, Iterator, List, Optional, Sequence
 
 import numpy as np
 
-from util import batches, datasets
-from util.errors import UserError
+from util import batches
 
 NUM_THREADS = 4
 
@@ -29,29 +28,29 @@ class DataReader:
         shuffle: bool = True,
         prefetch_num: int = 8,
         seed: Optional[int] = None,
+        order: Optional[Sequence[int]] = None,
     ) -> None:
         """Start to load.
 
         Args:
-          folder_name: where the files `<prefix>_<n>.npz` lie, n from 0.
+          folder_name: where the samples lie, in either layout.
           prefix: `datasets.sample_prefix` of the split.
-          shuffle: a new order each epoch, or always 0, 1, 2, ...
+          shuffle: a new order each epoch, or always that of `order`.
           prefetch_num: how many samples are loaded ahead, at least 1.
           seed: of the shuffling; None: another order each time.
+          order: the numbers of the samples that make an epoch; None: all, 0, 1, 2, ...
 
         Raises:
           UserError: no samples, a gap in their numbers, or an unfinished build.
+          ValueError: `order` is empty or has numbers that no sample has.
         """
-        numbers = datasets.sample_numbers(folder_name, prefix)
-        self._folder, self._prefix = folder_name, prefix
-        self.num_batch = len(numbers)
-        if not numbers:
-            raise UserError(f"there are no samples {self._path('<n>')}")
-        for number in range(self.num_batch):
-            if number not in numbers:
-                raise UserError(f"the sample {self._path(number)} is missing")
-        batches.check_complete(folder_name, self.num_batch)
-        self._order = self._epochs(np.random.RandomState(seed) if shuffle else None)
+        self._samples = batches.open_samples(folder_name, prefix)
+        everything = range(len(self._samples))
+        self._epoch = everything if order is None else list(order)
+        if not self._epoch or not set(self._epoch) <= set(everything):
+            raise ValueError(f"order must take samples from {everything}")
+        self.num_batch = len(self._epoch)
+        self._numbers = self._epochs(np.random.RandomState(seed) if shuffle else None)
         self._pool = ThreadPoolExecutor(min(NUM_THREADS, prefetch_num))
         self._ahead = collections.deque()
         for _ in range(prefetch_num):
@@ -69,6 +68,18 @@ class DataReader:
         self._load_next()
         return self._ahead.popleft().result()
 
+    def pictures(self) -> List[Hashable]:
+        """Return the pictures of all samples, by number, without reading them.
+
+        Returns:
+          A key for each sample of the folder, whatever `order` is; the same where
+          they show the same picture.
+
+        Raises:
+          UserError: a file is damaged; names it.
+        """
+        return self._samples.pictures()
+
     def close(self) -> None:
         """Stop loading; closing again does nothing."""
         for future in self._ahead:
@@ -82,14 +93,12 @@ class DataReader:
     def __exit__(self, *exception: Any) -> None:
         self.close()
 
-    def _path(self, number):
-        return batches.sample_file(self._folder, self._prefix, number)
-
     def _epochs(self, random) -> Iterator[int]:
         while True:
             n = self.num_batch
-            yield from range(n) if random is None else random.permutation(n)
+            for place in range(n) if random is None else random.permutation(n):
+                yield self._epoch[place]
 
     def _load_next(self):
-        path = self._path(next(self._order))
-        self._ahead.append(self._pool.submit(batches.read_sample, path))
+        number = next(self._numbers)
+        self._ahead.append(self._pool.submit(self._samples.read, number))

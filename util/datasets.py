@@ -196,7 +196,7 @@ def find_batch_dir(
     if batches is None:
         folders.append(batch_dir(dataset, split, root="."))
     for folder in folders:
-        if sample_numbers(folder, sample_prefix(dataset, split)):
+        if has_samples(folder, sample_prefix(dataset, split)):
             return folder
     command = f"python build_batches.py -d {dataset} -t {split}"
     if root != "data":
@@ -206,7 +206,18 @@ def find_batch_dir(
     raise UserError(f"there are no samples in {folders[0]}; build them: {command}")
 
 
-def sample_numbers(folder: str, prefix: str) -> Dict[int, str]:
+def index_file(folder: str, prefix: str) -> str:
+    """Return the path of the index that samples of the compact layout have."""
+    return os.path.join(folder, f"{prefix}_index.npz")
+
+
+def has_samples(folder: str, prefix: str) -> bool:
+    """Say whether a folder holds samples, in either layout."""
+    is_compact = os.path.isfile(index_file(folder, prefix))
+    return is_compact or bool(numbered_files(folder, prefix))
+
+
+def numbered_files(folder: str, prefix: str) -> Dict[int, str]:
     """Return number -> path of the files `<prefix>_<number>.npz` in a folder."""
     if not os.path.isdir(folder):
         return {}

@@ -1,8 +1,11 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import glob
 import os
 from typing import IO, Iterator
+
+from util.errors import UserError
 
 
 @contextlib.contextmanager
@@ -27,3 +30,19 @@ def whole_file(path: str, mode: str = "wb") -> Iterator[IO]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(beside)
+
+
+@contextlib.contextmanager
+def writing(path: str) -> Iterator[IO]:
+    """Open a `whole_file` for bytes; a full disk or a refused folder is a UserError."""
+    try:
+        with whole_file(path) as file:
+            yield file
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def remove_parts(folder: str) -> None:
+    """Remove what a process that was killed left of its `whole_file`."""
+    for leftover in glob.glob(os.path.join(glob.escape(folder), "*.part")):
+        os.remove(leftover)

@@ -8,7 +8,7 @@ import json
 import os
 import pickle
 import re
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import scipy.io
@@ -66,17 +66,23 @@ def referents(dataset: str, split: str, root: str = "data") -> List[Referent]:
     return _coco_referents(dataset, split, root)
 
 
-def load(referent: Referent) -> Tuple[np.ndarray, np.ndarray]:
-    """Read the picture and the mask of a referent.
+def load(referents: Sequence[Referent]) -> Tuple[np.ndarray, List[np.ndarray]]:
+    """Read a picture and the masks of referents in it.
+
+    Args:
+      referents: one or more, all in the same picture.
 
     Returns:
-      uint8 [H, W, 3], RGB, and bool [H, W], True on the object.
+      uint8 [H, W, 3], RGB, and for each referent bool [H, W], True on the object.
 
     Raises:
-      UserError: either is missing or damaged, or they differ in size.
+      UserError: a file is missing or damaged, or picture and mask differ in size.
     """
-    picture = read_picture(referent.picture)
-    size = picture.shape[:2]
+    picture = read_picture(referents[0].picture)
+    return picture, [_load_mask(referent, picture.shape[:2]) for referent in referents]
+
+
+def _load_mask(referent, size):
     # A mask of a size that a picture has really is safe to allocate.
     if referent.size not in (None, size):
         _refuse_sizes(referent, referent.size, size)
@@ -89,7 +95,7 @@ def load(referent: Referent) -> Tuple[np.ndarray, np.ndarray]:
             raise UserError(f"{referent.name}: {error}") from error
     if mask.shape != size:
         _refuse_sizes(referent, mask.shape, size)
-    return picture, mask
+    return mask
 
 
 def _refuse_sizes(referent, annotated, size):

@@ -57,12 +57,12 @@ def input_size(folder: str, prefix: str):
     Raises:
       UserError: the samples do not have the size of a network's input.
     """
-    first = batches.sample_file(folder, prefix, 0)
-    rows, columns = batches.read_sample(first)["im_batch"].shape[:2]
+    samples = batches.open_samples(folder, prefix)
+    rows, columns = samples.read(0)["im_batch"].shape[:2]
     if rows % 8 or columns % 8:
         raise UserError(
             "{} shows a picture of {}x{}, not of a network's input size: train on a "
-            "split with train in its name".format(first, columns, rows)
+            "split with train in its name".format(samples.path(0), columns, rows)
         )
     return rows, columns
 

@@ -1,0 +1,201 @@
+"""Turn built samples into the other layout, without their pictures and annotations.
+
+The samples stay the same; those of the reference can be made compact too. The old
+files are removed when all the new ones are there; with --output they are kept.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+from typing import Any, Callable, Dict, Iterator, List, Optional
+
+import numpy as np
+from tqdm import tqdm
+
+from util import batches, compact, datasets, files, record
+from util.data_reader import DataReader
+from util.errors import OneLineParser, UserError, exit_code
+
+EXAMPLES = """examples:
+  python -m util.convert -d unc -t train
+  python -m util.convert -d unc -t train --to npz --output /mnt/scratch
+"""
+
+Groups = List[List[int]]  # the numbers of the samples of each picture
+Read = Callable[[], Dict[str, Any]]  # the next sample, in the order of the groups
+
+
+def convert(
+    dataset: str,
+    split: str,
+    layout: str = "compact",
+    root: str = "data",
+    batches_dir: Optional[str] = None,
+    output: Optional[str] = None,
+) -> str:
+    """Turn the samples of a split into a layout: all of them, or nothing happens.
+
+    Args:
+      dataset: a key of `datasets.DATASETS`.
+      split: one of its splits.
+      layout: a key of WRITERS.
+      root: the data folder.
+      batches_dir: where the samples lie in place of `root`, or None.
+      output: where the new ones go in place of it, and the old ones are kept; None:
+        they take the place of the old ones.
+
+    Returns:
+      The folder of the new samples.
+
+    Raises:
+      UserError: there are no samples, or some are missing or damaged; or there are
+        some below `output` already.
+    """
+    source = datasets.find_batch_dir(dataset, split, root, batches_dir)
+    prefix = datasets.sample_prefix(dataset, split)
+    samples = batches.open_samples(source, prefix)
+    settings = record.read(source)
+    target = source
+    if output is not None:
+        target = datasets.batch_dir(dataset, split, output)
+        if datasets.has_samples(target, prefix):
+            raise UserError(f"{target} holds samples already: choose another --output")
+    already = samples.layout == layout and target == source
+    if not already:
+        with _all_or_nothing(target, prefix, layout):
+            _write(samples, source, target, prefix, layout)
+    if settings:
+        settings["layout"] = layout
+        record.write(target, settings, complete=True)
+    if target == source:
+        for other in WRITERS.keys() - {layout}:
+            REMOVERS[other](source, prefix)
+    now = "already" if already else "now"
+    print(f"{dataset} {split}: {len(samples)} samples, {now} {layout}, in {target}")
+    return target
+
+
+@contextlib.contextmanager
+def _all_or_nothing(folder: str, prefix: str, layout: str) -> Iterator[None]:
+    """Remove the files of a layout before, and also afterwards if anything fails."""
+    REMOVERS[layout](folder, prefix)  # what a conversion that was killed has left
+    files.remove_parts(folder)
+    try:
+        yield
+    except BaseException:
+        REMOVERS[layout](folder, prefix)
+        with contextlib.suppress(OSError):  # there is more in it
+            os.rmdir(folder)
+        raise
+
+
+def _write(samples, source: str, target: str, prefix: str, layout: str) -> None:
+    """Read all samples, picture by picture, and write them with a progress bar."""
+    groups = {}
+    for number, picture in enumerate(samples.pictures()):
+        groups.setdefault(picture, []).append(number)
+    order = [number for numbers in groups.values() for number in numbers]
+    bar = tqdm(total=len(order), desc=f"{prefix} to {layout}", unit=" samples")
+    with bar, DataReader(source, prefix, shuffle=False, order=order) as reader:
+
+        def read():
+            bar.update()
+            return reader.read_batch()
+
+        WRITERS[layout](list(groups.values()), read, target, prefix)
+
+
+def _write_npz(groups: Groups, read: Read, folder: str, prefix: str) -> None:
+    for numbers in groups:
+        for number in numbers:
+            sample = read()
+            batches.write_sample(
+                batches.sample_file(folder, prefix, number),
+                sample["text_batch"],
+                sample["im_batch"],
+                sample["mask_batch"],
+                sample["sent_batch"][0],
+                sample["im_name_batch"][0],
+            )
+
+
+class _Picture:
+    """A picture and the masks that samples have on it."""
+
+    def __init__(self, number: int, sample: Dict[str, Any]) -> None:
+        self.number, self.name = number, sample["im_name_batch"][0]
+        self.pixels = sample["im_batch"]
+        self._masks = {}
+
+    def mask_number(self, mask: np.ndarray) -> int:
+        """Return the number of a mask, a new one if it was not there before."""
+        number, _ = self._masks.setdefault(mask.tobytes(), (len(self._masks), mask))
+        return number
+
+    def write(self, folder: str, prefix: str) -> None:
+        """Write the picture with its masks."""
+        path = compact.picture_file(folder, prefix, self.number)
+        masks = [mask for _, mask in self._masks.values()]
+        compact.write_picture(path, self.pixels, masks)
+
+
+def _write_compact(groups: Groups, read: Read, folder: str, prefix: str) -> None:
+    entries, names = {}, []
+    for numbers in groups:
+        pictures = []
+        for number in numbers:
+            sample = read()
+            # Names and checksums can mislead, so the pixels decide: one is the rule.
+            for picture in pictures:
+                if np.array_equal(picture.pixels, sample["im_batch"]):
+                    break
+            else:
+                picture = _Picture(len(names) + len(pictures), sample)
+                pictures.append(picture)
+            mask = picture.mask_number(sample["mask_batch"])
+            words, sentence = sample["text_batch"], sample["sent_batch"][0]
+            entries[number] = (words, sentence, picture.number, mask)
+        for picture in pictures:
+            picture.write(folder, prefix)
+            names.append(picture.name)
+    compact.write_index(folder, prefix, compact.make_index(entries, names))
+
+
+WRITERS = {"npz": _write_npz, "compact": _write_compact}
+REMOVERS = {"npz": batches.remove_samples, "compact": compact.remove}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser; apart from main() so that tests can use it."""
+    parser = OneLineParser(
+        prog="python -m util.convert",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("-d", dest="dataset", choices=list(datasets.DATASETS), required=True)
+    add("-t", dest="split", required=True, metavar="SPLIT", help="train, val, ...")
+    add("--to", dest="layout", choices=list(WRITERS), default="compact")
+    add("--data", default="data", metavar="DIR", help="(default: %(default)s)")
+    add("--batches", metavar="DIR", help="where the samples lie (default: --data)")
+    add("--output", metavar="DIR", help="where the new ones go; the old ones are kept")
+    return parser
+
+
+def main(argv=None) -> int:
+    """Run the command line and return its exit code."""
+    args = build_parser().parse_args(argv)
+
+    def run():
+        convert(
+            args.dataset, args.split, args.layout, args.data, args.batches, args.output
+        )
+        return 0
+
+    return exit_code(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
