@@ -172,9 +172,10 @@ def project_back(x, kernel):
     Returns:
       float32 [B, T, C_in].
     """
-    steps, filters = x.shape.as_list()[1:]
-    y = tf.matmul(tf.reshape(x, [-1, filters]), kernel[0, 0], transpose_b=True)
-    return tf.reshape(y, [-1, steps, kernel.shape.as_list()[2]])
+    _, _, channels, filters = kernel.shape.as_list()
+    kernel = tf.reshape(kernel, [channels, filters])
+    y = tf.matmul(tf.reshape(x, [-1, filters]), kernel, transpose_b=True)
+    return tf.reshape(y, [-1, x.shape.as_list()[1], channels])
 
 
 def fusion(perceived, reasoned, sentence, place, filters, level):

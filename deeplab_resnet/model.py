@@ -118,6 +118,12 @@ def features(image, batch_moments=False):
     x = tf.nn.max_pool(x, [1, 3, 3, 1], [1, 2, 2, 1], "SAME")
     levels = {}
     for block in BLOCKS:
+        # Cells a rate apart never meet within a block: as pictures of their own they
+        # need no dilation, if all of these have the same size.
+        apart = block.rate
+        if any(side % apart for side in x.shape.as_list()[1:3]):
+            apart = 1
+        x = _take_apart(x, apart)
         for unit in block.units:
             first = unit == "a"
             x = bottleneck(
@@ -125,13 +131,31 @@ def features(image, batch_moments=False):
                 block.number + unit,
                 block.width,
                 stride=block.stride if first else 1,
-                rate=block.rate,
+                rate=block.rate // apart,
                 project=first,
                 batch_moments=batch_moments,
             )
-        levels["c" + block.number] = x
+        x = levels["c" + block.number] = _put_together(x, apart)
     del levels["c2"]
     return levels
+
+
+def _take_apart(x, rate):
+    """Turn each picture into rate * rate ones of every rate-th row and column."""
+    if rate == 1:
+        return x
+    _, rows, columns, channels = x.shape.as_list()
+    x = tf.space_to_batch(x, [[0, 0], [0, 0]], block_size=rate)
+    return tf.reshape(x, [-1, rows // rate, columns // rate, channels])
+
+
+def _put_together(x, rate):
+    """Undo `_take_apart`."""
+    if rate == 1:
+        return x
+    _, rows, columns, channels = x.shape.as_list()
+    x = tf.batch_to_space(x, [[0, 0], [0, 0]], block_size=rate)
+    return tf.reshape(x, [-1, rows * rate, columns * rate, channels])
 
 
 def calibrate(session, batches):

@@ -180,8 +180,8 @@ def lstm(x, is_word, size, name):
     with tf.variable_scope(name):
         kernel = tf.get_variable("kernel", [width + size, 4 * size])
         bias = tf.get_variable("bias", [4 * size], initializer=tf.zeros_initializer())
-    from_words = tf.tensordot(x, kernel[:width], 1) + bias
-    from_hidden = kernel[width:]
+    from_words, from_hidden = tf.split(kernel, [width, size])
+    from_words = tf.tensordot(x, from_words, 1) + bias
     keep = tf.cast(is_word, tf.float32)[:, :, tf.newaxis]
     cell = hidden = tf.zeros_like(from_words[:, 0, :size])
     outputs = []
@@ -271,7 +271,8 @@ def _conv_lstm_step(x, state, v):
         y = tf.matmul(tf.reshape(x, [-1, channels]), kernel)
         return tf.reshape(y, [-1, rows, columns, kernel.shape.as_list()[1]])
 
-    of_input, of_hidden = tf.split(v.kernel[0, 0], 2)
+    kernel = tf.reshape(v.kernel, [2 * channels, 4 * channels])
+    of_input, of_hidden = tf.split(kernel, 2)
     if state is None:
         of_j, of_i, _, of_o = tf.split(of_input, 4, axis=1)
         j, i, o = product(x, of_j), product(x, of_i), product(x, of_o)

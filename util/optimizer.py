@@ -38,10 +38,14 @@ def adam(cost, variables, start_lr, decay_steps):
         power=DECAY_POWER,
     )
     optimizer = tf.train.AdamOptimizer(learning_rate)
+    # Without it TensorFlow asks for the shape of the cost, and so computes it.
+    one = tf.ones([])
     gradients = [
         (gradient * BIAS_GRADIENT_SCALE, variable)
         if variable.op.name.endswith("biases")
         else (gradient, variable)
-        for gradient, variable in optimizer.compute_gradients(cost, variables)
+        for gradient, variable in optimizer.compute_gradients(
+            cost, variables, grad_loss=one
+        )
     ]
     return learning_rate, optimizer.apply_gradients(gradients, global_step=step)
