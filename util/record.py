@@ -27,8 +27,8 @@ def read(folder: str) -> Optional[Dict[str, Any]]:
         record = None
     if not isinstance(record, dict) or not {"complete", "sentences"} <= set(record):
         raise UserError(f"{path} is damaged: delete the folder to build anew")
-    # There was no other layout at first, and no word on it.
-    return dict({"layout": "npz"}, **record)
+    record.setdefault("layout", "npz")  # there was no other one at first
+    return record
 
 
 def write(folder: str, settings: Dict[str, Any], complete: bool) -> None:
