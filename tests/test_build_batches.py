@@ -24,7 +24,7 @@ def test_commands_of_the_reference_parse(command):
     args = build_batches.build_parser().parse_args(command.split())
     assert [args.dataset, args.split] == command.split()[1::2]
     assert (args.data, args.batches, args.size) == ("data", None, None)
-    assert args.jobs == os.cpu_count()
+    assert args.jobs == os.cpu_count() and not args.compact
 
 
 def test_builds_with_all_options(tmp_path):
@@ -33,6 +33,19 @@ def test_builds_with_all_options(tmp_path):
     command = "-d unc -t train --size 16 -j 1 --batches " + batches
     assert run(tmp_path, command) == 0
     assert len(os.listdir(os.path.join(batches, "unc", "train_batch"))) == 5
+
+
+def test_builds_the_compact_layout(tmp_path, capsys):
+    tiny_sets.write_unc(tmp_path)
+    command = "-d unc -t train --size 16 -j 1"
+    assert run(tmp_path, command + " --compact") == 0
+    names = ["build.json", "unc_train_index.npz"]
+    names += ["unc_train_picture_{}.npz".format(n) for n in range(2)]
+    assert sorted(os.listdir(str(tmp_path / "unc" / "train_batch"))) == names
+    capsys.readouterr()
+    assert run(tmp_path, command) == 2
+    told = capsys.readouterr().err
+    assert "was built with --compact" in told and told.count("\n") == 1
 
 
 @pytest.mark.parametrize(

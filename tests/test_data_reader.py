@@ -6,19 +6,35 @@ import threading
 
 import numpy as np
 import pytest
+from on_disk import write
 
-from util import batches
+from util import batches, compact
 from util.data_reader import DataReader
 from util.errors import UserError
 
 
-def fill(folder, numbers):
+def fill(folder, numbers, name="p"):
     """Write samples that tell their number."""
     for n in numbers:
         path = batches.sample_file(str(folder), "unc_val", n)
         picture = np.full((2, 3, 3), n, np.uint8)
-        batches.write_sample(path, [0] * 20, picture, np.eye(2, 3) > 0, str(n), "p")
+        batches.write_sample(path, [0] * 20, picture, np.eye(2, 3) > 0, str(n), name)
     return str(folder)
+
+
+def fill_compact(folder, numbers):
+    """Write the same samples in the compact layout."""
+    for n in numbers:
+        path = compact.picture_file(str(folder), "unc_val", n)
+        picture = np.full((2, 3, 3), n, np.uint8)
+        compact.write_picture(path, picture, [np.eye(2, 3) > 0])
+    entries = {n: ([0] * 20, str(n), n, 0) for n in numbers}
+    index = compact.make_index(entries, ["p" for _ in numbers])
+    compact.write_index(str(folder), "unc_val", index)
+    return str(folder)
+
+
+FILLS = pytest.mark.parametrize("fill", [fill, fill_compact])
 
 
 def read(reader, count):
@@ -26,13 +42,15 @@ def read(reader, count):
     return [int(reader.read_batch()["sent_batch"][0]) for _ in range(count)]
 
 
-def test_order_without_shuffling_repeats(tmp_path):
+@FILLS
+def test_order_without_shuffling_repeats(tmp_path, fill):
     with DataReader(fill(tmp_path, range(12)), "unc_val", shuffle=False) as reader:
         assert reader.num_batch == 12
         assert read(reader, 30) == (list(range(12)) * 3)[:30]
 
 
-def test_every_epoch_has_another_order_of_all_samples(tmp_path):
+@FILLS
+def test_every_epoch_has_another_order_of_all_samples(tmp_path, fill):
     with DataReader(fill(tmp_path, range(7)), "unc_val", seed=1) as reader:
         epochs = [read(reader, 7) for _ in range(4)]
     assert [sorted(epoch) for epoch in epochs] == [list(range(7))] * 4
@@ -48,7 +66,8 @@ def test_seed_gives_the_order(tmp_path):
     assert orders[0] == orders[1] != orders[2]
 
 
-def test_sample_has_all_keys(tmp_path):
+@FILLS
+def test_sample_has_all_keys(tmp_path, fill):
     with DataReader(fill(tmp_path, range(1)), "unc_val") as reader:
         sample = reader.read_batch()
     assert sorted(sample) == [
@@ -59,6 +78,53 @@ def test_sample_has_all_keys(tmp_path):
         "text_batch",
     ]
     assert sample["im_name_batch"] == ["p"]
+
+
+@FILLS
+def test_order_chooses_the_samples_of_an_epoch(tmp_path, fill):
+    folder, order = fill(tmp_path, range(6)), [4, 0, 5, 4]
+    with DataReader(folder, "unc_val", shuffle=False, order=order) as reader:
+        assert reader.num_batch == 4
+        assert read(reader, 8) == order + order
+    with DataReader(folder, "unc_val", seed=1, order=np.array(order)) as reader:
+        epochs = [read(reader, 4) for _ in range(6)]
+    assert all(sorted(epoch) == sorted(order) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+@FILLS
+@pytest.mark.parametrize("order", [[], [0, 3], [-1]])
+def test_order_of_samples_that_are_not_there_is_refused(tmp_path, fill, order):
+    with pytest.raises(ValueError, match="samples from range\\(0, 3\\)"):
+        DataReader(fill(tmp_path, range(3)), "unc_val", order=order)
+
+
+def test_pictures_are_told_apart_by_name(tmp_path):
+    fill(tmp_path, [0, 2], name="one")
+    folder = fill(tmp_path, [1, 3], name="other")
+    with DataReader(folder, "unc_val", order=[3]) as reader:
+        assert reader.pictures() == ["one", "other", "one", "other"]
+
+
+@pytest.mark.parametrize("change", [{}, {"im_name_batch": [""]}])
+def test_pictures_without_a_name_are_told_apart_by_content(tmp_path, change):
+    dark, bright = np.zeros((30, 20, 3), np.uint8), np.ones((30, 20, 3), np.uint8)
+    shown = [dark, bright, dark, dark.transpose(1, 0, 2), bright]
+    for n, picture in enumerate(shown):
+        path = batches.sample_file(str(tmp_path), "unc_val", n)
+        mask = np.ones(picture.shape[:2], bool)
+        write(path, im_batch=picture, mask_batch=mask, sent_batch=[str(n)], **change)
+    with DataReader(str(tmp_path), "unc_val") as reader:
+        keys = reader.pictures()
+    assert [keys.index(key) for key in keys] == [0, 1, 0, 3, 1]
+
+
+def test_damaged_sample_is_told_by_name_when_pictures_are_asked_for(tmp_path):
+    folder = fill(tmp_path, range(3))
+    os.truncate(batches.sample_file(folder, "unc_val", 1), 100)
+    with DataReader(folder, "unc_val") as reader:
+        with pytest.raises(UserError, match="unc_val_1.npz"):
+            reader.pictures()
 
 
 def test_missing_and_empty_folders_are_refused(tmp_path):
@@ -82,12 +148,15 @@ def test_unfinished_build_is_refused(tmp_path, record):
         DataReader(fill(tmp_path, range(3)), "unc_val")
 
 
-def test_damaged_sample_is_told_at_its_place(tmp_path):
+@pytest.mark.parametrize(
+    "fill, name", [(fill, "unc_val_2.npz"), (fill_compact, "unc_val_picture_2.npz")]
+)
+def test_damaged_sample_is_told_at_its_place(tmp_path, fill, name):
     folder = fill(tmp_path, range(4))
-    os.truncate(batches.sample_file(folder, "unc_val", 2), 100)
+    os.truncate(os.path.join(folder, name), 100)
     with DataReader(folder, "unc_val", shuffle=False) as reader:
         assert read(reader, 2) == [0, 1]
-        with pytest.raises(UserError, match="unc_val_2.npz"):
+        with pytest.raises(UserError, match=name):
             reader.read_batch()
         assert read(reader, 2) == [3, 0]
 

@@ -61,6 +61,7 @@ def convert(
         target = datasets.batch_dir(dataset, split, output)
         if datasets.has_samples(target, prefix):
             raise UserError(f"{target} holds samples already: choose another --output")
+    files.remove_parts(target)
     already = samples.layout == layout and target == source
     if not already:
         with _all_or_nothing(target, prefix, layout):
@@ -80,7 +81,6 @@ def convert(
 def _all_or_nothing(folder: str, prefix: str, layout: str) -> Iterator[None]:
     """Remove the files of a layout before, and also afterwards if anything fails."""
     REMOVERS[layout](folder, prefix)  # what a conversion that was killed has left
-    files.remove_parts(folder)
     try:
         yield
     except BaseException:
