@@ -99,22 +99,24 @@ def mutan_fusion(visual, place, sentence, level):
       level: str, one of LEVELS.
 
     Returns:
-      float32 [B, H, W, C], unit length.
+      (fused, seen): float32 [B, H, W, C], unit length; and the picture's five
+      projections, float32 [P, H, W, C] each, which know nothing of the sentence.
 
     Variables:
       vis_trans_{level}_head{1..5}, lang_trans_{level}_head{1..5}: see conv
     """
     _, rows, columns, channels = visual.shape.as_list()
     cells = tf.concat([visual, place], axis=3)
-    heads = []
+    projections, heads = [], []
     for head in range(1, MUTAN_HEADS + 1):
         name = "{}_head{}".format(level, head)
         seen = conv(cells, channels, 1, "vis_trans_" + name, tf.tanh)
         said = conv(sentence, channels, 1, "lang_trans_" + name, tf.tanh)
         said = tf.reshape(said, [tf.shape(seen)[0], -1, 1, 1, channels])
         heads.append(seen[:, tf.newaxis] * said)
+        projections.append(seen)
     fused = tf.reshape(tf.add_n(heads), [-1, rows, columns, channels])
-    return tf.nn.l2_normalize(tf.tanh(fused), axis=3)
+    return tf.nn.l2_normalize(tf.tanh(fused), axis=3), projections
 
 
 def relation_graph(fused, words, relation, is_word, level):
@@ -295,6 +297,8 @@ class LSTM_model:
         a sentence begins.
       visual_feat_c3, _c4, _c5: float32 [P, vf_h, vf_w, 512 / 1024 / 2048], the taps;
         may be fed in place of `im`.
+      picture_parts: list of float32 [P, vf_h, vf_w, v_emb_dim], see `mutan_fusion`: all
+        that a result takes from the picture; may be fed in place of `im`.
       words_parse: float32 [B, T, 4], see `word_classes`; meaningless at padding.
       pred: float32 [B, vf_h, vf_w, 1], logits.
       up, up_c5, up_c4, up_c3: float32 [B, H, W, 1], logits of the result and of each
@@ -350,6 +354,7 @@ class LSTM_model:
         self.fused_channels = mlp_dim
         self.keep_prob_rnn = keep_prob_rnn if mode == "train" else 1.0
         self.keep_prob_emb = keep_prob_emb if mode == "train" else 1.0
+        self.picture_parts = []
 
         self.words = tf.placeholder(tf.int32, [batch_size, num_steps])
         self.im = tf.placeholder(tf.float32, [num_pictures or batch_size, H, W, 3])
@@ -425,11 +430,10 @@ class LSTM_model:
         place = spatial.coordinates(*visual.shape.as_list()[1:3])
         place = tf.constant(place[tf.newaxis])
         everywhere = tf.tile(place, [tf.shape(visual)[0], 1, 1, 1])
-        perceived = mutan_fusion(visual, everywhere, sentence, level)
+        perceived, seen = mutan_fusion(visual, everywhere, sentence, level)
+        self.picture_parts += seen
         reasoned = relation_graph(perceived, words, relation, is_word, level)
-        return fusion(
-            perceived, reasoned, sentence, place, self.fused_channels, level
-        )
+        return fusion(perceived, reasoned, sentence, place, self.fused_channels, level)
 
     def _upsample(self, score):
         return tf.image.resize_bilinear(score, self.size)

@@ -1,14 +1,13 @@
 """Train or test a referring image segmentation model, or see it work (-m demo)."""
 
 import argparse
-import contextlib
 import importlib
 import os
-import re
 import sys
 
 from util import datasets
 from util.errors import OneLineParser, exit_code
+from util.options import PRECISIONS, count, gpus, rate, seed, share
 
 MODELS = ("CMPC_model",)  # modules with a class LSTM_model
 EXAMPLES = """examples:
@@ -47,34 +46,6 @@ def model_class(args):
     return importlib.import_module(args.model).LSTM_model
 
 
-def within(kind, name, is_right):
-    """Return a converter of option texts that refuses what `is_right` is not true of.
-
-    Args:
-      kind: int, float or str, converts the text.
-      name: what the error message asks for.
-      is_right: function of the converted value.
-    """
-
-    def convert(text):
-        with contextlib.suppress(ValueError):
-            value = kind(text)
-            if is_right(value):
-                return value
-        raise argparse.ArgumentTypeError("{!r} is no {}".format(text, name))
-
-    return convert
-
-
-count = within(int, "whole number above 0", lambda n: n > 0)
-rate = within(float, "number above 0", lambda x: 0 < x < float("inf"))
-share = within(float, "number above 0 and at most 1", lambda x: 0 < x <= 1)
-seed = within(int, "whole number from 0 to 2**32 - 1", lambda n: 0 <= n < 2**32)
-gpus = within(
-    str, "list of GPUs such as 0,1 (-1: none)", re.compile(r"-1|\d+(,\d+)*").fullmatch
-)
-
-
 def build_parser():
     """Return the parser; apart from main() so that tests can use it."""
     parser = OneLineParser(
@@ -99,6 +70,8 @@ def build_parser():
         help="start from the pretrained word vectors of the data set")  # fmt: skip
     add("--data", default="data", metavar="DIR", help="(default: %(default)s)")
     add("--batches", metavar="DIR", help="where the samples are (default: --data)")
+    add("--precision", choices=PRECISIONS, default="float32", help="of products, where "
+        "device and TensorFlow have it (default: %(default)s)")  # fmt: skip
 
     add = parser.add_argument_group("training").add_argument
     add("-s", dest="snapshot", type=count, default=100000, metavar="N",
@@ -125,6 +98,8 @@ def build_parser():
     add = parser.add_argument_group("testing").add_argument
     add("-c", dest="dense_crf", action="store_true",
         help="also report the masks refined by DenseCRF")  # fmt: skip
+    add("--crf-jobs", type=count, default=os.cpu_count(), metavar="N",
+        help="processes for DenseCRF (default: the cores)")  # fmt: skip
     add("-v", dest="visualize", action="store_true",
         help="write a picture of each result")  # fmt: skip
     add("--per-sample", action="store_true",

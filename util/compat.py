@@ -1,7 +1,10 @@
 """The one module that decides which TensorFlow the project runs on."""
 
+import contextlib
 import os
 import warnings
+
+from util.errors import UserError
 
 # Messages of its C++ side; what matters comes as an exception.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -18,18 +21,65 @@ tf.logging.set_verbosity(tf.logging.ERROR)  # before the next line warns of itse
 tf.disable_v2_behavior()
 
 
-def new_session(graph=None):
+def new_session(graph=None, precision="float32"):
     """Open a session that takes a GPU's memory as it needs it.
 
     Args:
       graph: tf.Graph; None for the default graph.
+      precision: one of `options.PRECISIONS`. "float32" is exact; the others let TensorFlow
+        compute products with fewer digits. Variables stay float32.
 
     Returns:
       tf.Session. TensorFlow picks the device of each operation.
+
+    Raises:
+      UserError: this machine or TensorFlow does not have the precision.
     """
     config = tf.ConfigProto(allow_soft_placement=True)
     config.gpu_options.allow_growth = True
-    # It would tie a training step whose features are fed to the picture after all.
     rewrites = config.graph_options.rewrite_options
-    rewrites.dependency_optimization = rewriter_config_pb2.RewriterConfig.OFF
+    on, off = (
+        rewriter_config_pb2.RewriterConfig.ON,
+        rewriter_config_pb2.RewriterConfig.OFF,
+    )
+    # It would tie a training step whose features are fed to the picture after all.
+    rewrites.dependency_optimization = off
+    _require(precision)
+    if precision == "bfloat16":
+        rewrites.auto_mixed_precision_onednn_bfloat16 = on
+    elif precision == "float16":
+        rewrites.auto_mixed_precision = on
+    if hasattr(tensorflow.config.experimental, "enable_tensor_float_32_execution"):
+        use_tf32 = precision == "tf32"
+        tensorflow.config.experimental.enable_tensor_float_32_execution(use_tf32)
     return tf.Session(graph=graph, config=config)
+
+
+def _require(precision):
+    """Raise a UserError where a precision cannot be had."""
+    modern = int(tf.VERSION.split(".")[0]) >= 2
+    if precision == "bfloat16" and not (modern and "avx512_bf16" in _cpu_flags()):
+        raise UserError(
+            "--precision bfloat16 needs TensorFlow 2 and a CPU with AVX-512 BF16; this "
+            "is TensorFlow {}, and the CPU {} it: use float32".format(
+                tf.VERSION, "has" if "avx512_bf16" in _cpu_flags() else "lacks"
+            )
+        )
+    needed = {"float16": (7, 0), "tf32": (8, 0)}.get(precision)
+    if needed and not (modern and tf.test.is_gpu_available(True, needed)):
+        raise UserError(
+            "--precision {} needs TensorFlow 2 and a GPU of compute capability {}.{} "
+            "or higher, and TensorFlow {} finds none here: use float32".format(
+                precision, needed[0], needed[1], tf.VERSION
+            )
+        )
+
+
+def _cpu_flags():
+    """Return what the processor can do, as Linux lists it; nothing elsewhere."""
+    with contextlib.suppress(OSError):
+        with open("/proc/cpuinfo") as file:
+            for line in file:
+                if line.startswith("flags"):
+                    return line.split()
+    return []

@@ -14,7 +14,15 @@ from typing import Any, Dict, Iterator, List
 import numpy as np
 from tqdm import tqdm
 
-from util import batches, datasets, evaluation, im_processing, training, visualize
+from util import (
+    batches,
+    datasets,
+    dense_crf,
+    evaluation,
+    im_processing,
+    training,
+    visualize,
+)
 from util.checkpoint import Snapshots
 from util.compat import new_session, tf
 from util.data_reader import DataReader
@@ -46,8 +54,9 @@ def run(model_class, args: argparse.Namespace) -> Dict[str, float]:
     snapshot = train(model_class, args)
     samples = load_samples(args, "test")
     with Predictor(model_class, snapshot) as predictor:
-        results = find_all(predictor, samples, "testing", crf=True)
-        blind = find_all(predictor, shuffle_sentences(samples), "blind", crf=False)
+        with dense_crf.Workers(os.cpu_count()) as workers:
+            results = find_all(predictor, samples, "testing", workers)
+        blind = find_all(predictor, shuffle_sentences(samples), "blind")
     tally = evaluation.Tally.of(results)
     blind = evaluation.Tally.of(blind).scores[evaluation.WITHOUT_CRF]
     print(tally.report())
@@ -160,9 +169,9 @@ def feeds(model, scenes, features) -> Iterator[Dict]:
             yield feed
 
 
-def find_all(predictor, samples: Samples, title: str, crf: bool) -> List[Result]:
+def find_all(predictor, samples: Samples, title: str, workers=None) -> List[Result]:
     """Segment all samples, with a progress bar."""
-    found = evaluation.find_masks(predictor, samples, crf)
+    found = evaluation.find_masks(predictor, enumerate(samples), workers)
     return list(tqdm(found, title, len(samples), unit="sentence"))
 
 

@@ -1,5 +1,10 @@
 """Refine a mask with a fully connected CRF (arXiv:1210.5644)."""
 
+import multiprocessing
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Sequence
+
 import numpy as np
 
 from util.errors import UserError
@@ -25,18 +30,82 @@ def refine(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
         NaN or lie outside 0..1 (logits need a sigmoid first).
       UserError: pydensecrf is not installed.
     """
-    probability = np.asarray(probability, np.float32)
-    _check(image, probability)
-    densecrf = _pydensecrf()
-    rows, columns = probability.shape
-    crf = densecrf.DenseCRF2D(columns, rows, 2)
-    crf.setUnaryEnergy(unary_energy(probability))
+    return refine_all(image, [probability])[0]
+
+
+def refine_all(image: np.ndarray, probabilities: Sequence[np.ndarray]) -> np.ndarray:
+    """Refine several masks on one picture, whose lattices are built once.
+
+    Args:
+      image: uint8 [H, W, 3], RGB.
+      probabilities: float32 [K, H, W], each as for `refine`.
+
+    Returns:
+      bool [K, H, W], each what `refine` returns.
+
+    Raises:
+      ValueError, UserError: see `refine`.
+    """
+    probabilities = np.asarray(probabilities, np.float32)
+    for probability in probabilities:
+        _check(image, probability)
+    rows, columns = image.shape[:2]
+    crf = _pydensecrf().DenseCRF2D(columns, rows, 2)
     crf.addPairwiseGaussian(sxy=3, compat=3)
     crf.addPairwiseBilateral(
         sxy=20, srgb=3, rgbim=np.ascontiguousarray(image), compat=10
     )
-    label = np.argmax(crf.inference(ITERATIONS), axis=0)
-    return label.reshape(rows, columns) == 1
+    labels = []
+    for probability in probabilities:
+        crf.setUnaryEnergy(unary_energy(probability))
+        labels.append(np.argmax(crf.inference(ITERATIONS), axis=0))
+    return np.reshape(labels, probabilities.shape) == 1
+
+
+class Workers:
+    """Processes that refine masks beside whatever this one does.
+
+    Use it as a context manager.
+
+    Args:
+      jobs: int, number of processes, at least 1.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs = jobs
+        _pydensecrf()  # its absence is told before any work
+        # A fork would copy the threads of TensorFlow.
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(jobs, context)
+
+    def submit(self, image: np.ndarray, probabilities: Sequence[np.ndarray]) -> Future:
+        """Start `refine_all`; its result is that of the future, see `result`."""
+        return self._pool.submit(refine_all, image, probabilities)
+
+    @staticmethod
+    def result(future: Future, what: str) -> np.ndarray:
+        """Wait for what `submit` started.
+
+        Args:
+          future: of `submit`.
+          what: names the samples in the error.
+
+        Raises:
+          UserError: a process died.
+        """
+        try:
+            return future.result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a DenseCRF process died at {}; free some memory or use fewer "
+                "--crf-jobs".format(what)
+            ) from error
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._pool.shutdown()
 
 
 def unary_energy(probability: np.ndarray) -> np.ndarray:

@@ -1,16 +1,28 @@
 """Testing: find the masks of a split and compare them with the true ones."""
 
+import collections
+import contextlib
+import itertools
 import json
 import os
 import platform
-from collections import namedtuple
-from typing import Any, Dict, Iterable, Iterator
+from typing import (
+    Any,
+    Dict,
+    Hashable,
+    Iterable,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 import numpy as np
 import skimage
 from tqdm import tqdm
 
-from util import checkpoint, datasets, dense_crf, im_processing, visualize
+from util import batches, checkpoint, datasets, dense_crf, im_processing, visualize
 from util.compat import tf
 from util.data_reader import DataReader
 from util.errors import UserError
@@ -18,32 +30,72 @@ from util.eval_tools import Scores, compute_mask_IU, report
 from util.files import whole_file
 from util.inference import Predictor
 
+GROUP = 24  # samples of a picture that are held at once
 FOREGROUND = 1e-9  # the least logit of a pixel on the object, as published
 
 WITHOUT_CRF, WITH_CRF = "without DenseCRF", "with DenseCRF"
 
 # masks: title of a block of results -> bool [H, W], found for the sample's mask
-Result = namedtuple("Result", "number sample masks")
+Result = collections.namedtuple("Result", "number sample masks")
 
 
 def find_masks(
-    predictor: Predictor, samples: Iterable[Dict[str, Any]], crf: bool
+    predictor: Predictor,
+    samples: Iterable[Tuple[int, Dict[str, Any]]],
+    workers: Optional[dense_crf.Workers] = None,
 ) -> Iterator[Result]:
-    """Segment samples one after the other.
+    """Segment samples; neighbours that show the same picture together.
 
     Args:
       predictor: the network.
-      samples: as `DataReader.read_batch` gives them.
-      crf: also refine the masks with DenseCRF.
+      samples: (number, sample as `DataReader.read_batch` gives it).
+      workers: also refine the masks with DenseCRF, beside the network.
 
     Yields:
-      A Result for each sample, its masks in the size of the true one.
+      A Result for each sample in the order of `samples`, its masks in the size of the
+      true one.
 
     Raises:
-      UserError: a sample has words that the network does not know.
+      UserError: a sample has words that the network does not know, or a worker died.
     """
-    for number, sample in enumerate(samples):
-        words = sample["text_batch"]
+    if workers is None:
+        for group in by_picture(samples):
+            found, _ = _segment(predictor, group)
+            yield from _results(group, {WITHOUT_CRF: found})
+        return
+    ahead = collections.deque()
+    for group in by_picture(samples):
+        found, probability = _segment(predictor, group)
+        refined = workers.submit(predictor.image, probability)
+        ahead.append((group, found, refined))
+        while len(ahead) > 2 * workers.jobs or ahead and ahead[0][2].done():
+            yield from _refined(*ahead.popleft())
+    while ahead:
+        yield from _refined(*ahead.popleft())
+
+
+Group = List[Tuple[int, Dict[str, Any]]]
+
+
+def by_picture(samples: Iterable[Tuple[int, Dict[str, Any]]]) -> Iterator[Group]:
+    """Gather neighbours that show the same picture, at most GROUP of them."""
+    group = []
+    for number, sample in samples:
+        if group and not (
+            len(group) < GROUP
+            and np.array_equal(sample["im_batch"], group[0][1]["im_batch"])
+        ):
+            yield group
+            group = []
+        group.append((number, sample))
+    if group:
+        yield group
+
+
+def _segment(predictor, group):
+    """Return bool and float32 [B, H, W], on the picture as the network sees it."""
+    sentences = [sample["text_batch"] for _, sample in group]
+    for (number, _), words in zip(group, sentences):
         if words.max() >= predictor.vocab_size:
             raise UserError(
                 "sample {} has word {}, but the snapshot knows {} words: it was built "
@@ -51,32 +103,42 @@ def find_masks(
                     number, words.max(), predictor.vocab_size
                 )
             )
-        predictor.set_image(sample["im_batch"])
-        logits, probability = predictor.segment(words)
-        found = {WITHOUT_CRF: logits >= FOREGROUND}
-        if crf:
-            found[WITH_CRF] = dense_crf.refine(predictor.image, probability)
+    predictor.set_image(group[0][1]["im_batch"])
+    logits, probability = predictor.segment(np.stack(sentences))
+    return logits >= FOREGROUND, probability
+
+
+def _refined(group, found, refined):
+    """Yield the results of a group once its refined masks are there."""
+    numbers = [number for number, _ in group]
+    name = "sample {}".format(numbers[0])
+    if len(numbers) > 1:
+        name = "one of the samples " + ", ".join(map(str, numbers))
+    refined = dense_crf.Workers.result(refined, name)
+    yield from _results(group, {WITHOUT_CRF: found, WITH_CRF: refined})
+
+
+def _results(group, masks):
+    for place, (number, sample) in enumerate(group):
         size = sample["mask_batch"].shape
         yield Result(
             number,
             sample,
             {
-                title: im_processing.restore_mask(mask, *size)
-                for title, mask in found.items()
+                title: im_processing.restore_mask(found[place], *size)
+                for title, found in masks.items()
             },
         )
 
 
 class Tally:
-    """The scores of results, in one pass.
+    """The scores of results, which may come in any order.
 
     Attributes:
-      scores: dict, title of the block -> Scores.
-      samples: list of dict, intersection and union of each sample by title.
+      samples: list of dict: number, and intersection and union by title.
     """
 
     def __init__(self) -> None:
-        self.scores: Dict[str, Scores] = {}
         self.samples = []
 
     @classmethod
@@ -92,9 +154,20 @@ class Tally:
         row = {"number": result.number}
         for title, mask in result.masks.items():
             counts = compute_mask_IU(mask, result.sample["mask_batch"])
-            self.scores.setdefault(title, Scores()).add(*counts)
             row[title] = dict(zip(("intersection", "union"), counts))
         self.samples.append(row)
+
+    @property
+    def scores(self) -> Dict[str, Scores]:
+        """Title of the block -> Scores, the samples in the order of their numbers."""
+        self.samples.sort(key=lambda row: row["number"])
+        scores = {}
+        for row in self.samples:
+            for title in row.keys() - {"number"}:
+                scores.setdefault(title, Scores()).add(**row[title])
+        return {
+            title: scores[title] for title in (WITHOUT_CRF, WITH_CRF) if title in scores
+        }
 
     def report(self) -> str:
         """Return the blocks of results, see `eval_tools.report`."""
@@ -129,13 +202,19 @@ def run(model_class, args) -> Tally:
     folder = datasets.find_batch_dir(args.dataset, args.split, args.data, args.batches)
     prefix = datasets.sample_prefix(args.dataset, args.split)
     pictures = "{}.{}".format(snapshot, args.split)
+    order = together(batches.open_samples(folder, prefix).pictures())
     tally = Tally()
-    with DataReader(folder, prefix, shuffle=False) as reader, Predictor(
-        model_class, snapshot
-    ) as predictor:
-        samples = (reader.read_batch() for _ in range(reader.num_batch))
-        results = find_masks(predictor, samples, args.dense_crf)
-        for result in tqdm(results, "testing", reader.num_batch, unit="sentence"):
+    with contextlib.ExitStack() as stack:
+        predictor = Predictor(model_class, snapshot, args.precision)
+        stack.enter_context(predictor)
+        workers = None
+        if args.dense_crf:
+            workers = stack.enter_context(dense_crf.Workers(args.crf_jobs))
+        reader = DataReader(folder, prefix, shuffle=False, order=order)
+        stack.enter_context(reader)
+        samples = ((number, reader.read_batch()) for number in order)
+        results = find_masks(predictor, samples, workers)
+        for result in tqdm(results, "testing", len(order), unit="sentence"):
             tally.add(result)
             if args.visualize:
                 _draw(pictures, result, tally.samples[-1])
@@ -144,6 +223,21 @@ def run(model_class, args) -> Tally:
     path = write_record(snapshot, args.dataset, args.split, tally, **samples)
     print("results: {}".format(path))
     return tally
+
+
+def together(pictures: Sequence[Hashable]) -> List[int]:
+    """Order samples such that those of a picture are neighbours.
+
+    Args:
+      pictures: what each sample shows, see `DataReader.pictures`.
+
+    Returns:
+      The numbers of all samples; pictures in the order of their first sample.
+    """
+    groups = collections.OrderedDict()
+    for number, picture in enumerate(pictures):
+        groups.setdefault(picture, []).append(number)
+    return list(itertools.chain(*groups.values()))
 
 
 def write_record(snapshot: str, dataset: str, split: str, tally, **more) -> str:

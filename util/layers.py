@@ -198,7 +198,8 @@ def lstm(x, is_word, size, name):
 
 
 ConvLstmVariables = namedtuple(
-    "ConvLstmVariables", "kernel peep_i peep_f norm_j norm_i norm_f peep_o norm_o norm_c"
+    "ConvLstmVariables",
+    "kernel peep_i peep_f norm_j norm_i norm_f peep_o norm_o norm_c",
 )
 
 

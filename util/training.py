@@ -42,7 +42,7 @@ def run(model_class, args) -> str:
         tf.set_random_seed(args.seed)
         model = model_class(batch_size=args.batch_size, mode="train", **options)
         samples = fitting_samples(reader, options)
-        with new_session() as session:
+        with new_session(precision=args.precision) as session:
             start(session, model, backbone, samples)
             snapshots = checkpoint.Snapshots(args.folder, args.dataset)
             last = min(args.iteration, args.stop)

@@ -1,0 +1,35 @@
+"""What the options of several commands have in common; loads no TensorFlow."""
+
+import argparse
+import contextlib
+import re
+
+PRECISIONS = ("float32", "bfloat16", "float16", "tf32")
+
+
+def within(kind, name, is_right):
+    """Return a converter of option texts that refuses what `is_right` is not true of.
+
+    Args:
+      kind: int, float or str, converts the text.
+      name: what the error message asks for.
+      is_right: function of the converted value.
+    """
+
+    def convert(text):
+        with contextlib.suppress(ValueError):
+            value = kind(text)
+            if is_right(value):
+                return value
+        raise argparse.ArgumentTypeError("{!r} is no {}".format(text, name))
+
+    return convert
+
+
+count = within(int, "whole number above 0", lambda n: n > 0)
+rate = within(float, "number above 0", lambda x: 0 < x < float("inf"))
+share = within(float, "number above 0 and at most 1", lambda x: 0 < x <= 1)
+seed = within(int, "whole number from 0 to 2**32 - 1", lambda n: 0 <= n < 2**32)
+gpus = within(
+    str, "list of GPUs such as 0,1 (-1: none)", re.compile(r"-1|\d+(,\d+)*").fullmatch
+)
