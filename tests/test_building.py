@@ -88,6 +88,8 @@ def test_samples_are_numbered_in_file_order_whatever_their_picture(root, layout)
     silent = dict(third, split="train", sentences=[])
     write_refs(root, [first, last, silent, second])
     folder = build(root, layout=layout)
+    assert set(FILES[layout]) < set(os.listdir(folder))
+    assert len(os.listdir(folder)) == (5 if layout == "npz" else 4)
     samples = read_all(folder)
     assert [s["im_name_batch"][0][-1] for s in samples] == ["1", "1", "3", "1"]
     for sample, annotation in zip(samples, (101, 101, 104, 102)):
@@ -203,10 +205,13 @@ def test_interrupted_build_goes_on(root, monkeypatch, capsys, layout, last):
         assert datasets.find_batch_dir("unc", "train", str(root), part) == folder
         with pytest.raises(UserError, match=told):
             batches.open_samples(folder, "unc_train")
+    capsys.readouterr()
     with monkeypatch.context() as patch:
         interrupt = Interrupt(patch, None)
         build(root, batches=part, layout=layout)
     assert interrupt.written == FILES[layout][last:]
+    first_picture_is_done = "| 3/4 " in capsys.readouterr().err.split("\r")[1]
+    assert first_picture_is_done == (last == len(FILES[layout]) - 1)
     assert contents(folder) == whole
     assert len(batches.open_samples(folder, "unc_train")) == 4
 
@@ -235,7 +240,7 @@ def test_lost_and_half_compact_files_are_made_good(root, name, size):
     assert contents(folder) == whole
 
 
-def test_pictures_of_another_index_are_built_anew(root):
+def test_pictures_of_another_index_are_built_anew(root, monkeypatch):
     folder = build(root, layout="compact")
     whole = contents(folder)
     index = compact.read_index(folder, "unc_train")
@@ -243,6 +248,9 @@ def test_pictures_of_another_index_are_built_anew(root):
     compact.write_index(folder, "unc_train", index)
     path = compact.picture_file(folder, "unc_train", 0)
     compact.write_picture(path, PICTURE, [MASK])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        Interrupt(patch, FILES["compact"][0])
+        build(root, layout="compact")
     build(root, layout="compact")
     assert contents(folder) == whole
 
