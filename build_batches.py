@@ -29,8 +29,8 @@ def build_parser():
     number = {"type": int, "metavar": "N"}
     add("--size", **number, help="side of training samples (default: 320; shapes: 160)")
     add("-j", "--jobs", **number, default=os.cpu_count(), help="(default: %(default)s)")
-    help_text = "each picture and mask once: a sixth of the space or less"
-    add("--compact", action="store_true", help=help_text)
+    compact = "store each picture and mask once, in far less space"
+    add("--compact", action="store_true", help=compact)
     return parser
 
 

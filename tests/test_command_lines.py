@@ -356,6 +356,16 @@ def test_pictures_that_are_not_of_input_size(folder, capsys):
     assert "train on a split with train in its name" in told
 
 
+def test_compact_samples_are_told_of_by_their_picture(folder, capsys):
+    assert convert.main("-d unc -t val".split()) == 0
+    capsys.readouterr()
+    told = refused(folder, capsys, TRAIN.replace("-t train", "-t val"))
+    assert "unc_val_picture_0.npz shows a picture of 30x20" in told
+    os.remove("data/unc/val_batch/unc_val_picture_0.npz")
+    told = refused(folder, capsys, TEST + "-i 20")
+    assert "data/unc/val_batch/unc_val_picture_0.npz is missing" in told
+
+
 class Small:
     """A network of one variable."""
 
