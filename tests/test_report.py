@@ -79,6 +79,25 @@ def test_averages_decay_by_a_hundredth_a_step():
     assert float(shares(average, "avg")[0]) == pytest.approx(wanted, abs=1e-4)
 
 
+def test_nothing_is_computed_until_lines_are_printed(monkeypatch):
+    computed = []
+
+    def accuracies(scores, target):
+        computed.append(scores)
+        return 1.0, 1.0, 1.0
+
+    monkeypatch.setattr(report, "accuracies", accuracies)
+    progress = report.Progress()
+    for step in range(3):
+        progress.add(1.0, step, None)
+    assert computed == []
+    progress.lines(3, 0.1)
+    assert computed == [0, 1, 2]
+    progress.add(1.0, 3, None)
+    progress.lines(4, 0.1)
+    assert computed == [0, 1, 2, 3]
+
+
 def test_time_is_that_of_a_step_since_the_last_lines(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(report, "time", mock.Mock(time=lambda: now[0]))

@@ -41,20 +41,23 @@ class Progress:
 
     def __init__(self) -> None:
         self._averages: Dict[str, float] = dict.fromkeys(["loss", *_SHARES], 0.0)
-        self._since, self._steps = time.time(), 0
+        self._since, self._steps = time.time(), []
 
     def add(self, loss: float, scores: np.ndarray, target: np.ndarray) -> None:
-        """Count one step; `scores` and `target` as in `accuracies`."""
-        self._now = dict(zip(_SHARES, accuracies(scores, target)), loss=float(loss))
-        for key, value in self._now.items():
-            self._averages[key] += (1 - AVERAGE_DECAY) * (value - self._averages[key])
-        self._steps += 1
+        """Note one step; `scores` and `target` as in `accuracies`.
+
+        Costs nothing: `lines` does the counting.
+        """
+        self._steps.append((loss, scores, target))
 
     def lines(self, step: int, learning_rate: float) -> str:
         """Return the lines for `step` and begin to measure the time anew."""
-        now, average = self._now, self._averages
-        seconds = (time.time() - self._since) / self._steps
-        self._since, self._steps = time.time(), 0
+        for loss, scores, target in self._steps:
+            now = dict(zip(_SHARES, accuracies(scores, target)), loss=float(loss))
+            self._average(now)
+        average = self._averages
+        seconds = (time.time() - self._since) / len(self._steps)
+        self._since, self._steps = time.time(), []
         shares = "{all:.4f} (all), {pos:.4f} (pos), {neg:.4f} (neg)"
         return "\n".join(
             "iter = {}, {}".format(step, text)
@@ -67,6 +70,10 @@ class Progress:
                 "time = {:.4f} s a step".format(seconds),
             )
         )
+
+    def _average(self, now):
+        for key, value in now.items():
+            self._averages[key] += (1 - AVERAGE_DECAY) * (value - self._averages[key])
 
 
 _SHARES = ("all", "pos", "neg")
