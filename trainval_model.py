@@ -94,6 +94,12 @@ def build_parser():
     add("--keep-prob-emb", type=share, default=1.0, metavar="SHARE",
         help="of word vectors that dropout keeps (default: %(default)s)")  # fmt: skip
     add("--seed", type=seed, metavar="N", help="of all that is drawn at random")
+    add("--cache-features", metavar="DIR", help="keep what the frozen backbone sees in "
+        "each picture, 23 MB each, and do not run it again")  # fmt: skip
+    add("--cache-dtype", choices=("float32", "float16"), default="float32",
+        help="float16: half the space, not exact (default: %(default)s)")  # fmt: skip
+    add("--cache-size", type=rate, metavar="GB", help="of --cache-features at most "
+        "(default: what the disk has, less 10 GB)")  # fmt: skip
 
     add = parser.add_argument_group("testing").add_argument
     add("-c", dest="dense_crf", action="store_true",
@@ -122,6 +128,11 @@ def parse(argv):
             "{} has no split {!r}; choose from {}".format(
                 args.dataset, args.split, ", ".join(dataset.splits)
             )
+        )
+    if args.cache_features and args.conv5:
+        parser.error(
+            "--cache-features does not go with -conv5: a backbone that is trained "
+            "never sees the same twice"
         )
     if args.backbone is None:
         args.backbone = "file" if dataset.backbone else "random"

@@ -138,6 +138,8 @@ def test_options_have_the_defaults_of_the_reference():
     assert not (args.embedding or args.conv5 or args.dense_crf or args.visualize)
     assert (args.v_emb_dim, args.mlp_dim, args.backbone) == (1000, 500, "file")
     assert (args.keep_prob_rnn, args.keep_prob_emb) == (1, 1)
+    assert args.cache_features is None and args.cache_size is None
+    assert args.cache_dtype == "float32"
 
 
 # --- Wrong values
@@ -188,6 +190,18 @@ def test_options_have_the_defaults_of_the_reference():
             "--keep-prob-emb: '2' is no",
         ),
         ("-m train -d unc -t train -f x --backbone vgg", "--backbone: invalid choice"),
+        (
+            "-m train -d unc -t train -f x -conv5 --cache-features y",
+            "--cache-features does not go with -conv5",
+        ),
+        (
+            "-m train -d unc -t train -f x --cache-size 0",
+            "--cache-size: '0' is no number above 0",
+        ),
+        (
+            "-m train -d unc -t train -f x --cache-dtype bfloat16",
+            "--cache-dtype: invalid choice",
+        ),
         ("-m train -d unc -t train -f x --fast", "unrecognized arguments: --fast"),
     ],
 )

@@ -1,5 +1,7 @@
 """util.training, with a stand-in for the network where one is needed."""
 
+import itertools
+import threading
 from unittest import mock
 
 import numpy as np
@@ -119,6 +121,47 @@ def test_the_last_step_always_leaves_a_snapshot(last, every, steps):
     assert session.fed == list(range(last))
     assert snapshots.steps == steps
     assert path == "snapshot {}".format(last)
+
+
+def test_next_feed_is_prepared_while_the_network_runs():
+    prepared = threading.Event()
+
+    def feeds():
+        yield 0
+        prepared.set()
+        yield 1
+
+    class WaitingSession(Session):
+        def run(self, fetches, feed):
+            assert prepared.wait(10)
+            return super().run(fetches, feed)
+
+    session = WaitingSession()
+    training.learn(session, mock.Mock(), feeds(), 2, Snapshots(), 9)
+    assert session.fed == [0, 1]
+
+
+def test_error_in_a_feed_is_told_as_what_it_is():
+    def feeds():
+        yield 0
+        yield 1
+        raise UserError("cannot read the sample x.npz")
+
+    session = Session()
+    with pytest.raises(UserError, match="^cannot read the sample x.npz$"):
+        training.learn(session, mock.Mock(), feeds(), 9, Snapshots(), 9)
+    assert session.fed == [0, 1]
+    assert not [t for t in threading.enumerate() if "ThreadPool" in t.name]
+
+
+def test_error_of_the_network_ends_the_feeds():
+    class BrokenSession(Session):
+        def run(self, fetches, feed):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.learn(BrokenSession(), mock.Mock(), itertools.count(), 9, None, 9)
+    assert not [t for t in threading.enumerate() if "ThreadPool" in t.name]
 
 
 def test_progress_is_printed_every_100_steps_and_at_the_end(capsys):

@@ -15,7 +15,8 @@ Graph:
   layers, spatial, loss, optimizer
 Run:
   training, evaluation, demo, inference, checkpoint, report
+  feature_cache    what the frozen backbone sees in training, kept on disk
   dense_crf        refinement         eval_tools  scores         visualize  pictures
   errors, files    one-line errors; files that appear whole
-  processes        work on several cores
+  processes, ahead work on several cores; work begun before it is needed
 """

@@ -133,11 +133,19 @@ def load(session, checkpoint: str) -> None:
         tf.train.Saver(variables).restore(session, checkpoint)
 
 
+def backbone_variables(graph) -> List:
+    """Return the variables of the backbone: BACKBONE_PREFIXES begin their names."""
+    return [
+        variable
+        for variable in graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
+        if variable.op.name.startswith(BACKBONE_PREFIXES)
+    ]
+
+
 def load_backbone(session, checkpoint: str) -> str:
     """Load the backbone's variables from the published starting weights.
 
-    Those are the ones whose names begin with BACKBONE_PREFIXES; what the file lacks
-    keeps its value.
+    What the file lacks keeps its value.
 
     Returns:
       A line that says how many were loaded and which were missing.
@@ -146,11 +154,7 @@ def load_backbone(session, checkpoint: str) -> str:
       UserError: the file cannot be read, a shape differs or nothing fits.
     """
     stored = shapes(checkpoint)
-    wanted = [
-        variable
-        for variable in session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
-        if variable.op.name.startswith(BACKBONE_PREFIXES)
-    ]
+    wanted = backbone_variables(session.graph)
     found = [v for v in wanted if v.op.name in stored]
     missing = [v.op.name for v in wanted if v.op.name not in stored]
     for variable in found:

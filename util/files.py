@@ -45,4 +45,5 @@ def writing(path: str) -> Iterator[IO]:
 def remove_parts(folder: str) -> None:
     """Remove what a process that was killed left of its `whole_file`."""
     for leftover in glob.glob(os.path.join(glob.escape(folder), "*.part")):
-        os.remove(leftover)
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            os.remove(leftover)

@@ -1,12 +1,21 @@
 """Training: samples, network, start, loop, snapshots."""
 
+import contextlib
 import glob
 import itertools
 from typing import Any, Dict, Iterator, Optional
 
 import numpy as np
 
-from util import batches, checkpoint, datasets, im_processing, text_processing
+from util import (
+    batches,
+    checkpoint,
+    datasets,
+    feature_cache,
+    im_processing,
+    text_processing,
+)
+from util.ahead import do_ahead, take_ahead
 from util.compat import new_session, tf
 from util.data_reader import DataReader
 from util.errors import UserError
@@ -14,6 +23,8 @@ from util.report import EVERY, Progress
 
 # Pictures that set the moments of a backbone drawn at random.
 CALIBRATION_PICTURES, CALIBRATION_BATCH = 32, 8
+STEPS_AHEAD = 2  # what to feed is ready for so many steps
+NUM_THREADS = 4  # that read cached features
 
 
 def run(model_class, args) -> str:
@@ -27,7 +38,8 @@ def run(model_class, args) -> str:
       The path of the last snapshot.
 
     Raises:
-      UserError: missing or bad samples, vectors or backbone, or snapshots in the way.
+      UserError: missing or bad samples, vectors or backbone, snapshots in the way, or
+        a cache of other features.
     """
     if checkpoint.steps(args.folder, args.dataset):
         raise UserError(
@@ -44,11 +56,11 @@ def run(model_class, args) -> str:
         samples = fitting_samples(reader, options)
         with new_session(precision=args.precision) as session:
             start(session, model, backbone, samples)
+            feed = choose_feeds(session, model, samples, args)
             snapshots = checkpoint.Snapshots(args.folder, args.dataset)
             last = min(args.iteration, args.stop)
-            return learn(
-                session, model, feeds(model, samples), last, snapshots, args.snapshot
-            )
+            with contextlib.closing(feed):
+                return learn(session, model, feed, last, snapshots, args.snapshot)
 
 
 def input_size(folder: str, prefix: str):
@@ -208,6 +220,18 @@ def calibrate(session, model, samples: Iterator[Dict[str, Any]]) -> None:
     )
 
 
+def choose_feeds(session, model, samples: Iterator[Dict[str, Any]], args):
+    """Return `cached_feeds` with --cache-features, else `feeds`.
+
+    Raises:
+      UserError: the cache is of other features.
+    """
+    if not args.cache_features:
+        return feeds(model, samples)
+    cache = feature_cache.open_cache(session, model, args)
+    return cached_feeds(model, samples, cache)
+
+
 def feeds(model, samples: Iterator[Dict[str, Any]]) -> Iterator[Dict]:
     """Yield what to feed for each step, for ever."""
     batch_size = model.im.shape.as_list()[0]
@@ -217,6 +241,21 @@ def feeds(model, samples: Iterator[Dict[str, Any]]) -> Iterator[Dict]:
         feed = words_and_masks(model, batch)
         feed[model.im] = im_processing.to_network_input(pictures)
         yield feed
+
+
+def cached_feeds(
+    model, samples: Iterator[Dict[str, Any]], cache: feature_cache.Cache
+) -> Iterator[Dict]:
+    """Yield what `feeds` does, with the taps in place of the pictures."""
+    batch_size = model.im.shape.as_list()[0]
+    depth = batch_size + NUM_THREADS
+    looked_up = do_ahead(cache.look_up, samples, depth, NUM_THREADS)
+    with contextlib.closing(looked_up):
+        while True:
+            found = list(itertools.islice(looked_up, batch_size))
+            feed = words_and_masks(model, [one.sample for one in found])
+            feed.update(cache.feed(found))
+            yield feed
 
 
 def words_and_masks(model, samples) -> Dict:
@@ -240,6 +279,8 @@ def learn(
 ) -> str:
     """Take training steps, print the progress and save.
 
+    A thread takes from `feed` ahead, so that the network does not wait for it.
+
     Args:
       session: of the model's graph, ready to train.
       model: in mode "train".
@@ -259,12 +300,13 @@ def learn(
         model.learning_rate,
         model.train_step,
     ]
-    for step in range(1, last + 1):
-        loss, scores, target, learning_rate, _ = session.run(fetches, next(feed))
-        progress.add(loss, scores, target)
-        if step % EVERY == 0 or step == last:
-            print(progress.lines(step, learning_rate), flush=True)
-        if step % every == 0 or step == last:
-            snapshot = snapshots.save(session, step)
-            print("snapshot: {}".format(snapshot), flush=True)
+    with contextlib.closing(take_ahead(feed, STEPS_AHEAD)) as ready:
+        for step in range(1, last + 1):
+            loss, scores, target, learning_rate, _ = session.run(fetches, next(ready))
+            progress.add(loss, scores, target)
+            if step % EVERY == 0 or step == last:
+                print(progress.lines(step, learning_rate), flush=True)
+            if step % every == 0 or step == last:
+                snapshot = snapshots.save(session, step)
+                print("snapshot: {}".format(snapshot), flush=True)
     return snapshot
