@@ -1,6 +1,7 @@
 """Arrays in .npz files: written whole or not at all, and read without pickles."""
 
 import contextlib
+import functools
 import io
 import zipfile
 from typing import Any, Dict, Iterator, Mapping
@@ -12,14 +13,30 @@ from util.files import writing
 
 
 def as_npy(array: Any) -> bytes:
-    """Return an array as files hold it, for `write` to put into several of them."""
-    npy = io.BytesIO()
-    np.lib.format.write_array(npy, np.asanyarray(array), allow_pickle=False)
-    return npy.getvalue()
+    """Return an array as files hold it, for `write` to put into several of them.
+
+    Raises:
+      ValueError: it holds objects, which only pickles can.
+    """
+    array = np.asanyarray(array)
+    if array.dtype.hasobject:
+        raise ValueError(f"cannot write objects: {array}")
+    form = np.lib.format.header_data_from_array_1_0(array)
+    header = _npy_header(form["descr"], form["fortran_order"], form["shape"])
+    return header + array.tobytes("A")
+
+
+@functools.lru_cache(maxsize=1000)
+def _npy_header(descr, fortran_order, shape):
+    # Old versions of numpy take longer for it than for all the rest.
+    header = io.BytesIO()
+    form = {"descr": descr, "fortran_order": fortran_order, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, form)
+    return header.getvalue()
 
 
 def write(path: str, arrays: Dict[str, Any], deflate: bool = False) -> None:
-    """Write the bytes that np.savez writes, in a third of its time on Python 3.7.
+    """Write the bytes that np.savez writes, in less than its time.
 
     Args:
       path: the file to make or replace.
