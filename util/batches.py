@@ -246,7 +246,7 @@ class _FileBuilder(NamedTuple):
         return all(npz.is_whole(self._path(number)) for number in numbers)
 
     def begin(self, pictures):
-        """Do what comes before the pictures."""
+        """Nothing comes before the pictures."""
 
     def build(self, picture, size):
         """Write the samples of a picture and return their number."""
