@@ -17,6 +17,7 @@ from util.layers import (
     conv_lstm,
     conv_variables,
     convolve,
+    l2_normalize,
     layer_norm,
     layer_norm_of_product,
     lstm,
@@ -81,14 +82,14 @@ def sentence_vector(words, weights):
       float32 [B, 1, 1, C].
     """
     total = tf.reduce_sum(weights[..., tf.newaxis] * words, axis=2, keepdims=True)
-    return tf.nn.l2_normalize(total, axis=3)
+    return l2_normalize(total)
 
 
-def mutan_fusion(visual, place, sentence, level):
+def mutan_fusion(visual, place, sentence, level, differentiable):
     """Fuse a sentence with every cell of one feature level.
 
     MUTAN (arXiv:1705.06676) of rank 5: a sum of products of two tanh projections,
-    squashed by tanh and scaled to unit length. The picture's projection serves all
+    squashed by tanh and scaled to unit length. The picture's projections serve all
     its sentences.
 
     Args:
@@ -97,26 +98,66 @@ def mutan_fusion(visual, place, sentence, level):
       sentence: float32 [B, 1, 1, C], unit length; B is a multiple of P, and the
         sentences of a picture stand together.
       level: str, one of LEVELS.
+      differentiable: bool, take the way with fast gradients.
 
     Returns:
-      (fused, seen): float32 [B, H, W, C], unit length; and the picture's five
-      projections, float32 [P, H, W, C] each, which know nothing of the sentence.
+      (fused, seen): float32 [B, H, W, C], unit length; and the picture's projections,
+      which know nothing of the sentence: five float32 [P, H, W, C], or where the sum
+      need not be differentiable one [P, H, W, 5 * C].
 
     Variables:
-      vis_trans_{level}_head{1..5}, lang_trans_{level}_head{1..5}: see conv
+      vis_trans_{level}_head{1..5}: see conv_variables
+      lang_trans_{level}_head{1..5}: see conv
     """
     _, rows, columns, channels = visual.shape.as_list()
     cells = tf.concat([visual, place], axis=3)
-    projections, heads = [], []
+    kernels, biases, said = [], [], []
     for head in range(1, MUTAN_HEADS + 1):
         name = "{}_head{}".format(level, head)
-        seen = conv(cells, channels, 1, "vis_trans_" + name, tf.tanh)
-        said = conv(sentence, channels, 1, "lang_trans_" + name, tf.tanh)
-        said = tf.reshape(said, [tf.shape(seen)[0], -1, 1, 1, channels])
-        heads.append(seen[:, tf.newaxis] * said)
-        projections.append(seen)
-    fused = tf.reshape(tf.add_n(heads), [-1, rows, columns, channels])
-    return tf.nn.l2_normalize(tf.tanh(fused), axis=3), projections
+        kernel, bias = conv_variables(channels + 8, channels, 1, "vis_trans_" + name)
+        kernels.append(kernel)
+        biases.append(bias)
+        said.append(conv(sentence, channels, 1, "lang_trans_" + name, tf.tanh))
+
+    def project(kernel, bias):
+        return convolve(cells, kernel, bias, activation=tf.tanh)
+
+    if differentiable or visual.shape.as_list()[0] != 1:
+        seen = [project(*variables) for variables in zip(kernels, biases)]
+        shape = [tf.shape(visual)[0], -1, 1, 1, channels]
+        products = [
+            tf.expand_dims(cells, 1) * tf.reshape(weights, shape)
+            for cells, weights in zip(seen, said)
+        ]
+        fused = tf.add_n(products)
+    else:
+        seen = [project(tf.concat(kernels, axis=3), tf.concat(biases, axis=0))]
+        fused = sums_of_products(seen[0], said)
+    fused = tf.reshape(fused, [-1, rows, columns, channels])
+    return l2_normalize(tf.tanh(fused)), seen
+
+
+def sums_of_products(seen, said):
+    """Weight a picture's projections with those of its sentences and add them up.
+
+    A depthwise convolution over the heads reads the picture once for each sentence
+    and makes nothing but the sum. (Its gradients are slow.)
+
+    Args:
+      seen: float32 [1, H, W, K * C].
+      said: list of K float32 [B, 1, 1, C].
+
+    Returns:
+      float32 [B, H * W, 1, 1, C].
+    """
+    heads, channels = len(said), said[0].shape.as_list()[3]
+    seen = tf.reshape(seen, [-1, heads, 1, channels])
+    weights = tf.reshape(tf.concat(said, axis=1), [-1, heads, 1, channels, 1])
+
+    def of_sentence(weights):
+        return tf.nn.depthwise_conv2d(seen, weights, [1, 1, 1, 1], "VALID")
+
+    return tf.map_fn(of_sentence, weights, parallel_iterations=1)
 
 
 def relation_graph(fused, words, relation, is_word, level):
@@ -142,7 +183,8 @@ def relation_graph(fused, words, relation, is_word, level):
       gconv_update_ln_spa_graph_{level}: see layer_norm
     """
     _, rows, columns, channels = fused.shape.as_list()
-    keys = conv(words, channels, 1, "words_trans_" + level)[:, 0]
+    keys = conv(words, channels, 1, "words_trans_" + level)
+    keys = tf.squeeze(keys, axis=1)
     kernel, bias = conv_variables(channels, channels, 1, "spa_graph_trans2_" + level)
     cells = tf.reshape(fused, [-1, rows * columns, channels])
     # (X W + b) K^T = X (K W^T)^T + b K^T: a query for every word, not for every cell.
@@ -161,7 +203,7 @@ def relation_graph(fused, words, relation, is_word, level):
     updated.set_shape(fused.shape)
     updated = conv(updated, channels, 1, "gconv_update_spa_graph_" + level)
     updated = layer_norm(updated, "gconv_update_ln_spa_graph_" + level)
-    return tf.nn.l2_normalize(tf.nn.relu(updated), axis=3)
+    return l2_normalize(tf.nn.relu(updated))
 
 
 def project_back(x, kernel):
@@ -240,7 +282,7 @@ def gated_exchange(features, sentence, level, suffix):
     pooled = tf.matmul(attention, cells, transpose_a=True)[:, tf.newaxis]
     context = tf.concat([pooled, sentence], axis=3)
     context = conv(context, channels, 1, "gv_lang_{}gv_f1".format(name))
-    context = tf.nn.l2_normalize(context, axis=3)
+    context = l2_normalize(context)
     total = own
     others = [other for other in sorted(features) if other != level]
     for number, other in enumerate(others, start=1):
@@ -248,7 +290,7 @@ def gated_exchange(features, sentence, level, suffix):
         gate = conv(context, channels, 1, "lang_feat_" + part, tf.sigmoid)
         offer = conv(features[other], channels, 1, "trans_feat_" + part, tf.nn.relu)
         total += gate * offer
-    return tf.nn.l2_normalize(total, axis=3)
+    return l2_normalize(total)
 
 
 def exchange(features, sentence, suffix):
@@ -297,8 +339,8 @@ class LSTM_model:
         a sentence begins.
       visual_feat_c3, _c4, _c5: float32 [P, vf_h, vf_w, 512 / 1024 / 2048], the taps;
         may be fed in place of `im`.
-      picture_parts: list of float32 [P, vf_h, vf_w, v_emb_dim], see `mutan_fusion`: all
-        that a result takes from the picture; may be fed in place of `im`.
+      picture_parts: list of float32, see `mutan_fusion`: all that a result takes from
+        the picture; may be fed in place of `im`.
       words_parse: float32 [B, T, 4], see `word_classes`; meaningless at padding.
       pred: float32 [B, vf_h, vf_w, 1], logits.
       up, up_c5, up_c4, up_c3: float32 [B, H, W, 1], logits of the result and of each
@@ -349,6 +391,7 @@ class LSTM_model:
             raise ValueError(
                 "H x W {}x{} is not 8 x vf_h x vf_w {}x{}".format(H, W, vf_h, vf_w)
             )
+        self.mode = mode
         self.size = H, W
         self.channels = v_emb_dim
         self.fused_channels = mlp_dim
@@ -386,13 +429,11 @@ class LSTM_model:
         outputs = lstm(vectors, tf.not_equal(self.words, 0), self.channels, cell)
         if self.keep_prob_rnn < 1:
             outputs = tf.nn.dropout(outputs, rate=1 - self.keep_prob_rnn)
-        return tf.nn.l2_normalize(outputs, axis=2)[:, tf.newaxis]
+        return l2_normalize(outputs)[:, tf.newaxis]
 
     def _segment(self, taps, words):
         visual = {
-            level: tf.nn.l2_normalize(
-                conv(taps[level], self.channels, 1, level + "_lateral"), axis=3
-            )
+            level: l2_normalize(conv(taps[level], self.channels, 1, level + "_lateral"))
             for level in LEVELS
         }
         # A sentence begins at its first id that is not padding.
@@ -430,7 +471,9 @@ class LSTM_model:
         place = spatial.coordinates(*visual.shape.as_list()[1:3])
         place = tf.constant(place[tf.newaxis])
         everywhere = tf.tile(place, [tf.shape(visual)[0], 1, 1, 1])
-        perceived, seen = mutan_fusion(visual, everywhere, sentence, level)
+        perceived, seen = mutan_fusion(
+            visual, everywhere, sentence, level, differentiable=self.mode == "train"
+        )
         self.picture_parts += seen
         reasoned = relation_graph(perceived, words, relation, is_word, level)
         return fusion(perceived, reasoned, sentence, place, self.fused_channels, level)

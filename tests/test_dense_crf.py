@@ -90,3 +90,16 @@ def test_a_missing_library_is_explained(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
     with pytest.raises(UserError, match="pip install pydensecrf2"):
         dense_crf.refine(np.zeros([4, 6, 3], np.uint8), np.zeros([4, 6], np.float32))
+
+
+def test_masks_of_one_picture_are_those_of_one_at_a_time():
+    image = recipe.image(5, 60, 80)
+    random = np.random.RandomState(0)
+    probabilities = random.uniform(0, 1, [3, 60, 80]).astype(np.float32)
+    wanted = [dense_crf.refine(image, probability) for probability in probabilities]
+    assert len({mask.tobytes() for mask in wanted}) == 3
+    np.testing.assert_array_equal(dense_crf.refine_all(image, probabilities), wanted)
+    with dense_crf.Workers(2) as workers:
+        futures = [workers.submit(image, [p]) for p in probabilities]
+        for future, mask in zip(futures, wanted):
+            np.testing.assert_array_equal(workers.result(future, "")[0], mask)

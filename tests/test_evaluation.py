@@ -1,13 +1,15 @@
 """util.evaluation, with a stand-in for the network."""
 
 import json
+import os
 import platform
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
 import recipe
 
-from util import evaluation, im_processing
+from util import dense_crf, evaluation, im_processing
 from util.compat import tf
 from util.errors import UserError
 from util.evaluation import WITH_CRF, WITHOUT_CRF
@@ -32,9 +34,28 @@ class Constant:
         self.image = im_processing.fit_picture(picture, SIDE, SIDE)
         self.calls.append(picture.shape)
 
-    def segment(self, words):
-        self.calls.append(words[-1])
-        return self.logits, 1 / (1 + np.exp(-self.logits))
+    def segment(self, sentences):
+        self.calls.append([words[-1] for words in sentences])
+        logits = np.stack([self.logits] * len(sentences))
+        return logits, 1 / (1 + np.exp(-logits))
+
+
+class Workers:
+    """Workers that refine at once, by a function of a picture and one probability."""
+
+    jobs = 1
+
+    def __init__(self, refine):
+        self.refine = refine
+
+    def submit(self, image, probabilities):
+        future = Future()
+        future.set_result(np.array([self.refine(image, p) for p in probabilities]))
+        return future
+
+
+def find(predictor, samples, workers=None):
+    return evaluation.find_masks(predictor, enumerate(samples), workers)
 
 
 def sample(height=24, width=32, word=7, rows=12):
@@ -53,8 +74,8 @@ def sample(height=24, width=32, word=7, rows=12):
 def test_samples_are_segmented_in_order_and_in_their_own_size():
     predictor = Constant(1.0)
     samples = [sample(24, 32, word=3), sample(40, 20, word=4)]
-    results = list(evaluation.find_masks(predictor, iter(samples), crf=False))
-    assert predictor.calls == [(24, 32, 3), 3, (40, 20, 3), 4]
+    results = list(find(predictor, samples))
+    assert predictor.calls == [(24, 32, 3), [3], (40, 20, 3), [4]]
     assert [result.number for result in results] == [0, 1]
     for result, one in zip(results, samples):
         assert result.sample is one
@@ -66,7 +87,7 @@ def test_samples_are_segmented_in_order_and_in_their_own_size():
 
 @pytest.mark.parametrize("logit, found", [(0.0, 0), (1e-10, 0), (1e-9, 1), (1.0, 1)])
 def test_foreground_begins_at_1e_9(logit, found):
-    (result,) = evaluation.find_masks(Constant(logit), [sample()], crf=False)
+    (result,) = find(Constant(logit), [sample()])
     assert result.masks[WITHOUT_CRF].mean() == found
 
 
@@ -74,22 +95,21 @@ def test_mask_that_was_found_is_brought_back_from_the_padded_picture():
     predictor = Constant(-1.0)
     # A picture of 16 x 32 lies in the rows 8 to 24 of the network's input.
     predictor.logits[8:16] = 1.0
-    (result,) = evaluation.find_masks(predictor, [sample(16, 32)], crf=False)
+    (result,) = find(predictor, [sample(16, 32)])
     wanted = np.zeros((16, 32), bool)
     wanted[:8] = True
     np.testing.assert_array_equal(result.masks[WITHOUT_CRF], wanted)
 
 
-def test_crf_sees_the_padded_picture_and_the_probability(monkeypatch):
+def test_crf_sees_the_padded_picture_and_the_probability():
     seen = []
 
     def refine(image, probability):
         seen.append((image, probability))
         return np.ones(probability.shape, bool)
 
-    monkeypatch.setattr(evaluation.dense_crf, "refine", refine)
     one, predictor = sample(16, 32), Constant(-2.0)
-    (result,) = evaluation.find_masks(predictor, [one], crf=True)
+    (result,) = find(predictor, [one], Workers(refine))
     ((image, probability),) = seen
     padded = im_processing.fit_picture(one["im_batch"], SIDE, SIDE)
     np.testing.assert_array_equal(image, padded)
@@ -102,15 +122,48 @@ def test_crf_sees_the_padded_picture_and_the_probability(monkeypatch):
 
 def test_words_beyond_the_vocabulary_are_refused():
     samples = [sample(word=49), sample(word=50)]
-    results = evaluation.find_masks(Constant(1.0), samples, crf=False)
+    results = find(Constant(1.0), samples)
     assert next(results).number == 0
     with pytest.raises(UserError, match="sample 1 has word 50, .* knows 50 words"):
         next(results)
 
 
+def same_picture(*words):
+    one = sample(word=1)
+    return [dict(one, text_batch=sample(word=word)["text_batch"]) for word in words]
+
+
+@pytest.mark.parametrize("workers", [None, Workers(lambda image, p: p > 2)])
+def test_sentences_of_a_picture_are_segmented_together(monkeypatch, workers):
+    monkeypatch.setattr(evaluation, "GROUP", 3)
+    predictor = Constant(1.0)
+    samples = same_picture(3, 4, 5, 6) + [sample(word=7)] + same_picture(8)
+    results = list(find(predictor, samples, workers))
+    asked = [call for call in predictor.calls if isinstance(call, list)]
+    assert asked == [[3, 4, 5], [6], [7], [8]]
+    assert [result.number for result in results] == [0, 1, 2, 3, 4, 5]
+    assert [result.sample["text_batch"][-1] for result in results] == [3, 4, 5, 6, 7, 8]
+
+
+def test_order_brings_the_samples_of_a_picture_together():
+    assert evaluation.together(["b", "a", "b", "c", "a"]) == [0, 2, 1, 4, 3]
+
+
+def test_scores_do_not_depend_on_the_order_of_results():
+    results = list(find(Constant(1.0), [sample(rows=n) for n in (3, 7, 11)]))
+    forth, back = (evaluation.Tally.of(some) for some in (results, results[::-1]))
+    assert forth.as_dict() == back.as_dict() and forth.samples == back.samples
+
+
+def test_a_worker_that_dies_is_told_with_its_samples():
+    with dense_crf.Workers(1) as workers:
+        workers._pool.submit(os._exit, 1)
+        with pytest.raises(UserError, match="died at one of the samples 0, 1;"):
+            list(find(Constant(1.0), same_picture(3, 4), workers))
+
+
 def tally(logit, samples):
-    found = evaluation.find_masks(Constant(logit), samples, crf=False)
-    return evaluation.Tally.of(found)
+    return evaluation.Tally.of(find(Constant(logit), samples))
 
 
 def test_tally_of_fewer_than_50_samples():
@@ -138,11 +191,9 @@ def test_tally_of_empty_masks():
     assert lines[-1].startswith("1 of 2 samples had an empty mask and an empty pred")
 
 
-def test_both_blocks_are_reported(monkeypatch):
-    monkeypatch.setattr(
-        evaluation.dense_crf, "refine", lambda image, p: np.zeros(p.shape, bool)
-    )
-    found = evaluation.find_masks(Constant(1.0), [sample(rows=24)], crf=True)
+def test_both_blocks_are_reported():
+    workers = Workers(lambda image, p: np.zeros(p.shape, bool))
+    found = find(Constant(1.0), [sample(rows=24)], workers)
     text = evaluation.Tally.of(found).report()
     first, second = text.split("Segmentation evaluation (with DenseCRF):\n")
     assert first.startswith("Segmentation evaluation (without DenseCRF):\n")

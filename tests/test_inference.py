@@ -8,7 +8,7 @@ import pytest
 import recipe
 from networks import SMALL, LSTM_model
 
-from util import checkpoint, im_processing
+from util import checkpoint, im_processing, inference
 from util.compat import tf
 from util.errors import UserError
 from util.inference import Predictor
@@ -41,16 +41,23 @@ def predictor(wanted):
         yield predictor
 
 
-def test_segments_many_sentences_of_many_pictures(predictor, wanted):
+def test_segments_many_sentences_of_many_pictures(predictor, wanted, monkeypatch):
     assert predictor.vocab_size == 50
-    for (p, w), (logits, probability) in wanted[1].items():
-        predictor.set_image(PICTURES[p])
-        assert predictor.image.shape == (64, 64, 3)
-        found = predictor.segment(WORDS[w])
-        # The same sums in another order.
-        error = np.abs(found[0] - logits[0, :, :, 0]).max()
-        assert error <= 1e-5 * np.abs(logits).max()
-        np.testing.assert_allclose(found[1], probability[0, :, :, 0], atol=1e-5)
+    for chunk in (inference.CHUNK, 1):
+        monkeypatch.setattr(inference, "CHUNK", chunk)
+        for p, picture in enumerate(PICTURES):
+            predictor.set_image(picture)
+            assert predictor.image.shape == (64, 64, 3)
+            found = predictor.segment(WORDS)
+            assert found[0].shape == found[1].shape == (len(WORDS), 64, 64)
+            for w in range(len(WORDS)):
+                logits, probability = wanted[1][p, w]
+                # The same sums in another order.
+                error = np.abs(found[0][w] - logits[0, :, :, 0]).max()
+                assert error <= 1e-5 * np.abs(logits).max()
+                np.testing.assert_allclose(
+                    found[1][w], probability[0, :, :, 0], atol=1e-5
+                )
 
 
 def test_the_backbone_looks_at_a_picture_once(predictor):

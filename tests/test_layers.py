@@ -154,21 +154,79 @@ def numpy_conv_lstm_step(x, cell, hidden, values):
     return cell, sigmoid(o) * np.tanh(cell)
 
 
-def test_conv_lstm_steps():
-    x = noise(2, 2, 3, 4)
-    cell, hidden = noise(4, 2, 3, 4)[2:], noise(6, 2, 3, 4)[4:]
-
-    def build(x, cell, hidden):
-        first = layers.conv_lstm_step(x, (cell, hidden), "cell")
-        return first, layers.conv_lstm_step(-x, first, "cell")
-
-    (first, second), values = compute(build, x, cell, hidden)
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_conv_lstm(steps):
+    inputs = [noise(steps, 2, 2, 3, 4)[step] for step in range(steps)]
+    found, values = compute(lambda *x: layers.conv_lstm(x, "cell"), *inputs)
     assert len(values) == 4 + 5 * 2
-    for found, signed in ((first, x), (second, -x)):
-        cell, hidden = numpy_conv_lstm_step(signed, cell, hidden, values)
-        # Normalising small differences costs a digit.
-        np.testing.assert_allclose(found[0], cell, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(found[1], hidden, rtol=1e-4, atol=1e-5)
+    cell = hidden = np.zeros((2, 2, 3, 4))
+    for x in inputs:
+        cell, hidden = numpy_conv_lstm_step(x, cell, hidden, values)
+    # Normalising small differences costs a digit.
+    np.testing.assert_allclose(found, hidden, rtol=1e-4, atol=1e-5)
+
+
+def slopes_of(build, x):
+    """Return the gradients of sum(noise * build(x)) by x and by the variables."""
+    weights = noise(2, *x.shape)[1]
+
+    def total(x):
+        y = tf.reduce_sum(build(x) * weights)
+        return tf.gradients(y, [x] + tf.trainable_variables())
+
+    return compute(total, x)[0]
+
+
+def test_own_gradient_of_layer_norm_is_that_of_its_formula():
+    x = 3 + noise(2, 3, 2, 4)
+
+    def plain(x):
+        beta, gamma = layers.layer_norm_variables(4, "n")
+        mean, variance = tf.nn.moments(x, [1, 2, 3], keepdims=True)
+        return (x - mean) * tf.rsqrt(variance + 1e-12) * gamma + beta
+
+    wanted = slopes_of(plain, x)
+    found = slopes_of(lambda x: layers.layer_norm(x, "n"), x)
+    assert len(found) == 3
+    for slope, right in zip(found, wanted):
+        np.testing.assert_allclose(slope, right, rtol=1e-4, atol=1e-5)
+
+
+def test_own_gradient_of_unit_length_is_that_of_its_formula():
+    x = noise(3, 2, 5)
+    x[0, 0] = 1e-8  # shorter than what it divides by at least
+    found = compute(layers.l2_normalize, x)[0]
+    np.testing.assert_allclose(found[1:], compute(unit, x)[0][1:], rtol=1e-6)
+    np.testing.assert_allclose(found[0, 0], 1e-2, rtol=1e-5)
+    found, wanted = slopes_of(layers.l2_normalize, x), slopes_of(unit, x)
+    np.testing.assert_allclose(found[0], wanted[0], rtol=1e-4, atol=1e-5)
+
+
+def unit(x):
+    return tf.nn.l2_normalize(x, axis=-1)
+
+
+def test_layer_norm_of_a_product():
+    shares = np.abs(noise(2, 6, 3))
+    shares /= shares.sum(axis=2, keepdims=True)
+    rows = 2 + noise(2, 3, 4)
+    y, values = compute(
+        lambda u, r: layers.layer_norm_of_product(u, r, "n"), shares, rows
+    )
+    product = (shares @ rows)[:, :, np.newaxis]
+    wanted = numpy_layer_norm(product, values["n/beta"], values["n/gamma"])
+    np.testing.assert_allclose(y, wanted[:, :, 0], rtol=1e-4, atol=1e-5)
+
+
+def test_convolve_by_a_product_is_the_convolution():
+    x, kernel, bias = noise(2, 4, 6, 3), noise(1, 1, 3, 5), noise(5)
+    for stride in (1, 2):
+        found, _ = compute(
+            lambda *v: layers.convolve(*v, stride=stride, activation=tf.nn.relu),  # noqa: B023
+            x, kernel, bias,
+        )  # fmt: skip
+        wanted = np.maximum(x[:, ::stride, ::stride] @ kernel[0, 0] + bias, 0)
+        np.testing.assert_allclose(found, wanted, **CLOSE)
 
 
 def test_coordinates_of_a_grid():

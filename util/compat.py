@@ -1,6 +1,7 @@
 """The one module that decides which TensorFlow the project runs on."""
 
 import contextlib
+import ctypes
 import os
 import warnings
 
@@ -20,14 +21,38 @@ tf = tensorflow.compat.v1
 tf.logging.set_verbosity(tf.logging.ERROR)  # before the next line warns of itself
 tf.disable_v2_behavior()
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+KEPT_BYTES = 2**31 - 1
+
+
+def _keep_freed_memory():
+    """Keep glibc from handing large tensors back to the kernel, page by page.
+
+    By default each tensor over 32 MiB is mapped and cleared anew, which costs more
+    than most operations on it.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+_keep_freed_memory()
+
+
+def release_freed_memory():
+    """Hand freed memory back after all, where much of it will not be needed again."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
 
 def new_session(graph=None, precision="float32"):
     """Open a session that takes a GPU's memory as it needs it.
 
     Args:
       graph: tf.Graph; None for the default graph.
-      precision: one of `options.PRECISIONS`. "float32" is exact; the others let TensorFlow
-        compute products with fewer digits. Variables stay float32.
+      precision: one of `options.PRECISIONS`. "float32" is exact; the others let
+        TensorFlow compute products with fewer digits. Variables stay float32.
 
     Returns:
       tf.Session. TensorFlow picks the device of each operation.
@@ -38,17 +63,16 @@ def new_session(graph=None, precision="float32"):
     config = tf.ConfigProto(allow_soft_placement=True)
     config.gpu_options.allow_growth = True
     rewrites = config.graph_options.rewrite_options
-    on, off = (
-        rewriter_config_pb2.RewriterConfig.ON,
-        rewriter_config_pb2.RewriterConfig.OFF,
-    )
+    switch = rewriter_config_pb2.RewriterConfig
     # It would tie a training step whose features are fed to the picture after all.
-    rewrites.dependency_optimization = off
+    rewrites.dependency_optimization = switch.OFF
+    # It would keep the zeros that Adam's slots begin with.
+    rewrites.constant_folding = switch.OFF
     _require(precision)
     if precision == "bfloat16":
-        rewrites.auto_mixed_precision_onednn_bfloat16 = on
+        rewrites.auto_mixed_precision_onednn_bfloat16 = switch.ON
     elif precision == "float16":
-        rewrites.auto_mixed_precision = on
+        rewrites.auto_mixed_precision = switch.ON
     if hasattr(tensorflow.config.experimental, "enable_tensor_float_32_execution"):
         use_tf32 = precision == "tf32"
         tensorflow.config.experimental.enable_tensor_float_32_execution(use_tf32)

@@ -38,14 +38,18 @@ def adam(cost, variables, start_lr, decay_steps):
         power=DECAY_POWER,
     )
     optimizer = tf.train.AdamOptimizer(learning_rate)
-    # Without it TensorFlow asks for the shape of the cost, and so computes it.
-    one = tf.ones([])
+    # Gated together, no gradient is computed that nobody asked for; and with a given
+    # slope the cost itself need not be, for its shape.
+    gradients = optimizer.compute_gradients(
+        cost,
+        variables,
+        gate_gradients=tf.train.Optimizer.GATE_GRAPH,
+        grad_loss=tf.ones([]),
+    )
     gradients = [
         (gradient * BIAS_GRADIENT_SCALE, variable)
         if variable.op.name.endswith("biases")
         else (gradient, variable)
-        for gradient, variable in optimizer.compute_gradients(
-            cost, variables, grad_loss=one
-        )
+        for gradient, variable in gradients
     ]
     return learning_rate, optimizer.apply_gradients(gradients, global_step=step)

@@ -16,7 +16,7 @@ from util import (
     text_processing,
 )
 from util.ahead import do_ahead, take_ahead
-from util.compat import new_session, tf
+from util.compat import new_session, release_freed_memory, tf
 from util.data_reader import DataReader
 from util.errors import UserError
 from util.report import EVERY, Progress
@@ -202,6 +202,7 @@ def start(session, model, backbone: Optional[str], samples: Iterator[Dict]) -> N
         print("backbone: drawn at random, moments measured on training pictures")
     else:
         print(checkpoint.load_backbone(session, backbone))
+    release_freed_memory()  # what drawing all variables at once took
 
 
 def calibrate(session, model, samples: Iterator[Dict[str, Any]]) -> None:
