@@ -15,13 +15,14 @@ import tiny_sets
 
 import build_batches
 import trainval_model
-from util import batches, convert, glove, record, vocabulary
+from util import batches, benchmark, convert, glove, record, vocabulary
 from util.compat import tf
 
 TOP = Path(__file__).resolve().parent.parent
 COMMANDS = {
     "build_batches.py": build_batches.build_parser,
     "trainval_model.py": trainval_model.build_parser,
+    "-m util.benchmark": benchmark.build_parser,
     "-m util.convert": convert.build_parser,
     "-m util.glove": glove.build_parser,
     "-m util.vocabulary": vocabulary.build_parser,

@@ -18,5 +18,6 @@ Run:
   feature_cache    what the frozen backbone sees in training, kept on disk
   dense_crf        refinement         eval_tools  scores         visualize  pictures
   errors, files    one-line errors; files that appear whole
+  benchmark        the speed of this machine             workload    what it runs on
   processes, ahead work on several cores; work begun before it is needed
 """
