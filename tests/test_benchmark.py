@@ -8,10 +8,10 @@ import networks
 import numpy as np
 import pytest
 
-from util import batches, benchmark, feature_cache, workload
+from util import batches, benchmark, feature_cache, measurements, workload
 from util.errors import UserError
 
-SIZES = benchmark.Sizes(
+SIZES = measurements.Sizes(
     network=networks.SMALL,
     picture=(48, 64),
     product=64,
@@ -20,7 +20,7 @@ SIZES = benchmark.Sizes(
     prepared=3,
     prepared_singly=2,
 )
-SETUP = benchmark.Setup(sizes=SIZES)
+SETUP = measurements.Setup(sizes=SIZES)
 KEYS = {"peak_gflops", "test", "train", "prepare", "start_s", "stack", "precision"}
 
 
@@ -82,7 +82,7 @@ def test_work_rate_and_ratio_to_the_reference(monkeypatch, capsys):
 
 def test_full_disk_leaves_out_the_cached_cases(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(feature_cache, "FREE", 10**18)
-    assert benchmark.training_steps(SETUP, str(tmp_path), 1, True) is None
+    assert measurements.training_steps(SETUP, str(tmp_path), 1, True) is None
     monkeypatch.setattr(benchmark, "alone", lambda *args: None)
     train = benchmark._networks("train", {"1_cached": (1, True)}, {}, [], SETUP, "")
     assert train == {"1_cached": None}
@@ -137,7 +137,7 @@ def test_json_that_cannot_be_written_is_told_at_once(tmp_path, capsys):
 def test_precision_that_is_not_there(capsys, tmp_path):
     setup = SETUP._replace(precision="tf32")
     with pytest.raises(UserError, match="--precision tf32 needs"):
-        benchmark.alone("x", {}, benchmark.make_snapshot, setup, str(tmp_path))
+        benchmark.alone("x", {}, measurements.make_snapshot, setup, str(tmp_path))
 
 
 def test_process_that_is_killed():

@@ -18,6 +18,6 @@ Run:
   feature_cache    what the frozen backbone sees in training, kept on disk
   dense_crf        refinement         eval_tools  scores         visualize  pictures
   errors, files    one-line errors; files that appear whole
-  benchmark        the speed of this machine             workload    what it runs on
+  benchmark        the speed of this machine, by way of measurements and workload
   processes, ahead work on several cores; work begun before it is needed
 """

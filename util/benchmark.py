@@ -2,22 +2,20 @@
 
 Weights, pictures and sentences are random. Each measurement of the network runs in a
 fresh process, which also measures the peak of a float32 matrix product, right before
-and right after. The *work rate* is the reference's arithmetic for the same result, 253 GFLOP a
-sentence in the test and 490 in training, per second and per GFLOP/s of that peak. It
-compares machines, and exceeds 1 where less is computed than the reference does.
+and right after. The *work rate* is the reference's arithmetic for the same result, 253
+GFLOP a sentence in the test and 490 in training, per second and per GFLOP/s of that
+peak. It compares machines, and exceeds 1 where less is computed than in the reference.
 
 Machines are noisy: a time is that of the fastest of a few runs after a warm-up, save
 with DenseCRF, where a stream of pictures is timed from its start to its last mask.
-Memory is the most that the process of the network held; those of DenseCRF and of the
-preparation are not counted. Files go to a temporary folder (TMPDIR chooses where). What
-was not measured is null in the JSON.
+Memory is the most that the process of the network held; those of DenseCRF are not
+counted. Files go to a temporary folder (TMPDIR chooses where). What was not measured is
+null in the JSON.
 """
 
 import argparse
 import contextlib
-import importlib
 import io
-import itertools
 import json
 import multiprocessing
 import os
@@ -26,10 +24,11 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, List
 
-from util import files, workload
+from util import files, measurements
 from util.errors import OneLineParser, UserError, exit_code
+from util.measurements import Figures, Setup, Sizes
 from util.options import PRECISIONS, within
 
 EXAMPLES = """examples:
@@ -46,42 +45,6 @@ PARTS = ("test", "train", "prepare")
 # sentence at a time, however many there are; with DenseCRF one took 2.33 s.
 REFERENCE_RATES = {"test": 0.70, "crf": 253 / 2.33 / 187, "train": 0.62}
 REFERENCE_MB = {("train", "1"): 4400}
-
-TRAINING_PICTURES = 8
-WARM_UP = 2
-
-
-class Sizes(NamedTuple):
-    """How much is measured.
-
-    Attributes:
-      network: arguments of `LSTM_model`.
-      picture: (height, width) of pictures to test and to prepare, in pixels.
-      product: rows of the square matrices of the float32 product.
-      runs: how many of each kind are timed.
-      streams: sentences a picture -> pictures in a stream through DenseCRF.
-      prepared: pictures to prepare.
-      prepared_singly: pictures to prepare in the reference's way.
-    """
-
-    network: Dict[str, int] = {"vocab_size": 12112, "H": 320, "W": 320}
-    picture: Tuple[int, int] = (480, 640)
-    product: int = 3072
-    runs: int = 4
-    streams: Dict[int, int] = {1: 12, 7: 6}
-    prepared: int = 120
-    prepared_singly: int = 12
-
-
-class Setup(NamedTuple):
-    """The module of the network's class, the precision of products, the sizes."""
-
-    model: str = "CMPC_model"
-    precision: str = "float32"
-    sizes: Sizes = Sizes()
-
-
-Figures = Dict[str, Any]
 
 
 # --- What is measured, in this order, and what comes of it
@@ -102,26 +65,30 @@ def measure(parts: List[str], setup: Setup) -> Figures:
     peaks = []
     with tempfile.TemporaryDirectory(prefix="refseg-benchmark-") as folder:
         if "test" in parts:
-            snapshot = alone("a snapshot", figures, make_snapshot, setup, folder)
-            figures["start_s"] = alone(
-                "the start", figures, start_time, setup, snapshot, time.time
+            snapshot = alone(
+                "a snapshot", figures, measurements.make_snapshot, setup, folder
             )
+            start = measurements.start_time, setup, snapshot, time.time
+            figures["start_s"] = alone("the start", figures, *start)
             figures["test"] = _networks("test", TEST, figures, peaks, setup, snapshot)
         if "train" in parts:
             figures["train"] = _networks("train", TRAIN, figures, peaks, setup, folder)
         if "prepare" in parts:
             sizes = setup.sizes
-            figures["prepare"] = alone("prepare", figures, preparation, sizes, folder)
+            figures["prepare"] = alone(
+                "prepare", figures, measurements.preparation, sizes, folder
+            )
     figures["peak_gflops"] = max(peaks, default=None)
     return figures
 
 
 def _networks(part, cases, figures, peaks, setup, path):
     """Return the results of a part's cases by name."""
-    work, found = {"test": testing, "train": training_steps}[part], {}
+    works = {"test": measurements.testing, "train": measurements.training_steps}
+    found = {}
     for name, case in cases.items():
         found[name] = result = alone(
-            "{} {}".format(part, name), figures, work, setup, path, *case
+            "{} {}".format(part, name), figures, works[part], setup, path, *case
         )
         if result is None:
             _tell("not measured: the disk has less than 10 GB to spare for features")
@@ -154,7 +121,7 @@ def alone(what: str, figures: Figures, work: Callable, *args) -> Any:
 
 
 def _silently(work, args):
-    told = io.StringIO()  # the progress of training and preparation
+    told = io.StringIO()  # the progress of training and measurements.preparation
     with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
         result = work(*args)
     from util import evaluation  # after the clocks have stopped
@@ -164,207 +131,6 @@ def _silently(work, args):
 
 def _tell(line):
     print(line, file=sys.stderr, flush=True)
-
-
-# --- In a process of its own: the network
-
-
-def peak_gflops(size: int) -> float:
-    """Return the GFLOP/s of a product of two float32 [size, size], best of a few."""
-    from util.compat import new_session, release_freed_memory, tf
-
-    with tf.Graph().as_default(), new_session() as session:
-        left, right = (
-            tf.get_variable(name, initializer=tf.random_uniform([size, size]))
-            for name in ("left", "right")
-        )
-        product = tf.matmul(left, right).op
-        session.run(tf.global_variables_initializer())
-        times = [_seconds(lambda: session.run(product)) for _ in range(6)]
-    release_freed_memory()
-    return 2 * size**3 / min(times) / 1e9
-
-
-def _seconds(work):
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
-
-
-def _result(sentences_per_s, peak_before, sizes):
-    import resource  # not on Windows
-
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-    return {
-        "sentences_per_s": sentences_per_s,
-        "peak_mb": peak_mb,
-        "peak_gflops": max(peak_before, peak_gflops(sizes.product)),
-    }
-
-
-def _model_class(setup):
-    return importlib.import_module(setup.model).LSTM_model
-
-
-def make_snapshot(setup: Setup, folder: str) -> str:
-    """Save a network with random weights and return the path."""
-    from util import checkpoint, training
-    from util.compat import new_session, tf
-
-    samples = _training_samples(setup.sizes)
-    with tf.Graph().as_default():
-        model = _model_class(setup)(**setup.sizes.network)
-        with new_session(precision=setup.precision) as session:
-            session.run(tf.global_variables_initializer())
-            training.calibrate(session, model, itertools.islice(samples, 2))
-            return checkpoint.Snapshots(folder, "unc").save(session, 1)
-
-
-def start_time(setup: Setup, snapshot: str, begin: float) -> float:
-    """Return the seconds from `begin`, of `time.time`, to the first mask."""
-    from util import evaluation, inference
-
-    model_class = _model_class(setup)
-    with inference.Predictor(model_class, snapshot, setup.precision) as predictor:
-        _find(evaluation, predictor, [1], 1, setup.sizes)
-        return time.time() - begin
-
-
-def _find(evaluation, predictor, seeds, sentences, sizes, workers=None):
-    """Find the masks of a picture a seed and return how long that took, in seconds."""
-    form = (sentences, *sizes.picture, sizes.network["vocab_size"])
-    samples = [
-        sample for seed in seeds for sample in workload.random_samples(seed, *form)
-    ]
-    found = evaluation.find_masks(predictor, enumerate(samples), workers)
-    return _seconds(lambda: list(found))
-
-
-def testing(setup: Setup, snapshot: str, sentences: int, use_crf: bool) -> Figures:
-    """Measure sentences a second, each picture with as many `sentences`."""
-    from util import dense_crf, evaluation, inference
-
-    sizes, seeds = setup.sizes, itertools.count()
-    pictures = sizes.streams[sentences] if use_crf else 1
-    jobs = os.cpu_count()
-    model_class = _model_class(setup)
-    with contextlib.ExitStack() as stack:
-        workers = stack.enter_context(dense_crf.Workers(jobs)) if use_crf else None
-        peak = peak_gflops(sizes.product)
-        predictor = inference.Predictor(model_class, snapshot, setup.precision)
-        stack.enter_context(predictor)
-
-        def run(pictures):
-            chosen = list(itertools.islice(seeds, pictures))
-            return _find(evaluation, predictor, chosen, sentences, sizes, workers)
-
-        run(jobs if use_crf else WARM_UP)
-        seconds = min(run(pictures) for _ in range(1 if use_crf else sizes.runs))
-    return _result(pictures * sentences / seconds, peak, sizes)
-
-
-def _training_samples(sizes) -> Iterator[Figures]:
-    """Return samples for ever, those of TRAINING_PICTURES pictures."""
-    size = sizes.network
-    form = (1, size["H"], size["W"], size["vocab_size"])
-    samples = (
-        workload.random_samples(seed, *form) for seed in range(TRAINING_PICTURES)
-    )
-    return itertools.cycle(itertools.chain(*samples))
-
-
-def training_steps(
-    setup: Setup, folder: str, batch_size: int, use_cache: bool
-) -> Optional[Figures]:
-    """Measure sentences a second in training; None: the cache has no room."""
-    from util import training
-    from util.compat import new_session, release_freed_memory, tf
-
-    sizes, cache = setup.sizes, os.path.join(folder, "cache_{}".format(batch_size))
-    args = argparse.Namespace(
-        cache_features=cache if use_cache else None,
-        cache_dtype="float32",
-        cache_size=None,
-        precision=setup.precision,
-    )
-    peak = peak_gflops(sizes.product)
-    with tf.Graph().as_default():
-        model = _model_class(setup)(
-            mode="train", batch_size=batch_size, **sizes.network
-        )
-        with new_session(precision=setup.precision) as session:
-            session.run(tf.global_variables_initializer())
-            samples = _training_samples(sizes)
-            training.calibrate(session, model, itertools.islice(samples, 2))
-            release_freed_memory()
-            feed = training.choose_feeds(session, model, samples, args)
-            warm_up = WARM_UP
-            if use_cache:  # each picture once and the next step
-                warm_up = TRAINING_PICTURES // batch_size + 1
-            with contextlib.closing(feed):
-                times = _step_times(session, model, feed, warm_up + sizes.runs)
-    if use_cache and _count(cache) < TRAINING_PICTURES:
-        return None
-    return _result(batch_size / min(times[warm_up:]), peak, sizes)
-
-
-def _step_times(session, model, feed, steps):
-    """Train as `training.learn` does and return the seconds of each step."""
-    from util import training
-
-    fetches = [
-        model.cls_loss,
-        model.pred,
-        model.target,
-        model.learning_rate,
-        model.train_step,
-    ]
-    with contextlib.closing(training.take_ahead(feed, training.STEPS_AHEAD)) as ready:
-        return [
-            _seconds(lambda: session.run(fetches, next(ready))) for _ in range(steps)
-        ]
-
-
-def _count(folder):
-    return sum(name.endswith(".npz") for name in os.listdir(folder))
-
-
-# --- In a process of its own: preparation
-
-
-def preparation(sizes: Sizes, folder: str) -> Figures:
-    """Measure the building of samples: both layouts and the reference's way."""
-    from util import batches
-
-    workload.draw_pictures(folder, sizes.prepared, *sizes.picture)
-    found, rows = {}, sizes.network["H"]
-    for layout in batches.BUILDERS:
-        built = os.path.join(folder, layout)
-        seconds = _seconds(
-            lambda built=built, layout=layout: batches.build(
-                "unc", "train", folder, built, size=rows, jobs=2, layout=layout
-            )
-        )
-        found[layout] = _prepared(sizes.prepared, seconds, built)
-    built = os.path.join(folder, "reference")
-    os.mkdir(built)
-    seconds = _seconds(
-        lambda: workload.build_singly(folder, built, sizes.prepared_singly, rows)
-    )
-    found["reference"] = _prepared(sizes.prepared_singly, seconds, built)
-    return found
-
-
-def _prepared(pictures, seconds, folder):
-    size = sum(
-        os.path.getsize(os.path.join(parent, name))
-        for parent, _, names in os.walk(folder)
-        for name in names
-    )
-    return {
-        "pictures_per_s": pictures / seconds,
-        "bytes_per_sample": size / (pictures * sum(workload.OBJECTS)),
-    }
 
 
 # --- The table and the command
