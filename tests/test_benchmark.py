@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import shutil
+import tempfile
 
 import networks
 import numpy as np
@@ -33,12 +35,15 @@ def numbers(figures):
 
 def check_networks(cases, names):
     assert list(cases) == list(names)
-    for case in cases.values():
+    is_full = shutil.disk_usage(tempfile.gettempdir()).free < 1.1 * feature_cache.FREE
+    for name, case in cases.items():
+        if case is None:  # the processes that measure keep to the real limit
+            assert is_full and "cached" in name
+            continue
         assert set(case) == {"sentences_per_s", "work_rate", "peak_mb"}
 
 
-def test_everything(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(feature_cache, "FREE", 0)
+def test_everything(tmp_path, capsys):
     path = tmp_path / "speed.json"
     assert benchmark.main(["--json", str(path)], SIZES) == 0
     figures = json.loads(path.read_text())

@@ -121,7 +121,7 @@ def alone(what: str, figures: Figures, work: Callable, *args) -> Any:
 
 
 def _silently(work, args):
-    told = io.StringIO()  # the progress of training and measurements.preparation
+    told = io.StringIO()  # the progress of training and preparation
     with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
         result = work(*args)
     from util import evaluation  # after the clocks have stopped

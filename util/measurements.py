@@ -37,7 +37,7 @@ class Sizes(NamedTuple):
     product: int = 3072
     runs: int = 4
     streams: Dict[int, int] = {1: 12, 7: 6}
-    prepared: int = 120
+    prepared: int = 200
     prepared_singly: int = 12
 
 
