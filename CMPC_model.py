@@ -124,20 +124,36 @@ def mutan_fusion(visual, place, sentence, level, differentiable):
 
     if differentiable or visual.shape.as_list()[0] != 1:
         seen = [project(*variables) for variables in zip(kernels, biases)]
-        shape = [tf.shape(visual)[0], -1, 1, 1, channels]
-        products = [
-            tf.expand_dims(cells, 1) * tf.reshape(weights, shape)
-            for cells, weights in zip(seen, said)
-        ]
-        fused = tf.add_n(products)
+        fused = sum_of_products(seen, said)
     else:
         seen = [project(tf.concat(kernels, axis=3), tf.concat(biases, axis=0))]
-        fused = sums_of_products(seen[0], said)
+        fused = sums_of_one_picture(seen[0], said)
     fused = tf.reshape(fused, [-1, rows, columns, channels])
     return l2_normalize(tf.tanh(fused)), seen
 
 
-def sums_of_products(seen, said):
+def sum_of_products(seen, said):
+    """Weight the projections of pictures with those of their sentences, and add up.
+
+    Args:
+      seen: list of K float32 [P, H, W, C].
+      said: list of K float32 [B, 1, 1, C]; the sentences of a picture stand together.
+
+    Returns:
+      float32 [B, H, W, C], or another shape of as many elements in their order.
+    """
+    pictures, rows, columns, channels = seen[0].shape.as_list()
+    if said[0].shape.as_list()[0] == pictures:
+        return tf.add_n([one * weights for one, weights in zip(seen, said)])
+    # Several sentences a picture: for each channel a product [N, K] x [K, sentences].
+    shape = [-1, rows * columns, channels, len(seen)]
+    seen = tf.transpose(tf.reshape(tf.stack(seen, axis=4), shape), [0, 2, 1, 3])
+    shape = [tf.shape(seen)[0], -1, channels, len(said)]
+    said = tf.transpose(tf.reshape(tf.stack(said, axis=4), shape), [0, 2, 3, 1])
+    return tf.transpose(tf.matmul(seen, said), [0, 3, 2, 1])
+
+
+def sums_of_one_picture(seen, said):
     """Weight a picture's projections with those of its sentences and add them up.
 
     A depthwise convolution over the heads reads the picture once for each sentence

@@ -1,5 +1,7 @@
 """util.inference: a Predictor gives what the network of its snapshot gives."""
 
+import re
+from pathlib import Path
 from unittest import mock
 
 import networks
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 import recipe
 from networks import SMALL, LSTM_model
+from PIL import Image
 
 from util import checkpoint, im_processing, inference
 from util.compat import tf
@@ -70,6 +73,23 @@ def test_the_backbone_looks_at_a_picture_once(predictor):
         predictor.set_image(PICTURES[1])
         predictor.set_image(PICTURES[0])
         assert looks.call_count == 2
+
+
+def test_example_of_readme(wanted, tmp_path, monkeypatch):
+    readme = Path(__file__).resolve().parent.parent / "README.md"
+    (code,) = re.findall(
+        r"^```python\n(.*?)^```", readme.read_text("utf-8"), re.S | re.M
+    )
+    (named,) = re.findall(r'"(ckpts/.*?)"', code)
+    monkeypatch.chdir(str(tmp_path))
+    (tmp_path / "data").mkdir()
+    words = ["<pad>", "<go>", "<eos>", "<unk>", "the", "red", "circle"]
+    (tmp_path / "data" / "vocabulary_shapes.txt").write_text("\n".join(words))
+    Image.fromarray(PICTURES[1]).save("picture.jpg")
+    found = {}
+    exec(compile(code.replace(named, wanted[0]), "README.md", "exec"), found)
+    assert found["mask"].shape == (40, 90) and found["mask"].dtype == bool
+    assert found["probabilities"].shape == (2, 64, 64)
 
 
 def test_snapshot_of_another_network_is_refused(wanted, tmp_path):
