@@ -190,6 +190,11 @@ def test_options_have_the_defaults_of_the_reference():
             "-m train -d unc -t train -f x --keep-prob-emb 2",
             "--keep-prob-emb: '2' is no",
         ),
+        (
+            "-m test -d unc -t val -f x --crf-jobs 0",
+            "--crf-jobs: '0' is no whole number",
+        ),
+        ("-m test -d unc -t val -f x --precision half", "--precision: invalid choice"),
         ("-m train -d unc -t train -f x --backbone vgg", "--backbone: invalid choice"),
         (
             "-m train -d unc -t train -f x -conv5 --cache-features y",

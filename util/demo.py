@@ -27,6 +27,7 @@ from util.checkpoint import Snapshots
 from util.compat import new_session, tf
 from util.data_reader import DataReader
 from util.evaluation import Result, best_mask
+from util.feature_cache import tap_tensors
 from util.inference import Predictor
 
 DATASET = "shapes"
@@ -146,14 +147,9 @@ def see(session, model, scenes: List[Samples]) -> List[np.ndarray]:
     features = []
     for first in tqdm(range(0, len(pictures), SCENES), "looking", unit="step"):
         image = im_processing.to_network_input(pictures[first : first + SCENES])
-        found = session.run(taps(model), {model.im: image})
+        found = session.run(tap_tensors(model), {model.im: image})
         features.append([tap.astype(np.float16) for tap in found])
     return [np.concatenate(tap)[: len(scenes)] for tap in zip(*features)]
-
-
-def taps(model) -> List:
-    """Return the tensors of the backbone's features."""
-    return [model.visual_feat_c3, model.visual_feat_c4, model.visual_feat_c5]
 
 
 def feeds(model, scenes, features) -> Iterator[Dict]:
@@ -165,7 +161,7 @@ def feeds(model, scenes, features) -> Iterator[Dict]:
             chosen = order[first : first + SCENES]
             samples = list(itertools.chain(*(scenes[n] for n in chosen)))
             feed = training.words_and_masks(model, samples)
-            feed.update(zip(taps(model), (tap[chosen] for tap in features)))
+            feed.update(zip(tap_tensors(model), (tap[chosen] for tap in features)))
             yield feed
 
 
