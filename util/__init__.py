@@ -12,12 +12,12 @@ Data:
   glove            initial word vectors from public ones
 Graph:
   compat           the one import of TensorFlow
-  layers, spatial, loss, optimizer
+  layers, algebra, spatial, loss, optimizer
 Run:
   training, evaluation, demo, inference, checkpoint, report
   feature_cache    what the frozen backbone sees in training, kept on disk
   dense_crf        refinement         eval_tools  scores         visualize  pictures
-  errors, files    one-line errors; files that appear whole
+  errors, files, options   one-line errors; whole files; what options share
   benchmark        the speed of this machine, by way of measurements and workload
   processes, ahead work on several cores; work begun before it is needed
 """
