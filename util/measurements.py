@@ -192,13 +192,7 @@ def _step_times(session, model, feed, steps):
     """Train as `training.learn` does and return the seconds of each step."""
     from util import training
 
-    fetches = [
-        model.cls_loss,
-        model.pred,
-        model.target,
-        model.learning_rate,
-        model.train_step,
-    ]
+    fetches = training.step_fetches(model)
     with contextlib.closing(training.take_ahead(feed, training.STEPS_AHEAD)) as ready:
         return [
             _seconds(lambda: session.run(fetches, next(ready))) for _ in range(steps)

@@ -270,6 +270,17 @@ def words_and_masks(model, samples) -> Dict:
     }
 
 
+def step_fetches(model):
+    """Return what a step runs: loss, scores, target, learning rate, the step itself."""
+    return [
+        model.cls_loss,
+        model.pred,
+        model.target,
+        model.learning_rate,
+        model.train_step,
+    ]
+
+
 def learn(
     session,
     model,
@@ -294,13 +305,7 @@ def learn(
       The path of the last snapshot.
     """
     progress = Progress()
-    fetches = [
-        model.cls_loss,
-        model.pred,
-        model.target,
-        model.learning_rate,
-        model.train_step,
-    ]
+    fetches = step_fetches(model)
     with contextlib.closing(take_ahead(feed, STEPS_AHEAD)) as ready:
         for step in range(1, last + 1):
             loss, scores, target, learning_rate, _ = session.run(fetches, next(ready))
