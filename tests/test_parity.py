@@ -23,6 +23,9 @@ SLOT_LENGTHS = [
     # A sum over cells that cancels to 1e-5 of its terms, of which float32 keeps two
     # digits: 0.1 was seen. Of a wrong gradient hardly anything would agree.
     (r"spa_graph_trans2_.*/biases/Adam", 0.5),
+    # Relations come through softmaxes that these weights hardly move: gradients are a
+    # millionth of others and keep fewer digits; 1.02e-3 was seen.
+    (r"(words_trans|spa_graph_trans2)_.*/Adam", 2e-2),
 ]
 # With the backbone trained, Adam's first step (almost the sign of each gradient, noise
 # or not) moves every pixel's features, and the second gradient with them: 5e-3 seen.
