@@ -128,8 +128,8 @@ def layer_norm(x, name):
 def _normalise(x, beta, gamma):
     """Do what `layer_norm` says.
 
-    Its own gradient takes half of the passes over x that the derived one does: all sums
-    over the cells follow from two sums for each channel.
+    Its own gradient takes fewer passes over x than the derived one: all sums over the
+    cells follow from two sums for each channel.
     """
     # E x^2 - (E x)^2: tf.nn.moments takes one more pass over all cells.
     mean = tf.reduce_mean(x, [1, 2, 3], keepdims=True)
