@@ -1,6 +1,7 @@
 """A user's mistake: one line, exit code 2, no traceback."""
 
 import argparse
+import signal
 import sys
 from typing import Callable
 
@@ -25,7 +26,8 @@ def exit_code(main: Callable[[], int]) -> int:
 
     Returns:
       What `main` returned; 2 after a `UserError`, whose text went to stderr as
-      one line; 130 after Ctrl-C.
+      one line; 130 after Ctrl-C. From then on the process ends undisturbed: it
+      ignores another Ctrl-C.
     """
     try:
         return main()
@@ -33,5 +35,6 @@ def exit_code(main: Callable[[], int]) -> int:
         print("error: {}".format(" ".join(str(error).split())), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("interrupted", file=sys.stderr)
         return 130
