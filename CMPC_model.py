@@ -461,7 +461,7 @@ class LSTM_model:
         self.reg_loss = loss.l2_regularization_loss(decayed, weight_decay)
         self.cost = self.cls_loss_all + self.reg_loss
         self.learning_rate, self.train_step = optimizer.adam(
-            self.cost, trained, start_lr, lr_decay_step
+            self.cls_loss_all, trained, decayed, weight_decay, start_lr, lr_decay_step
         )
 
 

@@ -263,7 +263,7 @@ def train(start_lr, decay_steps, steps_taken):
             weight = tf.get_variable("c/DW", [], initializer=tf.zeros_initializer())
             biases = tf.get_variable("c/biases", [], initializer=tf.zeros_initializer())
             rate, step = optimizer.adam(
-                weight + biases, [weight, biases], start_lr, decay_steps
+                weight + biases, [weight, biases], [], 0.0, start_lr, decay_steps
             )
         session.run(tf.global_variables_initializer())
         values = {v.op.name: v for v in tf.global_variables()}

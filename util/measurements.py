@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterator, NamedTuple, Optional, Tuple
 from util import workload
 
 TRAINING_PICTURES = 8
-WARM_UP = 2
+WARM_UP = 1
 
 Figures = Dict[str, Any]
 
@@ -26,7 +26,7 @@ class Sizes(NamedTuple):
       network: arguments of `LSTM_model`.
       picture: (height, width) of pictures to test and to prepare, in pixels.
       product: rows of the square matrices of the float32 product.
-      runs: how many of each kind are timed.
+      runs: how many of each kind are timed; of long training steps fewer.
       streams: sentences a picture -> pictures in a stream through DenseCRF.
       prepared: pictures to prepare.
       prepared_singly: pictures to prepare in the reference's way.
@@ -36,7 +36,7 @@ class Sizes(NamedTuple):
     picture: Tuple[int, int] = (480, 640)
     product: int = 3072
     runs: int = 4
-    streams: Dict[int, int] = {1: 12, 7: 6}
+    streams: Dict[int, int] = {1: 12, 7: 10}
     prepared: int = 200
     prepared_singly: int = 12
 
@@ -182,7 +182,8 @@ def training_steps(
             if use_cache:  # each picture once and the next step
                 warm_up = TRAINING_PICTURES // batch_size + 1
             with contextlib.closing(feed):
-                times = _step_times(session, model, feed, warm_up + sizes.runs)
+                runs = max(2, sizes.runs // batch_size)
+                times = _step_times(session, model, feed, warm_up + runs)
     if use_cache and _count(cache) < TRAINING_PICTURES:
         return None
     return _result(batch_size / min(times[warm_up:]), peak, sizes)

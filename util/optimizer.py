@@ -7,14 +7,16 @@ DECAY_POWER = 0.9
 BIAS_GRADIENT_SCALE = 2.0
 
 
-def adam(cost, variables, start_lr, decay_steps):
+def adam(loss, variables, decayed, weight_decay, start_lr, decay_steps):
     """Make one training step; call it inside the model's variable scope.
 
     The scope is what gives the Adam slots their published names, with the scope twice.
 
     Args:
-      cost: float32 scalar.
+      loss: float32 scalar, without the regularisation.
       variables: list of the tf.Variable to train.
+      decayed: those of them that `loss.l2_regularization_loss` is about.
+      weight_decay: float, its factor.
       start_lr: float, the first learning rate.
       decay_steps: int, steps after which the polynomial decay reaches
         LAST_LEARNING_RATE.
@@ -38,18 +40,29 @@ def adam(cost, variables, start_lr, decay_steps):
         power=DECAY_POWER,
     )
     optimizer = tf.train.AdamOptimizer(learning_rate)
-    # Gated together, no gradient is computed that nobody asked for; and with a given
-    # slope the cost itself need not be, for its shape.
+    # With a given slope the loss itself need not be computed, for its shape.
     gradients = optimizer.compute_gradients(
-        cost,
+        loss,
         variables,
-        gate_gradients=tf.train.Optimizer.GATE_GRAPH,
+        gate_gradients=tf.train.Optimizer.GATE_NONE,
         grad_loss=tf.ones([]),
     )
+    decays = {variable.op.name: weight_decay for variable in decayed}
     gradients = [
-        (gradient * BIAS_GRADIENT_SCALE, variable)
-        if variable.op.name.endswith("biases")
-        else (gradient, variable)
+        _full_gradient(gradient, variable, decays.get(variable.op.name))
         for gradient, variable in gradients
     ]
+    # No variable changes before the last gradient is there: it may depend on it.
+    gradients = zip(tf.tuple(gradients), variables)
     return learning_rate, optimizer.apply_gradients(gradients, global_step=step)
+
+
+def _full_gradient(gradient, variable, weight_decay):
+    """Add the gradient of the regularisation and scale that of a bias."""
+    if weight_decay is not None:
+        # Not before the gradient is there: it would wait as a copy of the variable.
+        with tf.control_dependencies([gradient]):
+            gradient += weight_decay * variable
+    if variable.op.name.endswith("biases"):
+        gradient *= BIAS_GRADIENT_SCALE
+    return gradient
