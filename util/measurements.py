@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterator, NamedTuple, Optional, Tuple
 
 from util import workload
 
-TRAINING_PICTURES = 8
+TRAINING_PICTURES = 4
 WARM_UP = 1
 
 Figures = Dict[str, Any]
@@ -35,8 +35,8 @@ class Sizes(NamedTuple):
     network: Dict[str, int] = {"vocab_size": 12112, "H": 320, "W": 320}
     picture: Tuple[int, int] = (480, 640)
     product: int = 3072
-    runs: int = 4
-    streams: Dict[int, int] = {1: 12, 7: 10}
+    runs: int = 6
+    streams: Dict[int, int] = {1: 12, 7: 8}
     prepared: int = 200
     prepared_singly: int = 12
 
@@ -182,7 +182,7 @@ def training_steps(
             if use_cache:  # each picture once and the next step
                 warm_up = TRAINING_PICTURES // batch_size + 1
             with contextlib.closing(feed):
-                runs = max(2, sizes.runs // batch_size)
+                runs = max(2, sizes.runs // (2 * batch_size))
                 times = _step_times(session, model, feed, warm_up + runs)
     if use_cache and _count(cache) < TRAINING_PICTURES:
         return None
