@@ -18,11 +18,13 @@ from util.layers import (
     conv_lstm,
     conv_variables,
     convolve,
+    dropout_mask,
     l2_normalize,
     layer_norm,
     layer_norm_of_product,
     lstm,
 )
+from util.towers import spread
 
 SCOPE = "text_objseg"
 LEVELS = ("c5", "c4", "c3")  # deep to shallow: the order of their variables
@@ -287,6 +289,7 @@ class LSTM_model:
       glove: float32 [vocab_size, glove_dim], initial word vectors; None: random.
       num_pictures: int, P, pictures at once, each with as many of the sentences, which
         stand together; None: one a sentence.
+      towers: list of `towers.Tower`, devices that share a batch; none: one device.
 
     Attributes:
       words: int32 [B, T] placeholder, ids padded in front with 0.
@@ -294,6 +297,8 @@ class LSTM_model:
       target_fine: float32 [B, H, W, 1] placeholder, the mask, 1 on the object.
       valid_idx: int32 [B, 1] placeholder; may be fed, is not read: the ids tell where
         a sentence begins.
+      noise_seed: int64 [2] placeholder, may be fed: what dropout draws from; another
+        one each time otherwise.
       visual_feat_c3, _c4, _c5: float32 [P, vf_h, vf_w, 512 / 1024 / 2048], the taps;
         may be fed in place of `im`.
       picture_parts: list of float32, see `mutan_fusion`: all that a result takes from
@@ -335,6 +340,7 @@ class LSTM_model:
         glove_dim=300,
         glove=None,
         num_pictures=None,
+        towers=(),
     ):
         if mode not in ("train", "eval"):
             raise ValueError("mode {!r} is neither 'train' nor 'eval'".format(mode))
@@ -360,64 +366,90 @@ class LSTM_model:
         self.im = tf.placeholder(tf.float32, [num_pictures or batch_size, H, W, 3])
         self.target_fine = tf.placeholder(tf.float32, [batch_size, H, W, 1])
         self.valid_idx = tf.placeholder(tf.int32, [batch_size, 1])
+        chance = tf.random_uniform([2], maxval=2**31, dtype=tf.int64)
+        self.noise_seed = tf.placeholder_with_default(chance, [2])
 
-        taps = deeplab_resnet.features(self.im)
+        def see(inputs):
+            return deeplab_resnet.features(inputs["im"])
+
+        def segment(inputs):
+            vectors = word_vectors(inputs["words"], vocab_size, glove_dim, glove)
+            return self._segment(inputs, self._read(inputs, vectors))
+
+        taps = spread(see, towers, {"im": self.im})
         self.visual_feat_c3 = taps["c3"]
         self.visual_feat_c4 = taps["c4"]
         self.visual_feat_c5 = taps["c5"]
         if not conv5:
             taps = {level: tf.stop_gradient(tap) for level, tap in taps.items()}
+        inputs = dict(taps, words=self.words, **self._dropout_masks(glove_dim))
         with tf.variable_scope(SCOPE):
-            vectors = word_vectors(self.words, vocab_size, glove_dim, glove)
-            self._segment(taps, self._read(vectors))
+            found = spread(segment, towers, inputs)
+            self.words_parse, self.pred = found["words_parse"], found["pred"]
+            self.up = self._upsample(self.pred)
+            self.sigm = tf.sigmoid(self.up)
+            for level in LEVELS:
+                setattr(self, "up_" + level, self._upsample(found["score_" + level]))
             if mode == "train":
-                self._learn(conv5, weight_decay, start_lr, lr_decay_step)
+                self._learn(conv5, weight_decay, start_lr, lr_decay_step, towers)
 
     @staticmethod
     def calibrate_backbone(session, batches):
         """Make a backbone drawn at random usable, see `deeplab_resnet.calibrate`."""
         deeplab_resnet.calibrate(session, batches)
 
-    def _read(self, vectors):
-        """Return the words' features [B, 1, T, C], unit length, zeros at padding."""
+    def _dropout_masks(self, glove_dim):
+        """Return what dropout multiplies with; nothing where it keeps all."""
+        masks = {}
+        batch_size, steps = self.words.shape.as_list()
         if self.keep_prob_emb < 1:
-            vectors = tf.nn.dropout(vectors, rate=1 - self.keep_prob_emb)
-        cell = "RNN/multi_rnn_cell/cell_0/basic_lstm_cell"
-        outputs = lstm(vectors, tf.not_equal(self.words, 0), self.channels, cell)
+            shape = [batch_size, steps, glove_dim]
+            masks["emb"] = dropout_mask(shape, self.keep_prob_emb, self.noise_seed)
         if self.keep_prob_rnn < 1:
-            outputs = tf.nn.dropout(outputs, rate=1 - self.keep_prob_rnn)
+            shape = [batch_size, steps, self.channels]
+            masks["rnn"] = dropout_mask(shape, self.keep_prob_rnn, -self.noise_seed)
+        return masks
+
+    def _read(self, inputs, vectors):
+        """Return the words' features [B, 1, T, C], unit length, zeros at padding."""
+        if "emb" in inputs:
+            vectors *= inputs["emb"]
+        cell = "RNN/multi_rnn_cell/cell_0/basic_lstm_cell"
+        is_word = tf.not_equal(inputs["words"], 0)
+        outputs = lstm(vectors, is_word, self.channels, cell)
+        if "rnn" in inputs:
+            outputs *= inputs["rnn"]
         return l2_normalize(outputs)[:, tf.newaxis]
 
-    def _segment(self, taps, words):
-        visual = {
-            level: l2_normalize(conv(taps[level], self.channels, 1, level + "_lateral"))
-            for level in LEVELS
-        }
+    def _segment(self, inputs, words):
+        """Return dict: words_parse, pred, and the levels' own scores on the grid."""
+        visual = {}
+        for level in LEVELS:
+            lateral = conv(inputs[level], self.channels, 1, level + "_lateral")
+            visual[level] = l2_normalize(lateral)
         # A sentence begins at its first id that is not padding.
-        begun = tf.cumsum(tf.cast(tf.not_equal(self.words, 0), tf.int32), axis=1) > 0
-        is_word = begun[:, tf.newaxis]
+        ids = tf.cast(tf.not_equal(inputs["words"], 0), tf.int32)
+        is_word = (tf.cumsum(ids, axis=1) > 0)[:, tf.newaxis]
         classes = word_classes(words)
-        self.words_parse = classes[:, 0]
         entity, attribute, relation, _ = tf.unstack(classes, axis=3)
         entities = sentence_vector(words, entity + attribute)
         necessary = sentence_vector(words, entity + attribute + relation)
 
-        fused = {}
+        found, fused = {"words_parse": classes[:, 0]}, {}
         for level in LEVELS:
             fused[level] = self._comprehend(
                 visual[level], words, entities, relation, is_word, level
             )
         for level in LEVELS:
-            score = conv(fused[level], 1, 3, "score_" + level)
-            setattr(self, "up_" + level, self._upsample(score))
+            score = "score_" + level
+            found[score] = conv(fused[level], 1, 3, score)
         fused = exchange(fused, necessary, suffix="")
         fused = exchange(fused, necessary, suffix="_2")
         with tf.variable_scope("rnn"):
             shallow_to_deep = [fused[level] for level in sorted(fused)]
             hidden = conv_lstm(shallow_to_deep, "conv_lstm_cell")
-        self.pred = conv(hidden, 1, 3, "score")
-        self.up = self._upsample(self.pred)
-        self.sigm = tf.sigmoid(self.up)
+        found["pred"] = conv(hidden, 1, 3, "score")
+        return found
 
     def _comprehend(self, visual, words, sentence, relation, is_word, level):
         """Perceive the entities and reason about their relations on one level.
@@ -438,7 +470,7 @@ class LSTM_model:
     def _upsample(self, score):
         return tf.image.resize_bilinear(score, self.size)
 
-    def _learn(self, conv5, weight_decay, start_lr, lr_decay_step):
+    def _learn(self, conv5, weight_decay, start_lr, lr_decay_step, towers):
         """Add losses and the training step.
 
         Variables:
@@ -461,7 +493,13 @@ class LSTM_model:
         self.reg_loss = loss.l2_regularization_loss(decayed, weight_decay)
         self.cost = self.cls_loss_all + self.reg_loss
         self.learning_rate, self.train_step = optimizer.adam(
-            self.cls_loss_all, trained, decayed, weight_decay, start_lr, lr_decay_step
+            self.cls_loss_all,
+            trained,
+            decayed,
+            weight_decay,
+            start_lr,
+            lr_decay_step,
+            spread=bool(towers),
         )
 
 

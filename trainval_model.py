@@ -7,7 +7,7 @@ import sys
 
 from util import datasets
 from util.errors import OneLineParser, exit_code
-from util.options import PRECISIONS, count, gpus, rate, seed, share
+from util.options import PRECISIONS, count, decay, gpus, rate, seed, share, step
 
 MODELS = ("CMPC_model",)  # modules with a class LSTM_model
 EXAMPLES = """examples:
@@ -63,23 +63,39 @@ def build_parser():
     add("-f", dest="folder", metavar="DIR", help="snapshots (default for -m demo: "
         "ckpts/shapes/demo)")  # fmt: skip
     add("-g", dest="gpus", type=gpus, default="0", metavar="LIST",
-        help="GPUs to use: 0 or 0,1; -1: none (default: %(default)s)")  # fmt: skip
-    add("-i", dest="iteration", type=count, default=800000, metavar="N",
-        help="train: most steps; test: snapshot (default: %(default)s)")  # fmt: skip
+        help="GPUs to use: 0, or 0,1 to share each step; -1: none (default: "
+        "%(default)s)")  # fmt: skip
+    add("-i", dest="iteration", type=step, default=800000, metavar="N",
+        help="train: most steps; test: snapshot, a step or best (default: "
+        "%(default)s)")  # fmt: skip
     add("-emb", dest="embedding", action="store_true",
         help="start from the pretrained word vectors of the data set")  # fmt: skip
     add("--data", default="data", metavar="DIR", help="(default: %(default)s)")
     add("--batches", metavar="DIR", help="where the samples are (default: --data)")
+    add("--threads", type=count, metavar="N", help="of the CPU; with 1 a run repeats "
+        "exactly (default: the cores)")  # fmt: skip
     add("--precision", choices=PRECISIONS, default="float32", help="of products, where "
         "device and TensorFlow have it (default: %(default)s)")  # fmt: skip
 
     add = parser.add_argument_group("training").add_argument
     add("-s", dest="snapshot", type=count, default=100000, metavar="N",
         help="steps between snapshots (default: %(default)s)")  # fmt: skip
+    add("--save-minutes", type=rate, metavar="N",
+        help="most minutes between snapshots (default: no limit)")  # fmt: skip
+    add("--resume", action="store_true", help="go on from the newest snapshot in -f; "
+        "begin where there is none")  # fmt: skip
+    add("--init-from", metavar="SNAPSHOT", help="begin with the weights of another run")
+    add("--init-vocabulary", metavar="FILE", help="words that SNAPSHOT knows (default: "
+        "vocabulary.txt beside it, or those of the data set)")  # fmt: skip
     add("-st", dest="stop", type=count, default=700000, metavar="N",
         help="stop after this many steps (default: %(default)s)")  # fmt: skip
     add("-lr", dest="learning_rate", type=rate, default=0.00025, metavar="RATE",
         help="first learning rate (default: %(default)s)")  # fmt: skip
+    add("--decay-steps", type=count, default=800000, metavar="N", help="until the "
+        "learning rate has fallen to 0.00001 (default: %(default)s)")  # fmt: skip
+    add("--weight-decay", type=decay, default=0.0005, metavar="X",
+        help="factor of the regularisation (default: %(default)s)")  # fmt: skip
+    add("--optimizer", choices=["adam"], default="adam", help="(default: %(default)s)")
     add("-bs", dest="batch_size", type=count, default=1, metavar="N",
         help="sentences a step (default: %(default)s)")  # fmt: skip
     add("-conv5", dest="conv5", action="store_true", help="also train res3 to res5")
@@ -93,6 +109,15 @@ def build_parser():
         help="of LSTM outputs that dropout keeps (default: %(default)s)")  # fmt: skip
     add("--keep-prob-emb", type=share, default=1.0, metavar="SHARE",
         help="of word vectors that dropout keeps (default: %(default)s)")  # fmt: skip
+    add("--image-steps", type=count, metavar="N", help="draw the masks of a step every "
+        "so many (default: never)")  # fmt: skip
+    add("--eval-steps", type=count, metavar="N", help="test on the way every so many "
+        "steps and keep the best snapshot (default: never)")  # fmt: skip
+    add("--eval-set", default="val", metavar="SPLIT", help="(default: %(default)s)")
+    add("--eval-samples", type=count, metavar="N", help="sentences to test on the way "
+        "(default: all)")  # fmt: skip
+    add("--skip-damaged", action="store_true",
+        help="leave out samples that cannot be read, and count them")  # fmt: skip
     add("--seed", type=seed, metavar="N", help="of all that is drawn at random")
     add("--cache-features", metavar="DIR", help="keep what the frozen backbone sees in "
         "each picture, 23 MB each, and do not run it again")  # fmt: skip
@@ -134,11 +159,22 @@ def parse(argv):
             "--cache-features does not go with -conv5: a backbone that is trained "
             "never sees the same twice"
         )
+    if args.mode == "train":
+        check_training(parser, args, dataset)
+    return args
+
+
+def check_training(parser, args, dataset):
+    """Refuse options of -m train that do not go together."""
+    if args.iteration == "best":
+        parser.error("-i best is for -m test")
+    if args.eval_steps and args.eval_set not in dataset.splits:
+        parser.error("{} has no split {!r}; choose another --eval-set from {}".format(
+            args.dataset, args.eval_set, ", ".join(dataset.splits)))  # fmt: skip
+    if args.init_vocabulary and not args.init_from:
+        parser.error("--init-vocabulary says what the snapshot of --init-from knows")
     if args.backbone is None:
         args.backbone = "file" if dataset.backbone else "random"
-    args.v_emb_dim = args.v_emb_dim or dataset.v_emb_dim
-    args.mlp_dim = args.mlp_dim or dataset.mlp_dim
-    return args
 
 
 def main(argv=None):

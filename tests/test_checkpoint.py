@@ -1,7 +1,9 @@
 """util.checkpoint, with graphs of a few variables."""
 
+import contextlib
 import os
 import re
+import resource
 
 import numpy as np
 import pytest
@@ -242,7 +244,7 @@ def test_the_last_four_snapshots_are_kept(tmp_path):
             assert path == checkpoint.path(str(folder), "unc", step)
     assert checkpoint.steps(str(folder), "unc") == [3, 4, 5, 6]
     names = {name.split(".tfmodel")[-1] for name in os.listdir(str(folder))}
-    assert names == {"checkpoint", ".index", ".data-00000-of-00001"}
+    assert names == {"checkpoint", ".index", ".data-00000-of-00001", ".state.json"}
     # The folder can be moved: what lists the snapshots holds no folder.
     assert str(tmp_path) not in (folder / "checkpoint").read_text()
     _, values = load(checkpoint.load, path, TWO)
@@ -266,3 +268,121 @@ def test_snapshot_that_cannot_be_written_is_named(tmp_path):
         (tmp_path / "f").write_text("")
         with pytest.raises(UserError, match="cannot write the snapshot .*_7.tfmodel"):
             snapshots.save(session, 7)
+
+
+@contextlib.contextmanager
+def full_disk(size):
+    """Let no file grow beyond `size` bytes, as a full disk or a quota does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("size", [0, 100000])
+def test_full_disk_leaves_the_older_snapshots(tmp_path, size):
+    large = {"text_objseg/a": [100, 1000]}
+    with tf.Graph().as_default(), tf.Session() as session:
+        make(large)
+        session.run(tf.global_variables_initializer())
+        snapshots = checkpoint.Snapshots(str(tmp_path), "unc")
+        paths = [snapshots.save(session, step, {"step": step}) for step in range(4)]
+        before = sorted(os.listdir(str(tmp_path)))
+        with full_disk(size):
+            with pytest.raises(UserError, match="cannot write .*is the disk full"):
+                snapshots.save(session, 4, {"step": 4})
+        assert sorted(os.listdir(str(tmp_path))) == before
+        paths.append(snapshots.save(session, 4, {"step": 4}))
+    for path in paths[1:]:
+        _, values = load(checkpoint.load, path, large)
+        assert (values["text_objseg/a"] == 1).all()
+
+
+def test_newest_whole_snapshot_is_the_one_to_go_on_from(tmp_path):
+    with tf.Graph().as_default(), tf.Session() as session:
+        make(TWO)
+        session.run(tf.global_variables_initializer())
+        snapshots = checkpoint.Snapshots(str(tmp_path), "unc")
+        assert checkpoint.newest(str(tmp_path), "unc") is None
+        for step in (8, 9, 10):
+            snapshots.save(session, step, {"step": step, "seed": 3})
+    (tmp_path / "unc_iter_10.tfmodel.index").unlink()
+    (tmp_path / "unc_iter_9.tfmodel.state.json").unlink()
+    path = checkpoint.newest(str(tmp_path), "unc")
+    assert path == checkpoint.path(str(tmp_path), "unc", 8)
+    assert checkpoint.read_state(path) == {"step": 8, "seed": 3}
+    (tmp_path / "unc_iter_8.tfmodel.state.json").write_text("{")
+    with pytest.raises(UserError, match="cannot read .*_8.tfmodel.state.json"):
+        checkpoint.read_state(path)
+
+
+def test_best_snapshot_stays_when_older_ones_go(tmp_path):
+    with tf.Graph().as_default(), tf.Session() as session:
+        make(TWO)
+        session.run(tf.global_variables_initializer())
+        snapshots = checkpoint.Snapshots(str(tmp_path), "unc")
+        snapshots.save(session, 1)
+        best = snapshots.keep_best(1)
+        tf.global_variables()[1].load(9, session)
+        for step in range(2, 8):
+            snapshots.save(session, step)
+    assert checkpoint.steps(str(tmp_path), "unc") == [4, 5, 6, 7]
+    assert checkpoint.find(str(tmp_path), "unc", "best") == best
+    _, values = load(checkpoint.load, best, TWO)
+    assert values["text_objseg/b"] == 2
+
+
+def test_values_that_are_no_numbers_are_noticed(tmp_path):
+    with tf.Graph().as_default(), tf.Session() as session:
+        make(TWO)
+        session.run(tf.global_variables_initializer())
+        snapshots = checkpoint.Snapshots(str(tmp_path), "unc")
+        assert snapshots.are_finite(session)
+        for value in (np.nan, np.inf):
+            tf.global_variables()[1].load(value, session)
+            assert not snapshots.are_finite(session)
+
+
+TABLE = {"text_objseg/Variable": [4, 2], "text_objseg/a": [2, 3]}
+SLOTS = {
+    "text_objseg/Variable_1": [],
+    "text_objseg/text_objseg/a/Adam": [2, 3],
+    "text_objseg/beta1_power": [],
+}
+
+
+def load_weights(path, values, words, known):
+    return load(
+        lambda session, file: checkpoint.load_weights(session, file, words, known),
+        path,
+        values,
+    )
+
+
+def test_weights_of_another_run_come_without_its_training(tmp_path):
+    path = save(tmp_path, dict(TABLE, **SLOTS))
+    words = ["<pad>", "<unk>", "left", "box"]
+    _, values = load_weights(path, dict(TABLE, **SLOTS), words, None)
+    assert (values["text_objseg/Variable"] == 1).all()
+    assert (values["text_objseg/a"] == 2).all()
+    assert all((values[name] == 0).all() for name in SLOTS)
+
+
+def test_words_that_both_know_keep_their_vectors(tmp_path):
+    path = save(tmp_path, TABLE)
+    wanted = dict(TABLE, **{"text_objseg/Variable": [5, 2]})
+    words = ["<pad>", "<unk>", "right", "box", "tree"]
+    said, values = load_weights(path, wanted, words, ["<pad>", "<unk>", "left", "box"])
+    assert said.endswith("; 3 of 5 words have their vectors from it")
+    assert values["text_objseg/Variable"][:, 0].tolist() == [1, 1, 0, 1, 0]
+    assert (values["text_objseg/a"] == 2).all()
+
+
+def test_other_vocabulary_that_nobody_named_is_refused(tmp_path):
+    path = save(tmp_path, TABLE)
+    with pytest.raises(UserError, match="knows 4 words, .* with --init-vocabulary"):
+        load_weights(path, TABLE, ["<pad>", "<unk>"], None)
+    with pytest.raises(UserError, match="knows 4 words, but the vocabulary named has"):
+        load_weights(path, TABLE, ["<pad>"] * 4, ["<pad>"])

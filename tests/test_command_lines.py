@@ -137,7 +137,8 @@ def test_options_have_the_defaults_of_the_reference():
     assert (args.iteration, args.snapshot, args.stop) == (800000, 100000, 700000)
     assert (args.learning_rate, args.batch_size) == (0.00025, 1)
     assert not (args.embedding or args.conv5 or args.dense_crf or args.visualize)
-    assert (args.v_emb_dim, args.mlp_dim, args.backbone) == (1000, 500, "file")
+    assert (args.weight_decay, args.decay_steps) == (0.0005, 800000)
+    assert (args.optimizer, args.backbone) == ("adam", "file")
     assert (args.keep_prob_rnn, args.keep_prob_emb) == (1, 1)
     assert args.cache_features is None and args.cache_size is None
     assert args.cache_dtype == "float32"
@@ -367,7 +368,10 @@ def test_word_vectors_of_another_vocabulary(folder, capsys):
 
 def test_folder_that_has_snapshots_already(folder, capsys):
     told = refused(folder, capsys, TRAIN.replace("new", "ckpts"))
-    assert "ckpts has snapshots of unc already: choose another folder with -f" in told
+    assert (
+        "ckpts has snapshots of unc already: go on with --resume, choose another "
+        in told
+    )
 
 
 def test_pictures_that_are_not_of_input_size(folder, capsys):

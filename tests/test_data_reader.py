@@ -189,3 +189,30 @@ def test_samples_are_loaded_ahead_and_no_further(tmp_path, monkeypatch):
         reader.read_batch()
         assert whole.acquire(timeout=10)
     assert sorted(loaded) == ["unc_val_{}.npz".format(n) for n in range(4)]
+
+
+def test_reader_goes_on_from_the_position_of_another(tmp_path):
+    folder = fill(tmp_path, range(7))
+    with DataReader(folder, "unc_val", seed=3) as reader:
+        before = read(reader, 9)
+        position, number = reader.position, reader.number
+        after = read(reader, 9)
+    assert (position, number) == (9, before[-1])
+    with DataReader(folder, "unc_val", seed=3, begin=position) as reader:
+        assert read(reader, 9) == after
+
+
+def test_shares_take_turns_and_together_give_all(tmp_path):
+    folder = fill(tmp_path, range(7))
+    with DataReader(folder, "unc_val", seed=3) as reader:
+        together = read(reader, 24)
+    shares = []
+    for own in range(3):
+        with DataReader(folder, "unc_val", seed=3, share=(own, 3, 2)) as reader:
+            shares.append(read(reader, 8))
+            assert reader.position == 18 + 2 * (own + 1)
+    turns = [shares[own][2 * k : 2 * k + 2] for k in range(4) for own in range(3)]
+    assert sum(turns, []) == together
+    # A share goes on from the position of any reader, at its own next turn.
+    with DataReader(folder, "unc_val", seed=3, begin=12, share=(1, 3, 2)) as reader:
+        assert read(reader, 4) == shares[1][4:]

@@ -27,14 +27,14 @@ def shown(tmp_path_factory):
     shapes.draw(data, num_scenes={"train": 5, "val": 1, "test": 2})
     tiny = dataclasses.replace(datasets.DATASETS["shapes"], **SMALL)
     events = []
-    read, learn = batches.read_sample, training.learn
+    read, take_steps = batches.read_sample, training.Loop.run
 
     def noted_read(path):
         events.append(path)
         return read(path)
 
-    def noted_learn(*arguments):
-        snapshot = learn(*arguments)
+    def noted_run(loop, feed):
+        snapshot = take_steps(loop, feed)
         events.append("trained")
         return snapshot
 
@@ -43,7 +43,7 @@ def shown(tmp_path_factory):
     with patch.context() as patched:
         patched.setitem(datasets.DATASETS, "shapes", tiny)
         patched.setattr(batches, "read_sample", noted_read)
-        patched.setattr(training, "learn", noted_learn)
+        patched.setattr(training.Loop, "run", noted_run)
         patched.setattr(demo, "STEPS", 2)
         patched.setattr(demo.os, "cpu_count", lambda: 1)
         figures = demo.run(LSTM_model, args)

@@ -18,6 +18,7 @@ from util import feature_cache, npz, training
 from util.compat import new_session, tf
 from util.errors import UserError
 from util.feature_cache import Cache, Folder
+from util.feeds import feeds
 
 BELONGS = {"backbone": "b1", "precision": "float32"}
 SIZE = (16, 24)  # taps of 2 x 3 cells
@@ -246,6 +247,9 @@ def samples(numbers):
             "text_batch": recipe.words(n, 3, vocab=50)[0],
             "im_batch": recipe.image(n, 64, 64),
             "mask_batch": recipe.mask(n, 64, 64)[..., 0] > 0,
+            "number": n,
+            "position": n + 1,
+            "skipped": 0,
         }
 
 
@@ -276,7 +280,9 @@ class Trainer:
         )
         self.losses, self.looks = [], 0
         with contextlib.closing(make_feed(self)) as feed:
-            training.learn(self, self.model, feed, STEPS, self, STEPS)
+            plan = training.Plan(last=STEPS, every=STEPS)
+            begin = training.Point(0, 1, 4, [0])
+            training.Loop(self, self.model, self, plan, begin).run(feed)
         values = self.session.run(tf.trainable_variables("text_objseg"))
         self.weights = np.concatenate([value.ravel() for value in values])
         return self.losses, self.weights, self.looks
@@ -285,11 +291,14 @@ class Trainer:
         if fetches == feature_cache.tap_tensors(self.model):
             self.looks += 1
         found = self.session.run(fetches, feed)
-        if self.model.train_step in fetches:
-            self.losses.append(found[0])
+        if isinstance(fetches, dict):
+            self.losses.append(found["loss"])
         return found
 
-    def save(self, session, step):
+    def are_finite(self, session):
+        return True
+
+    def save(self, session, step, state):
         return "none"
 
 
@@ -304,7 +313,7 @@ def trainer():
 @pytest.fixture(scope="module")
 def plain(trainer):
     """Losses and weights of training without a cache."""
-    return trainer.train(lambda t: training.feeds(t.model, samples(range(4))))[:2]
+    return trainer.train(lambda t: feeds(t.model, samples(range(4))))[:2]
 
 
 def cached(path, numbers=range(4), **options):
@@ -313,7 +322,7 @@ def cached(path, numbers=range(4), **options):
     def make_feed(trainer):
         folder = Folder(path, (64, 64), BELONGS, **options)
         cache = Cache(trainer, trainer.model, folder)
-        return training.cached_feeds(trainer.model, samples(numbers), cache)
+        return feeds(trainer.model, samples(numbers), cache)
 
     return make_feed
 
@@ -355,9 +364,9 @@ def test_full_cache_computes_the_rest_each_time(path, trainer):
     limit = 2.5 * 4 * 8 * 8 * (512 + 1024 + 2048)
     trainer.looks, looks = 0, []
     numbers = [0, 1, 2, 3, 0, 1, 2, 3]
-    with contextlib.closing(cached(path, numbers, limit=limit)(trainer)) as feeds:
+    with contextlib.closing(cached(path, numbers, limit=limit)(trainer)) as feed:
         for _ in range(4):
-            next(feeds)
+            next(feed)
             looks.append(trainer.looks)
     assert looks == [1, 2, 2, 3] and len(os.listdir(path)) == 2 + 1
 
@@ -366,9 +375,9 @@ def test_full_cache_computes_the_rest_each_time(path, trainer):
 def test_each_picture_is_fed_its_own_taps(path, trainer, numbers):
     """Pictures 0 and 1 are in the folder, 2 and 3 are not."""
     trainer.train(cached(path, [0, 1]))
-    with contextlib.closing(cached(path, numbers)(trainer)) as feeds:
-        found = next(feeds)
-    wanted = next(training.feeds(trainer.model, samples(numbers)))
+    with contextlib.closing(cached(path, numbers)(trainer)) as feed:
+        found = next(feed).values
+    wanted = next(feeds(trainer.model, samples(numbers))).values
     tensors = feature_cache.tap_tensors(trainer.model)
     seen = trainer.session.run(
         tensors, {trainer.model.im: wanted.pop(trainer.model.im)}
@@ -390,14 +399,14 @@ def options(path, **others):
     return argparse.Namespace(**dict(given, **others))
 
 
-def test_options_choose_the_feed(path, trainer, capsys):
+def test_options_make_the_cache(path, trainer, capsys):
     model = trainer.model
-    feed = training.choose_feeds(trainer, model, samples([0]), options(None))
-    assert model.im in next(feed)
+    assert model.im in next(feeds(model, samples([0]))).values
     chosen = options(path, cache_dtype="float16", cache_size=0.0015)
-    feed = training.choose_feeds(trainer, model, samples(range(4)), chosen)
-    assert model.im not in next(feed) and model.visual_feat_c5 in next(feed)
-    feed.close()
+    cache = feature_cache.open_cache(trainer, model, chosen)
+    with contextlib.closing(feeds(model, samples(range(4)), cache)) as feed:
+        assert model.im not in next(feed).values
+        assert model.visual_feat_c5 in next(feed).values
     told = capsys.readouterr().out
     assert told.startswith("features of 0 pictures, 0.0 GB, in {}\n".format(path))
     # Of 8 * 8 * 3584 * 2 bytes each, three fit into 1.5 MB and the fourth does not.

@@ -52,11 +52,27 @@ def shares(line, which):
     return re.fullmatch(pattern, line).groups()
 
 
+def lines(progress, step, learning_rate):
+    return report.lines(step, progress.figures(), learning_rate)
+
+
+def test_a_run_that_is_resumed_goes_on_with_its_averages():
+    through, before = report.Progress(), report.Progress()
+    for loss in (3.0, 5.0, 8.0):
+        through.add(loss, *RIGHT)
+    before.add(3.0, *RIGHT)
+    after = report.Progress(before.averages())
+    for loss in (5.0, 8.0):
+        after.add(loss, *RIGHT)
+    assert after.averages() == through.averages() != before.averages()
+    assert after.figures()["loss"] == 8.0
+
+
 def test_lines_are_those_that_people_grep():
     progress = report.Progress()
     progress.add(71000.0, *RIGHT)
     progress.add(70000.0, *RIGHT)
-    loss, now, average, seconds = progress.lines(200, 0.00024998).split("\n")
+    loss, now, average, seconds = lines(progress, 200, 0.00024998).split("\n")
     # (1 - 0.99) * 71000, and then 0.99 of it + 0.01 * 70000
     assert LOSS.fullmatch(loss).groups() == (
         "200",
@@ -73,13 +89,13 @@ def test_averages_decay_by_a_hundredth_a_step():
     progress = report.Progress()
     for _ in range(300):
         progress.add(1000.0, *RIGHT)
-    loss, _, average, _ = progress.lines(300, 0.1).split("\n")
+    loss, _, average, _ = lines(progress, 300, 0.1).split("\n")
     wanted = 1 - 0.99**300
     assert float(LOSS.fullmatch(loss).group(3)) == pytest.approx(1000 * wanted)
     assert float(shares(average, "avg")[0]) == pytest.approx(wanted, abs=1e-4)
 
 
-def test_nothing_is_computed_until_lines_are_printed(monkeypatch):
+def test_nothing_is_computed_until_figures_are_asked_for(monkeypatch):
     computed = []
 
     def accuracies(scores, target):
@@ -91,10 +107,10 @@ def test_nothing_is_computed_until_lines_are_printed(monkeypatch):
     for step in range(3):
         progress.add(1.0, step, None)
     assert computed == []
-    progress.lines(3, 0.1)
+    lines(progress, 3, 0.1)
     assert computed == [0, 1, 2]
     progress.add(1.0, 3, None)
-    progress.lines(4, 0.1)
+    lines(progress, 4, 0.1)
     assert computed == [0, 1, 2, 3]
 
 
@@ -105,8 +121,8 @@ def test_time_is_that_of_a_step_since_the_last_lines(monkeypatch):
     for _ in range(4):
         progress.add(1.0, *RIGHT)
     now[0] = 110.0
-    assert "time = 2.5000 s a step" in progress.lines(4, 0.1)
+    assert "time = 2.5000 s a step" in lines(progress, 4, 0.1)
     progress.add(1.0, *RIGHT)
     progress.add(1.0, *RIGHT)
     now[0] = 114.0
-    assert "time = 2.0000 s a step" in progress.lines(6, 0.1)
+    assert "time = 2.0000 s a step" in lines(progress, 6, 0.1)

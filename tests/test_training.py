@@ -1,6 +1,8 @@
 """util.training, with a stand-in for the network where one is needed."""
 
 import itertools
+import os
+import signal
 import threading
 from unittest import mock
 
@@ -8,18 +10,8 @@ import numpy as np
 import pytest
 
 from util import im_processing, training
-from util.errors import UserError
-
-
-class Reader:
-    """Gives some samples again and again."""
-
-    def __init__(self, *samples):
-        self.samples = list(samples)
-
-    def read_batch(self):
-        self.samples.append(self.samples[0])
-        return self.samples.pop(0)
+from util.errors import Stopped, UserError
+from util.feeds import Feed
 
 
 def sample(height=16, width=24, word=7, value=0):
@@ -28,29 +20,10 @@ def sample(height=16, width=24, word=7, value=0):
         "im_batch": np.full((height, width, 3), value, np.uint8),
         "mask_batch": np.zeros((height, width), bool),
         "sent_batch": ["sentence {}".format(value)],
+        "number": value,
+        "position": value + 1,
+        "skipped": 0,
     }
-
-
-OPTIONS = {"H": 16, "W": 24, "vocab_size": 8}
-
-
-def test_samples_are_given_for_ever():
-    samples = training.fitting_samples(Reader(sample(), sample(value=1)), OPTIONS)
-    assert [next(samples)["im_batch"][0, 0, 0] for _ in range(5)] == [0, 1, 0, 1, 0]
-
-
-@pytest.mark.parametrize(
-    "other, told",
-    [
-        (sample(24, 16, value=1), "'sentence 1' is 16x24 pixels, the first one 24x16"),
-        (sample(word=8, value=1), "'sentence 1' has word 8, .* has 8 words"),
-    ],
-)
-def test_sample_that_does_not_fit_is_named(other, told):
-    samples = training.fitting_samples(Reader(sample(), other), OPTIONS)
-    next(samples)
-    with pytest.raises(UserError, match=told):
-        next(samples)
 
 
 class Backbone:
@@ -60,54 +33,75 @@ class Backbone:
         self.batches = list(batches)
 
 
-@pytest.mark.parametrize("number, sizes", [(100, [8] * 4), (32, [8] * 4), (11, [8, 3])])
-def test_calibration_takes_the_first_pictures(number, sizes):
-    samples = [sample(value=n) for n in range(number)]
+@pytest.mark.parametrize("number, sizes", [(32, [8] * 4), (11, [8, 3])])
+def test_calibration_sees_all_pictures(number, sizes):
+    pictures = [sample(value=n)["im_batch"] for n in range(number)]
     model = Backbone()
-    training.calibrate(None, model, iter(samples))
+    training.calibrate(None, model, pictures)
     assert [len(batch) for batch in model.batches] == sizes
-    wanted = [im_processing.to_network_input(s["im_batch"]) for s in samples]
-    np.testing.assert_array_equal(np.concatenate(model.batches), wanted[: sum(sizes)])
-
-
-def test_feeds_are_batches_in_order():
-    model = mock.Mock()
-    model.im.shape.as_list.return_value = [2, 16, 24, 3]
-    model.words.shape.as_list.return_value = [2, 12]
-    feeds = training.feeds(model, iter([sample(value=n, word=n) for n in range(6)]))
-    next(feeds)
-    feed = next(feeds)
-    assert feed[model.words].shape == (2, 12)
-    assert feed[model.words][:, -1].tolist() == [2, 3]
-    assert feed[model.im].dtype == np.float32
-    # BGR, minus the mean
-    np.testing.assert_allclose(feed[model.im][1, 0, 0], 3 - im_processing.MEAN_BGR)
-    assert feed[model.target_fine].shape == (2, 16, 24, 1)
+    wanted = [im_processing.to_network_input(picture) for picture in pictures]
+    np.testing.assert_array_equal(np.concatenate(model.batches), wanted)
 
 
 class Session:
     """Notes what is fed for each step."""
 
-    def __init__(self):
-        self.fed = []
+    def __init__(self, losses=()):
+        self.fed, self.noise = [], []
+        self.losses = dict(losses)
 
-    def run(self, fetches, feed):
-        assert len(fetches) == 5
-        self.fed.append(feed)
+    def run(self, fetches, feed=None):
+        if feed is None:  # the regularisation, before a step that is told
+            return 0.5
+        (self.noise_seed,) = [key for key in feed if key != "fed"]
+        self.fed.append(feed["fed"])
+        self.noise.append(feed[self.noise_seed])
         cells = np.zeros((1, 2, 2, 1), np.float32)
-        return 1.0, cells, cells, 0.1, None
+        found = dict.fromkeys(fetches, 2.0)
+        found.update(scores=cells, target=cells, learning_rate=0.1)
+        found["loss"] = self.losses.get(len(self.fed), 1.0)
+        return found
 
 
 class Snapshots:
     """Notes at which steps it saves."""
 
-    def __init__(self):
-        self.steps = []
+    def __init__(self, finite=True):
+        self.states, self.finite, self.best = {}, finite, None
 
-    def save(self, session, step):
-        assert len(session.fed) == step
-        self.steps.append(step)
+    @property
+    def steps(self):
+        return list(self.states)
+
+    def are_finite(self, session):
+        return self.finite
+
+    def save(self, session, step, state):
+        assert len(session.fed) == step == state["step"]
+        self.states[step] = state
         return "snapshot {}".format(step)
+
+    def write_state(self, step, state):
+        self.states[step] = state
+
+    def keep_best(self, step):
+        self.best = step
+        return "best"
+
+
+BEGIN = training.Point(0, 9, 100, [0])
+
+
+def feed_of(numbers):
+    """Yield feeds of one sample each."""
+    for number in numbers:
+        yield Feed({"fed": number}, [sample(value=number)])
+
+
+def learn(session, numbers, snapshots, last, every=999, begin=BEGIN, **plan):
+    plan = training.Plan(last=last, every=every, **plan)
+    loop = training.Loop(session, mock.Mock(), snapshots, plan, begin)
+    return loop.run(feed_of(numbers))
 
 
 @pytest.mark.parametrize(
@@ -116,62 +110,142 @@ class Snapshots:
 )
 def test_the_last_step_always_leaves_a_snapshot(last, every, steps):
     session, snapshots = Session(), Snapshots()
-    feed = iter(range(100))
-    path = training.learn(session, mock.Mock(), feed, last, snapshots, every)
+    path = learn(session, range(100), snapshots, last, every)
     assert session.fed == list(range(last))
+    assert session.noise == [[9, step] for step in range(1, last + 1)]
     assert snapshots.steps == steps
+    assert snapshots.states[last]["positions"] == [last]
     assert path == "snapshot {}".format(last)
+
+
+def test_snapshots_are_saved_by_time(monkeypatch):
+    clock = itertools.count(0, 40)
+    monkeypatch.setattr(training.time, "monotonic", lambda: next(clock))
+    snapshots = Snapshots()
+    learn(Session(), range(100), snapshots, 7, minutes=2)
+    # 40 seconds pass with each look at the clock: one a step and one a snapshot.
+    assert snapshots.steps == [3, 6, 7]
 
 
 def test_next_feed_is_prepared_while_the_network_runs():
     prepared = threading.Event()
 
-    def feeds():
+    def numbers():
         yield 0
         prepared.set()
         yield 1
 
     class WaitingSession(Session):
-        def run(self, fetches, feed):
+        def run(self, fetches, feed=None):
             assert prepared.wait(10)
             return super().run(fetches, feed)
 
     session = WaitingSession()
-    training.learn(session, mock.Mock(), feeds(), 2, Snapshots(), 9)
+    learn(session, numbers(), Snapshots(), 2)
     assert session.fed == [0, 1]
 
 
-def test_error_in_a_feed_is_told_as_what_it_is():
-    def feeds():
+@pytest.mark.parametrize("error", [UserError("cannot read x.npz"), MemoryError("x")])
+def test_reader_that_dies_is_an_error_at_once(error):
+    def numbers():
         yield 0
         yield 1
-        raise UserError("cannot read the sample x.npz")
+        raise error
 
     session = Session()
-    with pytest.raises(UserError, match="^cannot read the sample x.npz$"):
-        training.learn(session, mock.Mock(), feeds(), 9, Snapshots(), 9)
+    with pytest.raises(type(error), match=str(error)):
+        learn(session, numbers(), Snapshots(), 9)
     assert session.fed == [0, 1]
     assert not [t for t in threading.enumerate() if "ThreadPool" in t.name]
 
 
 def test_error_of_the_network_ends_the_feeds():
     class BrokenSession(Session):
-        def run(self, fetches, feed):
+        def run(self, fetches, feed=None):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        training.learn(BrokenSession(), mock.Mock(), itertools.count(), 9, None, 9)
+        learn(BrokenSession(), itertools.count(), None, 9)
     assert not [t for t in threading.enumerate() if "ThreadPool" in t.name]
 
 
 def test_progress_is_printed_every_100_steps_and_at_the_end(capsys):
-    training.learn(Session(), mock.Mock(), iter(range(999)), 250, Snapshots(), 999)
+    learn(Session(), range(999), Snapshots(), 250)
     lines = [x for x in capsys.readouterr().out.splitlines() if "loss (cur)" in x]
     assert [line.split(",")[0] for line in lines] == [
         "iter = 100",
         "iter = 200",
         "iter = 250",
     ]
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_loss_that_is_no_number_names_the_step_and_the_samples(loss):
+    snapshots = Snapshots()
+    told = "loss of step 4 is {} .samples 3.: the last good snapshot is snapshot 2; "
+    with pytest.raises(Stopped, match=told.format(loss)):
+        learn(Session({4: loss}), range(9), snapshots, 9, every=2)
+    assert snapshots.steps == [2]
+
+
+def test_weights_that_are_no_numbers_are_not_saved():
+    snapshots = Snapshots(finite=False)
+    with pytest.raises(Stopped, match="after step 2 some weights .* is none yet; "):
+        learn(Session(), range(9), snapshots, 9, every=2)
+    assert snapshots.steps == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_saves_and_ends_at_the_next_step(number, capsys):
+    class SignalledSession(Session):
+        def run(self, fetches, feed=None):
+            if len(self.fed) == 2:
+                os.kill(os.getpid(), number)
+            return super().run(fetches, feed)
+
+    snapshots, handler = Snapshots(), signal.getsignal(number)
+    path = learn(SignalledSession(), range(99), snapshots, 99)
+    assert (snapshots.steps, path) == ([3], "snapshot 3")
+    assert "stopped by a signal: go on with --resume" in capsys.readouterr().out
+    assert signal.getsignal(number) == handler
+
+
+def test_evaluation_on_the_way_keeps_the_best():
+    scores = {2: 0.3, 4: 0.5, 6: 0.4}
+    asked = []
+
+    def evaluate(snapshot):
+        asked.append(snapshot)
+        step = int(snapshot.split()[1])
+        return {"overall_iou": scores[step], "mean_iou": 0.1}
+
+    snapshots = Snapshots()
+    options = dict(eval_steps=2, evaluate=evaluate)
+    learn(Session(), range(99), snapshots, 6, **options)
+    assert asked == ["snapshot 2", "snapshot 4", "snapshot 6"]
+    assert snapshots.best == 4
+    assert snapshots.states[6]["best"] == [0.5, 4]
+    # Killed between the snapshot of step 6 and its evaluation: it is made up for.
+    state = dict(snapshots.states[6], evaluated=4)
+    begin = training.Point(snapshot="snapshot 6", **state)
+    learn(Session(), [], snapshots, 6, begin=begin, **options)
+    assert asked[3:] == ["snapshot 6"]
+
+
+def test_resumed_run_goes_on_with_what_the_snapshot_says():
+    class ResumedSession(Session):
+        def __init__(self):
+            super().__init__()
+            self.fed = [0, 1, 2]
+
+    through, before, after = Snapshots(), Snapshots(), Snapshots()
+    learn(Session(), range(99), through, 6, every=3)
+    learn(Session(), range(99), before, 3)
+    begin = training.Point(snapshot="snapshot 3", **before.states[3])
+    session = ResumedSession()
+    learn(session, range(3, 99), after, 6, begin=begin)
+    assert session.noise == [[9, 4], [9, 5], [9, 6]]
+    assert after.states[6] == through.states[6]
 
 
 def test_word_vectors_become_float32(tmp_path):

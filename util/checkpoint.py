@@ -1,20 +1,35 @@
 """Snapshots: their names, what is in them, loading and saving."""
 
 import contextlib
+import glob
+import json
 import os
 import re
-from typing import Dict, List
+import shutil
+from typing import Any, Dict, List, Optional
 
+from util import files
 from util.compat import tf
 from util.errors import UserError
 
 KEPT = 4  # snapshots a training run leaves
 NAMED = 10  # differences that an error message spells out
 BACKBONE_PREFIXES = ("res", "bn", "conv1")
+WORD_VECTORS = "text_objseg/Variable"
+# Not weights: Adam's slots and counts, and the number of steps.
+OF_TRAINING = re.compile(r".*/Adam(_1)?|(.*/)?beta[12]_power|text_objseg/Variable_1")
+DATA, STATE, INDEX = ".data-00000-of-00001", ".state.json", ".index"
+VOCABULARY = "vocabulary.txt"  # beside the snapshots
+UNFINISHED = ".saving"  # folder of a snapshot that is being written
+BEST = "best"
 
 
-def path(folder: str, dataset: str, step: int) -> str:
-    """Return the path of a snapshot as TensorFlow wants it, without file endings."""
+def path(folder: str, dataset: str, step: Any) -> str:
+    """Return the path of a snapshot as TensorFlow wants it, without file endings.
+
+    Args:
+      step: int, or BEST.
+    """
     return os.path.join(folder, "{}_iter_{}.tfmodel".format(dataset, step))
 
 
@@ -27,13 +42,50 @@ def steps(folder: str, dataset: str) -> List[int]:
     return sorted({int(match.group(1)) for match in matches if match})
 
 
-def find(folder: str, dataset: str, step: int) -> str:
+def without_ending(snapshot: str) -> str:
+    """Return a snapshot's path also where one of its files was named."""
+    return re.sub(r"(\.index|\.data-\d+-of-\d+|\.meta)$", "", snapshot)
+
+
+def newest(folder: str, dataset: str) -> Optional[str]:
+    """Return the path of the newest snapshot that training can go on from, or None."""
+    for step in reversed(steps(folder, dataset)):
+        snapshot = path(folder, dataset, step)
+        if all(os.path.exists(snapshot + end) for end in (INDEX, DATA, STATE)):
+            return snapshot
+    return None
+
+
+def read_state(snapshot: str) -> Dict[str, Any]:
+    """Return what `Snapshots.save` got as `state`.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    try:
+        with open(snapshot + STATE, encoding="utf-8") as file:
+            return dict(json.load(file))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            "cannot read {}: move the snapshot away to go on from an older one".format(
+                snapshot + STATE
+            )
+        ) from error
+
+
+def find(folder: str, dataset: str, step: Any) -> str:
     """Return the path of a snapshot that is there.
+
+    Args:
+      step: int, or BEST.
 
     Raises:
       UserError: it is not; lists those that are.
     """
     there = steps(folder, dataset)
+    best = path(folder, dataset, BEST)
+    if os.path.exists(best + INDEX):
+        there.append(BEST)
     if step not in there:
         raise UserError(
             "there is no snapshot {}; {}".format(
@@ -111,8 +163,11 @@ def load(session, checkpoint: str) -> None:
     Raises:
       UserError: the file cannot be read or does not fit; names what differs.
     """
-    stored = shapes(checkpoint)
     variables = session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
+    _load(session, checkpoint, shapes(checkpoint), variables)
+
+
+def _load(session, checkpoint, stored, variables):
     differences = []
     for variable in variables:
         name, wanted = variable.op.name, variable.shape.as_list()
@@ -175,8 +230,73 @@ def load_backbone(session, checkpoint: str) -> str:
     return line + ("; missing: " + ", ".join(missing) if missing else "")
 
 
+def load_weights(
+    session, checkpoint: str, words: List[str], known: Optional[List[str]]
+) -> str:
+    """Load the weights of another run, but nothing of its training.
+
+    Args:
+      session: of the graph; its variables are initialised.
+      checkpoint: a snapshot.
+      words: the vocabulary of the graph.
+      known: that of the snapshot; None: the same. Words that are in both keep their
+        vectors, the others those that the graph began with.
+
+    Returns:
+      A line that says what was loaded.
+
+    Raises:
+      UserError: the file cannot be read or does not fit, or the vocabularies differ in
+        size and `known` is None.
+    """
+    stored = shapes(checkpoint)
+    variables = [
+        variable
+        for variable in session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
+        if not OF_TRAINING.fullmatch(variable.op.name)
+    ]
+    line = "weights: loaded from {}".format(checkpoint)
+    rows = stored.get(WORD_VECTORS, [0])[0]
+    if known is None and rows != len(words) or known is not None and rows != len(known):
+        raise UserError(
+            "{} knows {} words, but the vocabulary {} has {}: name that of the "
+            "snapshot with --init-vocabulary".format(
+                checkpoint,
+                rows,
+                "of this data set" if known is None else "named",
+                len(words if known is None else known),
+            )
+        )
+    if known is not None and known != words:
+        table = next(v for v in variables if v.op.name == WORD_VECTORS)
+        variables.remove(table)
+        shared = _carry_over(session, checkpoint, table, words, known)
+        line += "; {} of {} words have their vectors from it".format(shared, len(words))
+    _load(session, checkpoint, stored, variables)
+    return line
+
+
+def _carry_over(session, checkpoint, table, words, known):
+    """Give words that are known their vectors; return how many they are."""
+    with _reading(checkpoint):
+        vectors = tf.train.NewCheckpointReader(checkpoint).get_tensor(WORD_VECTORS)
+    value = session.run(table)
+    if vectors.shape[1] != value.shape[1]:
+        raise UserError(
+            "{} has word vectors of {} numbers, the network of {}: leave out -emb or "
+            "use vectors of that length".format(
+                checkpoint, vectors.shape[1], value.shape[1]
+            )
+        )
+    place = {word: row for row, word in enumerate(known)}
+    shared = [row for row, word in enumerate(words) if word in place]
+    value[shared] = vectors[[place[words[row]] for row in shared]]
+    table.load(value, session)
+    return len(shared)
+
+
 class Snapshots:
-    """Saves the variables of the default graph, the last KEPT times.
+    """Saves the variables of the default graph; the newest KEPT stay.
 
     Args:
       folder: where the snapshots go; made where missing.
@@ -185,26 +305,109 @@ class Snapshots:
 
     def __init__(self, folder: str, dataset: str) -> None:
         self._folder, self._dataset = folder, dataset
-        self._saver = tf.train.Saver(max_to_keep=KEPT, save_relative_paths=True)
+        self._saver = tf.train.Saver(max_to_keep=None)
+        lengths = [tf.nn.l2_loss(variable) for variable in tf.trainable_variables()]
+        self._finite = tf.reduce_all(tf.is_finite(tf.stack(lengths)))
         try:
             os.makedirs(folder, exist_ok=True)
         except OSError as error:
             raise UserError(
                 "cannot write snapshots to {}: {}".format(folder, error.strerror)
             ) from error
+        files.remove_parts(folder)
+        self._clear()
 
-    def save(self, session, step: int) -> str:
+    def are_finite(self, session) -> bool:
+        """Tell whether all trained values are numbers."""
+        return bool(session.run(self._finite))
+
+    def save(self, session, step: int, state: Optional[Dict[str, Any]] = None) -> str:
         """Save under the name of `step` and return the path.
+
+        The snapshot appears whole or not at all; only then older ones go.
+
+        Args:
+          state: what else a run needs to go on from it, as JSON can hold it.
 
         Raises:
           UserError: the snapshot cannot be written; older ones stay.
         """
         snapshot = path(self._folder, self._dataset, step)
+        unfinished = os.path.join(self._folder, UNFINISHED)
+        written = os.path.join(unfinished, os.path.basename(snapshot))
         try:
-            self._saver.save(session, snapshot, write_meta_graph=False)
+            os.makedirs(unfinished, exist_ok=True)
+            self._saver.save(
+                session, written, write_meta_graph=False, write_state=False
+            )
+            with open(written + STATE, "w", encoding="utf-8") as file:
+                json.dump(state or {"step": step}, file)
+            for end in (DATA, STATE, INDEX):  # without an index it does not count
+                os.replace(written + end, snapshot + end)
+            self._forget_old(snapshot)
         except (tf.errors.OpError, OSError, ValueError) as error:
+            if isinstance(error, (tf.errors.UnavailableError, tf.errors.AbortedError)):
+                raise  # a parameter server is gone
             raise UserError(
                 "cannot write the snapshot {}: is the disk full, or the folder gone "
-                "or protected?".format(snapshot)
+                "or protected? Older snapshots are whole".format(snapshot)
             ) from error
+        finally:
+            self._clear()
         return snapshot
+
+    def write_state(self, step: int, state: Dict[str, Any]) -> None:
+        """Replace the state of a snapshot."""
+        snapshot = path(self._folder, self._dataset, step)
+        with files.writing(snapshot + STATE) as file:
+            file.write(json.dumps(state).encode("ascii"))
+
+    def keep_best(self, step: int) -> str:
+        """Keep a snapshot under the name of BEST, whatever becomes of it."""
+        snapshot = path(self._folder, self._dataset, step)
+        best = path(self._folder, self._dataset, BEST)
+        unfinished = os.path.join(self._folder, UNFINISHED)
+        try:
+            os.makedirs(unfinished, exist_ok=True)
+            for end in (DATA, INDEX):
+                beside = os.path.join(unfinished, BEST + end)
+                _link(snapshot + end, beside)
+            for end in (DATA, INDEX):
+                os.replace(os.path.join(unfinished, BEST + end), best + end)
+        except OSError as error:
+            raise UserError(
+                "cannot write the snapshot {}: {}".format(best, error.strerror)
+            ) from error
+        finally:
+            self._clear()
+        return best
+
+    def copy_beside(self, vocabulary: str) -> None:
+        """Keep a copy of the vocabulary beside the snapshots."""
+        with open(vocabulary, "rb") as source:
+            with files.writing(os.path.join(self._folder, VOCABULARY)) as file:
+                shutil.copyfileobj(source, file)
+
+    def _forget_old(self, newest):
+        there = steps(self._folder, self._dataset)
+        for step in there[:-KEPT]:
+            old = path(self._folder, self._dataset, step)
+            names = glob.glob(glob.escape(old) + ".*")
+            for name in sorted(names, key=lambda name: not name.endswith(INDEX)):
+                if name.endswith((INDEX, STATE)) or ".data-" in name:
+                    os.remove(name)
+        tf.train.update_checkpoint_state(
+            self._folder,
+            os.path.basename(newest),
+            [os.path.basename(path("", self._dataset, step)) for step in there[-KEPT:]],
+        )
+
+    def _clear(self):
+        shutil.rmtree(os.path.join(self._folder, UNFINISHED), ignore_errors=True)
+
+
+def _link(source, target):
+    try:
+        os.link(source, target)
+    except OSError:  # file systems without links
+        shutil.copyfile(source, target)

@@ -49,37 +49,49 @@ def release_freed_memory():
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def new_session(graph=None, precision="float32"):
-    """Open a session that takes a GPU's memory as it needs it.
-
-    Args:
-      graph: tf.Graph; None for the default graph.
-      precision: one of `options.PRECISIONS`. "float32" is exact; the others let
-        TensorFlow compute products with fewer digits. Variables stay float32.
-
-    Returns:
-      tf.Session. TensorFlow picks the device of each operation.
-
-    Raises:
-      UserError: this machine or TensorFlow does not have the precision.
-    """
+def session_config(precision="float32", threads=None, cpus=1):
+    """Return the settings of a session, see `new_session`."""
     config = tf.ConfigProto(allow_soft_placement=True)
     config.gpu_options.allow_growth = True
+    config.device_count["CPU"] = cpus
+    if threads:
+        config.intra_op_parallelism_threads = threads
+        config.inter_op_parallelism_threads = threads
     rewrites = config.graph_options.rewrite_options
     switch = rewriter_config_pb2.RewriterConfig
     # It would tie a training step whose features are fed to the picture after all.
     rewrites.dependency_optimization = switch.OFF
     # It would keep the zeros that Adam's slots begin with.
     rewrites.constant_folding = switch.OFF
-    _require(precision)
     if precision == "bfloat16":
         rewrites.auto_mixed_precision_onednn_bfloat16 = switch.ON
     elif precision == "float16":
         rewrites.auto_mixed_precision = switch.ON
+    return config
+
+
+def new_session(graph=None, precision="float32", threads=None, cpus=1, target=""):
+    """Open a session that takes a GPU's memory as it needs it.
+
+    Args:
+      graph: tf.Graph; None for the default graph.
+      precision: one of `options.PRECISIONS`. "float32" is exact; the others let
+        TensorFlow compute products with fewer digits. Variables stay float32.
+      threads: int, of the CPU; None: as many as there are cores.
+      cpus: int, devices that the CPU counts as.
+      target: address of a server; "": this process.
+
+    Returns:
+      tf.Session.
+
+    Raises:
+      UserError: this machine or TensorFlow does not have the precision.
+    """
+    _require(precision)
     if hasattr(tensorflow.config.experimental, "enable_tensor_float_32_execution"):
         use_tf32 = precision == "tf32"
         tensorflow.config.experimental.enable_tensor_float_32_execution(use_tf32)
-    return tf.Session(graph=graph, config=config)
+    return tf.Session(target, graph, session_config(precision, threads, cpus))
 
 
 def _require(precision):

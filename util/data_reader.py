@@ -2,7 +2,7 @@
 
 import collections
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Dict, Hashable, Iterator, List, Optional, Sequence
+from typing import Any, Dict, Hashable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -19,6 +19,9 @@ class DataReader:
 
     Attributes:
       num_batch: number of samples an epoch.
+      number: of the sample given last; None before the first one.
+      position: how many samples come before the next one, those left to the readers of
+        other shares among them; a reader that begins there goes on with it.
     """
 
     def __init__(
@@ -29,6 +32,8 @@ class DataReader:
         prefetch_num: int = 8,
         seed: Optional[int] = None,
         order: Optional[Sequence[int]] = None,
+        begin: int = 0,
+        share: Tuple[int, int, int] = (0, 1, 1),
     ) -> None:
         """Start to load.
 
@@ -39,6 +44,9 @@ class DataReader:
           prefetch_num: how many samples are loaded ahead, at least 1.
           seed: of the shuffling; None: another order each time.
           order: the numbers of the samples that make an epoch; None: all, 0, 1, 2, ...
+          begin: `position` of the reader that this one goes on from.
+          share: (own, of, block): gives only the share number `own` of as many as
+            `of`, which take turns for a `block` of samples each.
 
         Raises:
           UserError: no samples, a gap in their numbers, or an unfinished build.
@@ -50,7 +58,14 @@ class DataReader:
         if not self._epoch or not set(self._epoch) <= set(everything):
             raise ValueError(f"order must take samples from {everything}")
         self.num_batch = len(self._epoch)
-        self._numbers = self._epochs(np.random.RandomState(seed) if shuffle else None)
+        self.number, self.position = None, begin
+        numbers = self._epochs(np.random.RandomState(seed) if shuffle else None)
+        own, of, block = share
+        self._numbers = (
+            (position, number)
+            for position, number in enumerate(numbers, start=1)
+            if position > begin and (position - 1) // block % of == own
+        )
         self._pool = ThreadPoolExecutor(min(NUM_THREADS, prefetch_num))
         self._ahead = collections.deque()
         for _ in range(prefetch_num):
@@ -66,7 +81,8 @@ class DataReader:
         if not self._ahead:
             raise RuntimeError("the reader is closed")
         self._load_next()
-        return self._ahead.popleft().result()
+        self.position, self.number, sample = self._ahead.popleft()
+        return sample.result()
 
     def pictures(self) -> List[Hashable]:
         """Return the pictures of all samples, by number, without reading them.
@@ -82,7 +98,7 @@ class DataReader:
 
     def close(self) -> None:
         """Stop loading; closing again does nothing."""
-        for future in self._ahead:
+        for _, _, future in self._ahead:
             future.cancel()
         self._ahead.clear()
         self._pool.shutdown()
@@ -100,5 +116,6 @@ class DataReader:
                 yield self._epoch[place]
 
     def _load_next(self):
-        number = next(self._numbers)
-        self._ahead.append(self._pool.submit(self._samples.read, number))
+        position, number = next(self._numbers)
+        sample = self._pool.submit(self._samples.read, number)
+        self._ahead.append((position, number, sample))

@@ -20,6 +20,7 @@ from util import (
     dense_crf,
     evaluation,
     im_processing,
+    text_processing,
     training,
     visualize,
 )
@@ -28,6 +29,7 @@ from util.compat import new_session, tf
 from util.data_reader import DataReader
 from util.evaluation import Result, best_mask
 from util.feature_cache import tap_tensors
+from util.feeds import Feed, words_and_masks
 from util.inference import Predictor
 
 DATASET = "shapes"
@@ -83,7 +85,10 @@ def load_samples(args: argparse.Namespace, split: str) -> Samples:
     folder = datasets.find_batch_dir(DATASET, split, args.data, args.batches)
     prefix = datasets.sample_prefix(DATASET, split)
     with DataReader(folder, prefix, shuffle=False) as reader:
-        return [reader.read_batch() for _ in range(reader.num_batch)]
+        return [
+            dict(reader.read_batch(), number=number, position=0, skipped=0)
+            for number in range(reader.num_batch)
+        ]
 
 
 def by_picture(samples: Samples) -> List[Samples]:
@@ -99,25 +104,23 @@ def train(model_class, args: argparse.Namespace) -> str:
     scenes = by_picture(load_samples(args, "train"))
     rows, columns = scenes[0][0]["im_batch"].shape[:2]
     dataset = datasets.DATASETS[DATASET]
-    options = training.network_options(
-        argparse.Namespace(
-            dataset=DATASET,
-            data=args.data,
-            v_emb_dim=dataset.v_emb_dim,
-            mlp_dim=dataset.mlp_dim,
-            learning_rate=LEARNING_RATE,
-            keep_prob_rnn=1.0,
-            keep_prob_emb=1.0,
-            conv5=False,
-            embedding=False,
-        ),
-        rows,
-        columns,
-    )
+    vocabulary = datasets.vocabulary_file(DATASET, args.data)
+    options = {
+        "H": rows,
+        "W": columns,
+        "vf_h": rows // 8,
+        "vf_w": columns // 8,
+        "vocab_size": text_processing.vocabulary_size(vocabulary),
+        "v_emb_dim": dataset.v_emb_dim,
+        "rnn_size": dataset.v_emb_dim,
+        "mlp_dim": dataset.mlp_dim,
+        "start_lr": LEARNING_RATE,
+    }
     # Padding changes nothing, but each position costs time.
     options["num_steps"] = max(
         np.count_nonzero(sample["text_batch"]) for sample in itertools.chain(*scenes)
     )
+    number = sum(map(len, scenes))
     with tf.Graph().as_default():
         tf.set_random_seed(SEED)
         model = model_class(
@@ -130,10 +133,13 @@ def train(model_class, args: argparse.Namespace) -> str:
         snapshots = Snapshots(args.folder, DATASET)
         with new_session() as session:
             session.run(tf.global_variables_initializer())
-            training.calibrate(session, model, (scene[0] for scene in scenes))
+            chosen = scenes[: training.CALIBRATION_PICTURES]
+            training.calibrate(session, model, [s[0]["im_batch"] for s in chosen])
             features = see(session, model, scenes)
-            feed = feeds(model, scenes, features)
-            return training.learn(session, model, feed, STEPS, snapshots, STEPS)
+            plan = training.Plan(last=STEPS, every=STEPS)
+            begin = training.Point(0, SEED, number, [0])
+            loop = training.Loop(session, model, snapshots, plan, begin)
+            return loop.run(feeds(model, scenes, features))
 
 
 def see(session, model, scenes: List[Samples]) -> List[np.ndarray]:
@@ -152,7 +158,7 @@ def see(session, model, scenes: List[Samples]) -> List[np.ndarray]:
     return [np.concatenate(tap)[: len(scenes)] for tap in zip(*features)]
 
 
-def feeds(model, scenes, features) -> Iterator[Dict]:
+def feeds(model, scenes, features) -> Iterator[Feed]:
     """Yield what to feed for each step, for ever: random scenes, all sentences."""
     random = np.random.RandomState(SEED)
     while True:
@@ -160,9 +166,9 @@ def feeds(model, scenes, features) -> Iterator[Dict]:
         for first in range(0, len(order) - SCENES + 1, SCENES):
             chosen = order[first : first + SCENES]
             samples = list(itertools.chain(*(scenes[n] for n in chosen)))
-            feed = training.words_and_masks(model, samples)
-            feed.update(zip(tap_tensors(model), (tap[chosen] for tap in features)))
-            yield feed
+            values = words_and_masks(model, samples)
+            values.update(zip(tap_tensors(model), (tap[chosen] for tap in features)))
+            yield Feed(values, samples)
 
 
 def find_all(predictor, samples: Samples, title: str, workers=None) -> List[Result]:

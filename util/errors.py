@@ -10,6 +10,10 @@ class UserError(Exception):
     """Something the user can mend: says what is wrong, where, and what to do."""
 
 
+class Stopped(Exception):
+    """A run that had begun makes no sense any more: says why and what is left of it."""
+
+
 class OneLineParser(argparse.ArgumentParser):
     """A parser that tells a wrong command line in one line, without the usage."""
 
@@ -26,14 +30,14 @@ def exit_code(main: Callable[[], int]) -> int:
 
     Returns:
       What `main` returned; 2 after a `UserError`, whose text went to stderr as
-      one line; 130 after Ctrl-C. From then on the process ends undisturbed: it
-      ignores another Ctrl-C.
+      one line; 1 after a `Stopped`, likewise; 130 after Ctrl-C. From then on the
+      process ends undisturbed: it ignores another Ctrl-C.
     """
     try:
         return main()
-    except UserError as error:
+    except (UserError, Stopped) as error:
         print("error: {}".format(" ".join(str(error).split())), file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("interrupted", file=sys.stderr)

@@ -225,6 +225,32 @@ def run(model_class, args) -> Tally:
     return tally
 
 
+def quick_scores(predictor: Predictor, args) -> Dict[str, float]:
+    """Test a part of a split without DenseCRF, in the middle of a training run.
+
+    Args:
+      predictor: the network.
+      args: options of `trainval_model.py -m train`; `eval_samples` sentences, of the
+        first pictures, are tested.
+
+    Returns:
+      Name of each score -> its value, see `eval_tools.Scores`; and `samples`.
+    """
+    folder = datasets.find_batch_dir(
+        args.dataset, args.eval_set, args.data, args.batches
+    )
+    prefix = datasets.sample_prefix(args.dataset, args.eval_set)
+    order = together(batches.open_samples(folder, prefix).pictures())
+    order = order[: args.eval_samples]
+    with DataReader(folder, prefix, shuffle=False, order=order) as reader:
+        samples = ((number, reader.read_batch()) for number in order)
+        found = find_masks(predictor, samples)
+        bar = tqdm(found, "evaluating", len(order), unit="sentence", disable=None)
+        tally = Tally.of(bar)
+    scores = tally.scores[WITHOUT_CRF].as_dict()
+    return dict(scores, samples=scores.pop("count"))
+
+
 def together(pictures: Sequence[Hashable]) -> List[int]:
     """Order samples such that those of a picture are neighbours.
 

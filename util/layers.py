@@ -93,6 +93,21 @@ def conv(x, filters, size, name, activation=None):
     return convolve(x, kernel, bias, activation=activation)
 
 
+def dropout_mask(shape, keep, seed):
+    """Draw what dropout multiplies with: 0, or 1 / keep with the probability `keep`.
+
+    Args:
+      shape: list of int.
+      keep: float in (0, 1).
+      seed: int64 [2] tensor; the same one draws the same mask.
+
+    Returns:
+      float32 of that shape.
+    """
+    noise = tf.random.stateless_uniform(shape, seed)
+    return tf.cast(noise < keep, tf.float32) / keep
+
+
 def layer_norm_variables(channels, name):
     """Make the shift and the scale of a layer norm.
 

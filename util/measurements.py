@@ -75,12 +75,11 @@ def _seconds(work):
 
 
 def _result(sentences_per_s, peak_before, sizes):
-    import resource  # not on Windows
+    from util import report
 
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     return {
         "sentences_per_s": sentences_per_s,
-        "peak_mb": peak_mb,
+        "peak_mb": report.peak_memory_mb(),
         "peak_gflops": max(peak_before, peak_gflops(sizes.product)),
     }
 
@@ -158,7 +157,7 @@ def training_steps(
     setup: Setup, folder: str, batch_size: int, use_cache: bool
 ) -> Optional[Figures]:
     """Measure sentences a second in training; None: the cache has no room."""
-    from util import training
+    from util import feature_cache, feeds
     from util.compat import new_session, release_freed_memory, tf
 
     sizes, cache = setup.sizes, os.path.join(folder, "cache_{}".format(batch_size))
@@ -177,7 +176,10 @@ def training_steps(
             session.run(tf.global_variables_initializer())
             samples = _training_samples(sizes)
             release_freed_memory()
-            feed = training.choose_feeds(session, model, samples, args)
+            seen = None
+            if use_cache:
+                seen = feature_cache.open_cache(session, model, args)
+            feed = feeds.feeds(model, samples, seen)
             warm_up = WARM_UP
             if use_cache:  # each picture once and the next step
                 warm_up = TRAINING_PICTURES // batch_size + 1
@@ -190,13 +192,14 @@ def training_steps(
 
 
 def _step_times(session, model, feed, steps):
-    """Train as `training.learn` does and return the seconds of each step."""
+    """Train as `training.Loop` does and return the seconds of each step."""
     from util import training
 
     fetches = training.step_fetches(model)
     with contextlib.closing(training.take_ahead(feed, training.STEPS_AHEAD)) as ready:
         return [
-            _seconds(lambda: session.run(fetches, next(ready))) for _ in range(steps)
+            _seconds(lambda: session.run(fetches, next(ready).values))
+            for _ in range(steps)
         ]
 
 

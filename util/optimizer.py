@@ -7,7 +7,7 @@ DECAY_POWER = 0.9
 BIAS_GRADIENT_SCALE = 2.0
 
 
-def adam(loss, variables, decayed, weight_decay, start_lr, decay_steps):
+def adam(loss, variables, decayed, weight_decay, start_lr, decay_steps, spread=False):
     """Make one training step; call it inside the model's variable scope.
 
     The scope is what gives the Adam slots their published names, with the scope twice.
@@ -20,6 +20,7 @@ def adam(loss, variables, decayed, weight_decay, start_lr, decay_steps):
       start_lr: float, the first learning rate.
       decay_steps: int, steps after which the polynomial decay reaches
         LAST_LEARNING_RATE.
+      spread: bool, compute each gradient on the device of what it is the gradient of.
 
     Returns:
       (learning_rate, train_step): float32 scalar and the op of one step.
@@ -46,6 +47,7 @@ def adam(loss, variables, decayed, weight_decay, start_lr, decay_steps):
         variables,
         gate_gradients=tf.train.Optimizer.GATE_NONE,
         grad_loss=tf.ones([]),
+        colocate_gradients_with_ops=spread,
     )
     decays = {variable.op.name: weight_decay for variable in decayed}
     gradients = [
@@ -59,10 +61,11 @@ def adam(loss, variables, decayed, weight_decay, start_lr, decay_steps):
 
 def _full_gradient(gradient, variable, weight_decay):
     """Add the gradient of the regularisation and scale that of a bias."""
-    if weight_decay is not None:
-        # Not before the gradient is there: it would wait as a copy of the variable.
-        with tf.control_dependencies([gradient]):
-            gradient += weight_decay * variable
-    if variable.op.name.endswith("biases"):
-        gradient *= BIAS_GRADIENT_SCALE
+    with tf.colocate_with(variable):
+        if weight_decay is not None:
+            # Not before the gradient is there: it would wait as a copy of the variable.
+            with tf.control_dependencies([gradient]):
+                gradient += weight_decay * variable
+        if variable.op.name.endswith("biases"):
+            gradient *= BIAS_GRADIENT_SCALE
     return gradient

@@ -28,8 +28,14 @@ def within(kind, name, is_right):
 
 count = within(int, "whole number above 0", lambda n: n > 0)
 rate = within(float, "number above 0", lambda x: 0 < x < float("inf"))
+decay = within(float, "number from 0 to 1", lambda x: 0 <= x <= 1)
 share = within(float, "number above 0 and at most 1", lambda x: 0 < x <= 1)
 seed = within(int, "whole number from 0 to 2**32 - 1", lambda n: 0 <= n < 2**32)
+step = within(
+    lambda text: text if text == "best" else int(text),
+    "whole number above 0, or best",
+    lambda n: n == "best" or n > 0,
+)
 gpus = within(
     str, "list of GPUs such as 0,1 (-1: none)", re.compile(r"-1|\d+(,\d+)*").fullmatch
 )
