@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from CMPC_model import LSTM_model
-from util import batches, datasets, demo, shapes, training
+from util import batches, datasets, demo, loop, shapes
 from util.evaluation import WITH_CRF, WITHOUT_CRF, Result
 
 SMALL = dict(input_size=64, v_emb_dim=16, mlp_dim=8)
@@ -27,14 +27,14 @@ def shown(tmp_path_factory):
     shapes.draw(data, num_scenes={"train": 5, "val": 1, "test": 2})
     tiny = dataclasses.replace(datasets.DATASETS["shapes"], **SMALL)
     events = []
-    read, take_steps = batches.read_sample, training.Loop.run
+    read, take_steps = batches.read_sample, loop.Loop.run
 
     def noted_read(path):
         events.append(path)
         return read(path)
 
-    def noted_run(loop, feed):
-        snapshot = take_steps(loop, feed)
+    def noted_run(steps, feed):
+        snapshot = take_steps(steps, feed)
         events.append("trained")
         return snapshot
 
@@ -43,7 +43,7 @@ def shown(tmp_path_factory):
     with patch.context() as patched:
         patched.setitem(datasets.DATASETS, "shapes", tiny)
         patched.setattr(batches, "read_sample", noted_read)
-        patched.setattr(training.Loop, "run", noted_run)
+        patched.setattr(loop.Loop, "run", noted_run)
         patched.setattr(demo, "STEPS", 2)
         patched.setattr(demo.os, "cpu_count", lambda: 1)
         figures = demo.run(LSTM_model, args)

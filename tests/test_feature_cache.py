@@ -14,7 +14,7 @@ import pytest
 import recipe
 from networks import SMALL, LSTM_model
 
-from util import feature_cache, npz, training
+from util import feature_cache, loop, npz
 from util.compat import new_session, tf
 from util.errors import UserError
 from util.feature_cache import Cache, Folder
@@ -280,9 +280,9 @@ class Trainer:
         )
         self.losses, self.looks = [], 0
         with contextlib.closing(make_feed(self)) as feed:
-            plan = training.Plan(last=STEPS, every=STEPS)
-            begin = training.Point(0, 1, 4, [0])
-            training.Loop(self, self.model, self, plan, begin).run(feed)
+            plan = loop.Plan(last=STEPS, every=STEPS)
+            begin = loop.Point(0, 1, 4, [0])
+            loop.Loop(self, self.model, self, plan, begin).run(feed)
         values = self.session.run(tf.trainable_variables("text_objseg"))
         self.weights = np.concatenate([value.ravel() for value in values])
         return self.losses, self.weights, self.looks

@@ -9,7 +9,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from util import im_processing, training
+from util import im_processing, loop, training
 from util.errors import Stopped, UserError
 from util.feeds import Feed
 
@@ -89,7 +89,7 @@ class Snapshots:
         return "best"
 
 
-BEGIN = training.Point(0, 9, 100, [0])
+BEGIN = loop.Point(0, 9, 100, [0])
 
 
 def feed_of(numbers):
@@ -99,9 +99,9 @@ def feed_of(numbers):
 
 
 def learn(session, numbers, snapshots, last, every=999, begin=BEGIN, **plan):
-    plan = training.Plan(last=last, every=every, **plan)
-    loop = training.Loop(session, mock.Mock(), snapshots, plan, begin)
-    return loop.run(feed_of(numbers))
+    plan = loop.Plan(last=last, every=every, **plan)
+    steps = loop.Loop(session, mock.Mock(), snapshots, plan, begin)
+    return steps.run(feed_of(numbers))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_the_last_step_always_leaves_a_snapshot(last, every, steps):
 
 def test_snapshots_are_saved_by_time(monkeypatch):
     clock = itertools.count(0, 40)
-    monkeypatch.setattr(training.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))
     snapshots = Snapshots()
     learn(Session(), range(100), snapshots, 7, minutes=2)
     # 40 seconds pass with each look at the clock: one a step and one a snapshot.
@@ -227,7 +227,7 @@ def test_evaluation_on_the_way_keeps_the_best():
     assert snapshots.states[6]["best"] == [0.5, 4]
     # Killed between the snapshot of step 6 and its evaluation: it is made up for.
     state = dict(snapshots.states[6], evaluated=4)
-    begin = training.Point(snapshot="snapshot 6", **state)
+    begin = loop.Point(snapshot="snapshot 6", **state)
     learn(Session(), [], snapshots, 6, begin=begin, **options)
     assert asked[3:] == ["snapshot 6"]
 
@@ -241,7 +241,7 @@ def test_resumed_run_goes_on_with_what_the_snapshot_says():
     through, before, after = Snapshots(), Snapshots(), Snapshots()
     learn(Session(), range(99), through, 6, every=3)
     learn(Session(), range(99), before, 3)
-    begin = training.Point(snapshot="snapshot 3", **before.states[3])
+    begin = loop.Point(snapshot="snapshot 3", **before.states[3])
     session = ResumedSession()
     learn(session, range(3, 99), after, 6, begin=begin)
     assert session.noise == [[9, 4], [9, 5], [9, 6]]

@@ -26,7 +26,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Callable, List
 
-from util import files, measurements
+from util import files, measurements, scaling
 from util.errors import OneLineParser, UserError, exit_code
 from util.measurements import Figures, Setup, Sizes
 from util.options import PRECISIONS, within
@@ -34,6 +34,7 @@ from util.options import PRECISIONS, within
 EXAMPLES = """examples:
   python -m util.benchmark
   python -m util.benchmark --only test,prepare --json speed.json
+  python -m util.benchmark --distributed
 """
 GFLOP = {"test": 253, "train": 490}  # of the reference, a sentence
 # Names in the JSON -> sentences a picture, with DenseCRF.
@@ -197,6 +198,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--only", type=_parts, default=list(PARTS), metavar="LIST",
         help="some of test,train,prepare (default: all)")  # fmt: skip
     add("--json", metavar="FILE", help="also write the figures there")
+    add("--distributed", action="store_true", help="measure two workers against one, "
+        "on a core each, and nothing else")  # fmt: skip
     add("-n", dest="model", choices=["CMPC_model"], default="CMPC_model",
         help="(default: %(default)s)")  # fmt: skip
     add("--precision", choices=PRECISIONS, default="float32", help="of the network's "
@@ -208,8 +211,17 @@ def run(args: argparse.Namespace, sizes: Sizes) -> int:
     """Measure what the command line asks for, print and write it."""
     if args.json:
         _check_writable(args.json)
-    figures = measure(args.only, Setup(args.model, args.precision, sizes))
-    print(table(figures))
+    if args.distributed:
+        _tell("measuring: one worker, two workers")
+        figures = {"distributed": scaling.measure()}
+        one, two, ratio = (figures["distributed"][key] for key in ("1", "2", "ratio"))
+        print(
+            "distributed training: {:.2f} sentences a second with 1 worker, {:.2f} "
+            "with 2: {:.2f} times".format(one, two, ratio)
+        )
+    else:
+        figures = measure(args.only, Setup(args.model, args.precision, sizes))
+        print(table(figures))
     if args.json:
         with files.writing(args.json) as file:
             file.write(json.dumps(figures, indent=2).encode("ascii") + b"\n")

@@ -14,17 +14,16 @@ import signal
 import socket
 import sys
 import threading
-import time
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional
 
 import numpy as np
 
 from util.compat import session_config, tf
-from util.errors import Stopped, UserError
+from util.errors import UserError
 from util.feeds import Sample
 
 AHEAD = 8  # samples that a worker has ready
-PING_SECONDS, PINGS = 1.0, 5  # unanswered ones until the chief counts as gone
+PING_SECONDS, PINGS = 1.0, 5  # unanswered ones until a process counts as dead
 JOBS = ("chief", "worker", "ps")
 
 
@@ -176,10 +175,17 @@ class Chief:
         self._shares = [
             lines[task].samples.dequeue_many(share) for task in cluster.workers[1:]
         ]
-        self._share = share
+        self._share, self._watch = share, None
+        self._addresses = [
+            address
+            for them in cluster.addresses.values()
+            for address in them
+            if address != cluster.chief_address
+        ]
 
     def begin(self, session, seed: int, positions: List[int]) -> None:
-        """Let the workers read samples, each from its position on."""
+        """Let the workers read samples, each from its position on, and watch all."""
+        self._watch = Watch(self._addresses)
         table = [[seed, position] for position in positions]
         session.run(self._begins, {self._begin: table})
 
@@ -199,8 +205,10 @@ class Chief:
                 yield from map(_unpack, zip(*session.run(share)))
 
     def end(self, session) -> None:
-        """Let all other tasks end."""
-        session.run(self._ends)
+        """Let all other tasks end, those that can still hear it."""
+        self._watch.stop()
+        with contextlib.suppress(tf.errors.OpError):
+            session.run(self._ends)
 
 
 def _pack(sample):
@@ -248,7 +256,7 @@ def serve(
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_watch, args=[cluster.chief_address], daemon=True).start()
+    watch = Watch([cluster.chief_address])
     failures = []
     with tf.Graph().as_default():
         line = _line(cluster.task, *form)
@@ -265,6 +273,7 @@ def serve(
                 work = (session, operations, packed, samples, form, failures)
                 threading.Thread(target=_read, args=work, daemon=True).start()
             session.run(end)
+            watch.stop()
     if failures:
         raise failures[0]
 
@@ -292,38 +301,61 @@ def _read(session, operations, packed, samples, form, failures):
             session.run(enqueue, dict(zip(packed, _pack(empty))))
 
 
-def _watch(address):
-    """End this process when the chief, once there, is gone."""
+class Watch:
+    """Ends this process when another one of the job, once there, is gone.
+
+    TensorFlow 1.15 would wait for it for ever.
+
+    Args:
+      addresses: "host:port" of the others.
+    """
+
+    def __init__(self, addresses: List[str]) -> None:
+        self._addresses = addresses
+        self._ends = threading.Event()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def stop(self) -> None:
+        """Let the others go."""
+        self._ends.set()
+
+    def _run(self):
+        missed = dict.fromkeys(self._addresses)  # None: it was not there yet
+        while not self._ends.wait(PING_SECONDS):
+            for address, count in missed.items():
+                if _answers(address):
+                    missed[address] = 0
+                elif count is not None:
+                    missed[address] = count + 1
+                if missed[address] == PINGS and not self._ends.is_set():
+                    _leave(address)
+
+
+def _answers(address):
     host, port = address.rsplit(":", 1)
-    missed, seen = 0, False
-    while missed < PINGS:
-        try:
-            socket.create_connection((host, int(port)), PING_SECONDS).close()
-            missed, seen = 0, True
-        except OSError:
-            missed += seen
-        time.sleep(PING_SECONDS)
-    print(
-        "error: the chief {} is gone: start the job again with --resume".format(
-            address
-        ),
-        file=sys.stderr,
-        flush=True,
-    )
-    os._exit(1)  # the other threads wait inside TensorFlow
+    with contextlib.suppress(OSError):
+        socket.create_connection((host, int(port)), PING_SECONDS).close()
+        return True
+    return False
 
 
 @contextlib.contextmanager
-def losses_of_tasks():
-    """Say in a line that another process of the job died.
-
-    Raises:
-      Stopped: it did.
-    """
+def end_with_others():
+    """End this process when TensorFlow finds that another one of the job died."""
     try:
         yield
-    except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
-        raise Stopped(
-            "a process of the job died or cannot be reached: start the job again with "
-            "--resume, it goes on from the last snapshot"
-        ) from error
+    except (tf.errors.UnavailableError, tf.errors.AbortedError):
+        _leave("another one")
+
+
+def _leave(who):
+    """Exit with code 1, at once: TensorFlow would wait for the dead to answer."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        print(
+            "error: a process of the job died ({}): start the job again with --resume, "
+            "it goes on from the last snapshot".format(who),
+            file=sys.stderr,
+            flush=True,
+        )
+    os._exit(1)

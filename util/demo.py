@@ -31,6 +31,7 @@ from util.evaluation import Result, best_mask
 from util.feature_cache import tap_tensors
 from util.feeds import Feed, words_and_masks
 from util.inference import Predictor
+from util.loop import Loop, Plan, Point
 
 DATASET = "shapes"
 STEPS = 2000
@@ -136,9 +137,9 @@ def train(model_class, args: argparse.Namespace) -> str:
             chosen = scenes[: training.CALIBRATION_PICTURES]
             training.calibrate(session, model, [s[0]["im_batch"] for s in chosen])
             features = see(session, model, scenes)
-            plan = training.Plan(last=STEPS, every=STEPS)
-            begin = training.Point(0, SEED, number, [0])
-            loop = training.Loop(session, model, snapshots, plan, begin)
+            plan = Plan(last=STEPS, every=STEPS)
+            begin = Point(0, SEED, number, [0])
+            loop = Loop(session, model, snapshots, plan, begin)
             return loop.run(feeds(model, scenes, features))
 
 

@@ -192,11 +192,11 @@ def training_steps(
 
 
 def _step_times(session, model, feed, steps):
-    """Train as `training.Loop` does and return the seconds of each step."""
-    from util import training
+    """Train as `loop.Loop` does and return the seconds of each step."""
+    from util import loop
 
-    fetches = training.step_fetches(model)
-    with contextlib.closing(training.take_ahead(feed, training.STEPS_AHEAD)) as ready:
+    fetches = loop.step_fetches(model)
+    with contextlib.closing(loop.take_ahead(feed, loop.STEPS_AHEAD)) as ready:
         return [
             _seconds(lambda: session.run(fetches, next(ready).values))
             for _ in range(steps)

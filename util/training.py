@@ -1,15 +1,12 @@
-"""Training: samples, network, start, loop, snapshots."""
+"""Training: samples, network, machines, start."""
 
 import contextlib
 import glob
 import os
 import random
-import sys
-import time
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 import numpy as np
-from tqdm import tqdm
 
 from util import (
     checkpoint,
@@ -18,21 +15,18 @@ from util import (
     evaluation,
     feature_cache,
     im_processing,
-    interrupts,
-    report,
     run_log,
     text_processing,
     towers,
 )
-from util.ahead import take_ahead
 from util.compat import new_session, release_freed_memory, tf
-from util.errors import Stopped, UserError
-from util.feeds import Feed, Sample, Source, feeds
+from util.errors import UserError
+from util.feeds import Sample, Source, feeds
 from util.inference import Predictor
+from util.loop import Loop, Plan, Point
 
 # Pictures that set the moments of a backbone drawn at random.
 CALIBRATION_PICTURES, CALIBRATION_BATCH = 32, 8
-STEPS_AHEAD = 2  # what to feed is ready for so many steps
 
 
 def run(model_class, args) -> None:
@@ -59,8 +53,7 @@ def run(model_class, args) -> None:
     share = args.batch_size // workers
     server = job and cluster.start_server(job, args.threads, devices)
     if job is None or job.is_chief:
-        with cluster.losses_of_tasks():
-            _train(model_class, args, source, Machines(job, server, devices, share))
+        _train(model_class, args, source, Machines(job, server, devices, share))
         return
     number = job.workers.index(job.task) if job.job != "ps" else None
 
@@ -123,7 +116,8 @@ class Machines(NamedTuple):
 def _train(model_class, args, source: Source, machines: Machines) -> None:
     """Be the process that takes the steps; see `run`."""
     point = resume_point(args, source, machines.workers)
-    backbone = None if point.step or args.init_from else backbone_file(args)
+    if not (point.snapshot or args.init_from):
+        backbone_file(args)  # what is missing is told before any work
     options = network_options(args, source)
     if args.eval_steps:
         datasets.find_batch_dir(args.dataset, args.eval_set, args.data, args.batches)
@@ -141,14 +135,8 @@ def _train(model_class, args, source: Source, machines: Machines) -> None:
         if machines.job:
             chief = cluster.Chief(machines.job, source.form, machines.share)
         session = stack.enter_context(machines.session(args))
-        if point.step:
-            checkpoint.load(session, point.snapshot)
-            print("resumed: {}".format(point.snapshot), flush=True)
-        else:
-            start(session, model, backbone, source, point.seed)
-            if args.init_from:
-                print(init_from(session, args), flush=True)
-        towers.copy_frozen(session)
+        stack.enter_context(cluster.end_with_others())
+        begin(session, model, args, source, point)
         snapshots = checkpoint.Snapshots(args.folder, args.dataset)
         snapshots.copy_beside(datasets.vocabulary_file(args.dataset, args.data))
         log = stack.enter_context(run_log.RunLog(args.folder, point.step))
@@ -159,36 +147,10 @@ def _train(model_class, args, source: Source, machines: Machines) -> None:
             cache = feature_cache.open_cache(session, model, args)
         feed = stack.enter_context(contextlib.closing(feeds(model, samples, cache)))
         loop = Loop(session, model, snapshots, plan(args, model_class), point, log)
-        try:
-            loop.run(feed)
-        finally:
-            if chief:
-                with contextlib.suppress(tf.errors.OpError):
-                    chief.end(session)
-
-
-class Point(NamedTuple):
-    """Where a run begins.
-
-    Attributes:
-      step: steps taken before.
-      seed: of everything that is drawn.
-      samples: int, those of the split.
-      positions: of the readers of all workers, see `feeds`.
-      averages: see `report.Progress`.
-      best: (overall IoU, step) of the best evaluation.
-      evaluated: step of the last evaluation.
-      snapshot: path; None at step 0.
-    """
-
-    step: int
-    seed: int
-    samples: int
-    positions: List[int]
-    averages: Optional[Dict[str, float]] = None
-    best: Optional[List[float]] = None
-    evaluated: int = 0
-    snapshot: Optional[str] = None
+        if chief:
+            chief.begin(session, point.seed, point.positions)
+            stack.callback(chief.end, session)
+        loop.run(feed)
 
 
 def resume_point(args, source: Source, workers: int) -> Point:
@@ -234,7 +196,6 @@ def all_samples(session, source, point, machines, chief) -> Iterator[Sample]:
     own = source.samples(point.seed, point.positions[0], share)
     if chief is None:
         return own
-    chief.begin(session, point.seed, point.positions)
     return chief.samples(session, own)
 
 
@@ -346,25 +307,42 @@ def backbone_file(args) -> Optional[str]:
     return path
 
 
-def start(session, model, backbone: Optional[str], source: Source, seed: int) -> None:
-    """Initialise all variables and start from a backbone that can see.
+def begin(session, model, args, source: Source, point: Point) -> None:
+    """Give all variables the values that a run begins with.
 
     Args:
       session: of the model's graph.
       model: in mode "train".
-      backbone: path of its weights; None draws them.
+      args: options of `trainval_model.py -m train`.
       source: its pictures calibrate a backbone that is drawn.
-      seed: chooses them.
+      point: where the run begins.
+
+    Raises:
+      UserError: a file is missing or does not fit.
     """
-    session.run(tf.global_variables_initializer())
-    if backbone is None:
-        with contextlib.closing(source.samples(seed)) as samples:
-            pictures = [next(samples)["im_batch"] for _ in range(CALIBRATION_PICTURES)]
-        calibrate(session, model, pictures)
-        print("backbone: drawn at random, moments measured on training pictures")
+    if point.snapshot:
+        checkpoint.load(session, point.snapshot)
+        print("resumed: {}".format(point.snapshot), flush=True)
     else:
-        print(checkpoint.load_backbone(session, backbone))
+        session.run(tf.global_variables_initializer())
+        if args.init_from:
+            print(init_from(session, args), flush=True)
+        else:
+            start_backbone(session, model, args, source, point.seed)
     release_freed_memory()  # what drawing all variables at once took
+    towers.copy_frozen(session)
+
+
+def start_backbone(session, model, args, source: Source, seed: int) -> None:
+    """Start from a backbone that can see: from its file, or one drawn at random."""
+    path = backbone_file(args)
+    if path is not None:
+        print(checkpoint.load_backbone(session, path), flush=True)
+        return
+    with contextlib.closing(source.samples(seed)) as samples:
+        pictures = [next(samples)["im_batch"] for _ in range(CALIBRATION_PICTURES)]
+    calibrate(session, model, pictures)
+    print("backbone: drawn at random, moments measured on training pictures")
 
 
 def calibrate(session, model, pictures: List[np.ndarray]) -> None:
@@ -399,27 +377,6 @@ def init_from(session, args) -> str:
     return checkpoint.load_weights(session, snapshot, words, known)
 
 
-class Plan(NamedTuple):
-    """When a run does what besides taking steps.
-
-    Attributes:
-      last: the step it ends with.
-      every, minutes: it leaves a snapshot after so many steps, and minutes.
-      image_steps: it draws the masks of a step.
-      eval_steps: it evaluates.
-      evaluate: function of a snapshot's path that gives scores: "overall_iou", ...
-      about: what is evaluated, for the log.
-    """
-
-    last: int
-    every: int
-    minutes: Optional[float] = None
-    image_steps: Optional[int] = None
-    eval_steps: Optional[int] = None
-    evaluate: Optional[Callable[[str], Dict[str, float]]] = None
-    about: Dict[str, Any] = {}  # noqa: RUF012
-
-
 def plan(args, model_class) -> Plan:
     """Return the plan of the options."""
 
@@ -436,190 +393,3 @@ def plan(args, model_class) -> Plan:
         evaluate=evaluate,
         about={"split": args.eval_set},
     )
-
-
-def step_fetches(model) -> Dict[str, Any]:
-    """Return what every step runs."""
-    return {
-        "loss": model.cls_loss,
-        "scores": model.pred,
-        "target": model.target,
-        "learning_rate": model.learning_rate,
-        "step": model.train_step,
-    }
-
-
-class Loop:
-    """Takes training steps, tells how they go and saves.
-
-    Args:
-      session: of the model's graph, ready to train.
-      model: in mode "train".
-      snapshots: where to save.
-      plan: what to do when.
-      point: where to begin.
-      log: where to write what goes on; None: nowhere.
-    """
-
-    def __init__(self, session, model, snapshots, plan, point, log=None) -> None:
-        self._session, self._model, self._snapshots = session, model, snapshots
-        self._plan, self._log = plan, log
-        self._step, self._seed, self._samples = point.step, point.seed, point.samples
-        self._best, self._evaluated = point.best, point.evaluated
-        self._positions = list(point.positions)
-        self._progress = report.Progress(point.averages)
-        self._skipped, self._last_save = 0, time.monotonic()
-        self.snapshot = point.snapshot
-
-    def run(self, feed: Iterator[Feed]) -> str:
-        """Take the steps that are left; a signal to stop saves and ends them early.
-
-        A thread takes from `feed` ahead, so that the network does not wait for it.
-
-        Returns:
-          The path of the last snapshot.
-
-        Raises:
-          Stopped: a loss or a weight is no number any more.
-        """
-        plan, bar = (
-            self._plan,
-            tqdm(total=self._plan.last, initial=self._step, unit="step", disable=None),
-        )
-        ahead = contextlib.closing(take_ahead(feed, STEPS_AHEAD))
-        with bar, ahead as ready, interrupts.Listener() as listener:
-            if self._is_due(plan.eval_steps) and self._evaluated != self._step:
-                self._evaluate()
-            while self._step < plan.last and not listener.heard:
-                self._take_step(next(ready))
-                bar.update()
-                if self._must_save(listener.heard):
-                    self._save()
-                if self._is_due(plan.eval_steps):
-                    self._evaluate()
-            if listener.heard:
-                _tell("stopped by a signal: go on with --resume")
-        return self.snapshot
-
-    def _is_due(self, every):
-        return bool(every and self._step and self._step % every == 0)
-
-    def _take_step(self, feed):
-        step = self._step + 1
-        tells = step % report.EVERY == 0 or step == self._plan.last
-        draws = self._plan.image_steps and step % self._plan.image_steps == 0
-        model, fetches, about = self._model, step_fetches(self._model), {}
-        if tells:  # before the step changes the weights
-            about["regularisation"] = float(self._session.run(model.reg_loss))
-            fetches.update(
-                loss_c5=model.cls_loss_c5,
-                loss_c4=model.cls_loss_c4,
-                loss_c3=model.cls_loss_c3,
-                loss_all=model.cls_loss_all,
-            )
-        if draws:
-            fetches["up"] = model.up
-        values = dict(feed.values)
-        values[model.noise_seed] = [self._seed, step]
-        found = self._session.run(fetches, values)
-        if not np.isfinite(found["loss"]):
-            raise Stopped(
-                "the loss of step {} is {} (samples {}): {}".format(
-                    step,
-                    found["loss"],
-                    ", ".join(str(sample["number"]) for sample in feed.samples),
-                    self._advice(),
-                )
-            )
-        self._step = step
-        self._note(feed, found)
-        if tells:
-            keys = ("loss_c5", "loss_c4", "loss_c3", "loss_all")
-            about.update((key, float(found[key])) for key in keys)
-            self._report(found, about)
-        if draws and self._log:
-            self._log.pictures(step, feed.samples, found["up"])
-
-    def _note(self, feed, found):
-        self._progress.add(found["loss"], found["scores"], found["target"])
-        shares = np.array_split(feed.samples, len(self._positions))
-        self._positions = [share[-1]["position"] for share in shares]
-        self._skipped = sum(share[-1]["skipped"] for share in shares)
-
-    def _report(self, found, about):
-        rate = float(found["learning_rate"])
-        figures = self._progress.figures()
-        _tell(report.lines(self._step, figures, rate))
-        if self._log is None:
-            return
-        seconds = figures.pop("seconds_a_step")
-        sentences = found["scores"].shape[0]
-        figures.update(
-            about,
-            learning_rate=rate,
-            sentences_per_s=sentences / seconds,
-            memory_mb=report.peak_memory_mb(),
-            skipped=self._skipped,
-        )
-        self._log.log(self._step, figures)
-
-    def _must_save(self, stops):
-        plan = self._plan
-        minutes = (time.monotonic() - self._last_save) / 60
-        return (
-            self._step % plan.every == 0
-            or self._step == plan.last
-            or stops
-            or self._is_due(plan.eval_steps)
-            or plan.minutes is not None
-            and minutes >= plan.minutes
-        )
-
-    def _state(self):
-        return {
-            "step": self._step,
-            "seed": self._seed,
-            "samples": self._samples,
-            "positions": self._positions,
-            "averages": self._progress.averages(),
-            "best": self._best,
-            "evaluated": self._evaluated,
-        }
-
-    def _save(self):
-        if not self._snapshots.are_finite(self._session):
-            raise Stopped(
-                "after step {} some weights are no numbers any more: {}".format(
-                    self._step, self._advice()
-                )
-            )
-        self.snapshot = self._snapshots.save(self._session, self._step, self._state())
-        self._last_save = time.monotonic()
-        _tell("snapshot: {}".format(self.snapshot))
-
-    def _advice(self):
-        last = self.snapshot or "none yet"
-        return (
-            "the last good snapshot is {}; a lower learning rate (-lr) may help".format(
-                last
-            )
-        )
-
-    def _evaluate(self):
-        scores = self._plan.evaluate(self.snapshot)
-        self._evaluated = self._step
-        _tell(
-            "evaluation at step {}: overall IoU = {overall_iou:.4f}; mean IoU = "
-            "{mean_iou:.4f}".format(self._step, **scores)
-        )
-        if self._log:
-            self._log.evaluation(self._step, scores, **self._plan.about)
-        if self._best is None or scores["overall_iou"] > self._best[0]:
-            self._best = [scores["overall_iou"], self._step]
-            _tell("best: {}".format(self._snapshots.keep_best(self._step)))
-        self._snapshots.write_state(self._step, self._state())
-
-
-def _tell(text):
-    tqdm.write(text)
-    sys.stdout.flush()
