@@ -5,6 +5,8 @@ from setuptools import setup
 OLD = '; python_version < "3.8"'
 NEW = '; python_version >= "3.10"'
 
+PLOT = ["matplotlib>=3.5,<4"]
+
 setup(
     name="refseg",
     version="0.1.0",
@@ -34,6 +36,13 @@ setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.16,<2.22" + NEW],
-        "test": ["pytest>=7,<10", "ruff==0.17.*" + NEW],
+        "plot": PLOT,
+        "test": PLOT
+        + [
+            "pytest>=7,<10",
+            "pytest-xdist>=3,<4",
+            "tensorboard>=2.16,<3" + NEW,
+            "ruff==0.17.*" + NEW,
+        ],
     },
 )

@@ -15,7 +15,16 @@ import tiny_sets
 
 import build_batches
 import trainval_model
-from util import batches, benchmark, convert, glove, record, vocabulary
+from util import (
+    batches,
+    benchmark,
+    convert,
+    convert_backbone,
+    glove,
+    plot_log,
+    record,
+    vocabulary,
+)
 from util.compat import tf
 
 TOP = Path(__file__).resolve().parent.parent
@@ -24,7 +33,9 @@ COMMANDS = {
     "trainval_model.py": trainval_model.build_parser,
     "-m util.benchmark": benchmark.build_parser,
     "-m util.convert": convert.build_parser,
+    "-m util.convert_backbone": convert_backbone.build_parser,
     "-m util.glove": glove.build_parser,
+    "-m util.plot_log": plot_log.build_parser,
     "-m util.vocabulary": vocabulary.build_parser,
 }
 
@@ -165,6 +176,27 @@ def test_options_have_the_defaults_of_the_reference():
         (
             "-m test -d unc -t val -f x -i last",
             "argument -i: 'last' is no whole number",
+        ),
+        ("-m train -d unc -t train -f x -i best", "-i best is for -m test"),
+        (
+            "-m train -d unc -t train -f x --init-vocabulary v.txt",
+            "--init-vocabulary says what the snapshot of --init-from knows",
+        ),
+        (
+            "-m train -d Gref -t train -f x --eval-steps 9 --eval-set testA",
+            "Gref has no split 'testA'; choose another --eval-set from train, val",
+        ),
+        (
+            "-m train -d unc -t train -f x --weight-decay 2",
+            "argument --weight-decay: '2' is no number from 0 to 1",
+        ),
+        (
+            "-m train -d unc -t train -f x --decay-steps 0",
+            "argument --decay-steps: '0' is no whole number",
+        ),
+        (
+            "-m train -d unc -t train -f x --optimizer sgd",
+            "argument --optimizer: invalid choice: 'sgd'",
         ),
         ("-m train -d unc -t train -f x -lr 0", "argument -lr: '0' is no number above"),
         ("-m train -d unc -t train -f x -lr -1", "argument -lr"),

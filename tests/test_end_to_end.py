@@ -76,6 +76,9 @@ def link_snapshot(path, target):
         os.symlink(str(path) + end, str(target) + end)
 
 
+ON_THE_WAY = "--eval-steps 3 --eval-samples 1 --image-steps 2".split()
+
+
 @pytest.fixture(scope="module")
 def unc(tmp_path_factory):
     """A folder in which `unc` was built, trained on and tested.
@@ -88,7 +91,7 @@ def unc(tmp_path_factory):
     printed = {
         "train": build(folder, "unc", "train", "--size", "64"),
         "val": build(folder, "unc", "val"),
-        "training": train(folder, "unc", "train", "--backbone", "random"),
+        "training": train(folder, "unc", "train", "--backbone", "random", *ON_THE_WAY),
     }
     printed["testing"] = evaluate(folder, "unc", "val", "-c", "-v", "--per-sample")
     yield folder, printed
@@ -114,6 +117,8 @@ LOG = [
     r"iter = 3, accuracy \(avg\) = [\d.]+ \(all\), [\d.]+ \(pos\), [\d.]+ \(neg\)",
     r"iter = 3, time = [\d.]+ s a step",
     r"snapshot: ckpts/unc_iter_3\.tfmodel",
+    r"evaluation at step 3: overall IoU = [\d.]+; mean IoU = [\d.]+",
+    r"best: ckpts/unc_iter_best\.tfmodel",
 ]
 
 
@@ -126,7 +131,34 @@ def test_training_prints_its_progress_and_leaves_snapshots(unc):
     # Guessing a half for each pixel costs 64 * 64 * log(2) = 2839.
     loss = float(re.search(r"loss \(cur\) = ([\d.]+)", printed["training"]).group(1))
     assert 100 < loss < 28000
-    assert snapshots(folder) == ["unc_iter_2.tfmodel", "unc_iter_3.tfmodel"]
+    names = ["unc_iter_{}.tfmodel".format(step) for step in (2, 3, "best")]
+    assert snapshots(folder) == names
+
+
+LOGGED = (
+    "step loss loss_c5 loss_c4 loss_c3 loss_all regularisation learning_rate "
+    "accuracy_all accuracy_pos accuracy_neg loss_avg accuracy_all_avg "
+    "accuracy_pos_avg accuracy_neg_avg sentences_per_s memory_mb skipped"
+).split()
+
+
+def test_training_explains_itself(unc):
+    folder, printed = unc
+    lines = (folder / "ckpts" / "log.jsonl").read_text().splitlines()
+    (line,) = map(json.loads, lines)
+    assert sorted(line) == sorted(LOGGED) and line["step"] == 3
+    total = 0.7 * line["loss"] + 0.1 * sum(line["loss_c%d" % n] for n in (3, 4, 5))
+    assert line["loss_all"] == pytest.approx(total, rel=1e-5)
+    assert "loss (cur) = {:.4f}".format(line["loss"]) in printed["training"]
+    scores = json.loads((folder / "ckpts" / "eval.jsonl").read_text())
+    assert (scores["step"], scores["split"], scores["samples"]) == (3, "val", 1)
+    assert "overall IoU = {overall_iou:.4f}".format(**scores) in printed["training"]
+    assert os.listdir(str(folder / "ckpts" / "pictures")) == ["0000002.png"]
+    record = json.loads((folder / "ckpts" / "run.json").read_text())
+    assert (record["samples"], record["seed"], record["batch_size"]) == (4, 1, 2)
+    assert "-bs" in record["command"] and record["network"]["v_emb_dim"] == 16
+    words = (folder / "ckpts" / "vocabulary.txt").read_text().split()
+    assert words == tiny_sets.WORDS
 
 
 def test_testing_ends_in_both_blocks(unc):

@@ -10,14 +10,20 @@ Data:
   record           what samples were built from       npz         their files
   data_reader      samples in order or shuffled, loaded ahead
   glove            initial word vectors from public ones
+  convert_backbone the backbone's first weights from Keras' public ones
 Graph:
   compat           the one import of TensorFlow
   layers, algebra, spatial, loss, optimizer
 Run:
-  training, evaluation, demo, inference, checkpoint, report
+  training         a run: its start; feeds, loop: what steps are fed, the steps
+  evaluation, demo, inference
+  checkpoint       snapshots          report, run_log, plot_log  what a run tells
+  towers, cluster  a batch shared by devices; processes on several machines
   feature_cache    what the frozen backbone sees in training, kept on disk
   dense_crf        refinement         eval_tools  scores         visualize  pictures
   errors, files, options   one-line errors; whole files; what options share
-  benchmark        the speed of this machine, by way of measurements and workload
+  benchmark        the speed of this machine, by way of measurements,
+                   workload and scaling
+  interrupts       signals that end a long run
   processes, ahead work on several cores; work begun before it is needed
 """
