@@ -10,7 +10,14 @@ import networks
 import numpy as np
 import pytest
 
-from util import batches, benchmark, feature_cache, measurements, workload
+from util import (
+    batches,
+    benchmark,
+    feature_cache,
+    measurements,
+    scaling,
+    workload,
+)
 from util.errors import UserError
 
 SIZES = measurements.Sizes(
@@ -158,3 +165,21 @@ def test_precision_that_is_not_there(capsys, tmp_path):
 def test_process_that_is_killed():
     with pytest.raises(UserError, match="measured x was killed"):
         benchmark.alone("x", {}, os._exit, 9)
+
+
+def test_two_workers_are_compared_with_one(monkeypatch, tmp_path, capsys):
+    measured = {"1": 5.0, "2": 9.0, "ratio": 1.8}
+    monkeypatch.setattr(scaling, "measure", lambda: dict(measured))
+    path = tmp_path / "speed.json"
+    assert benchmark.main(["--distributed", "--json", str(path)]) == 0
+    assert json.loads(path.read_text()) == {"distributed": measured}
+    assert capsys.readouterr().out == (
+        "distributed training: 5.00 sentences a second with 1 worker, 9.00 with 2: "
+        "1.80 times\n"
+    )
+
+
+def test_two_workers_need_two_cores(monkeypatch, capsys):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3})
+    assert benchmark.main(["--distributed"]) == 2
+    assert "error: --distributed needs two cores" in capsys.readouterr().err

@@ -22,6 +22,7 @@ from util.compat import session_config, tf
 from util.errors import UserError
 from util.feeds import Sample
 
+SENDERS = 4  # threads at least that start operations
 AHEAD = 8  # samples that a worker has ready
 PING_SECONDS, PINGS = 1.0, 5  # unanswered ones until a process counts as dead
 JOBS = ("chief", "worker", "ps")
@@ -119,12 +120,15 @@ def start_server(cluster: Cluster, threads: Optional[int], devices: int):
     Raises:
       UserError: its port is taken.
     """
+    config = session_config(threads=threads, cpus=devices)
+    # With a single one, nothing is sent to the others before the own share is done.
+    config.inter_op_parallelism_threads = max(SENDERS, os.cpu_count())
     try:
         return tf.train.Server(
             cluster.addresses,
             job_name=cluster.job,
             task_index=cluster.index,
-            config=session_config(threads=threads, cpus=devices),
+            config=config,
         )
     except (tf.errors.OpError, RuntimeError) as error:
         raise UserError(
