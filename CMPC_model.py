@@ -402,6 +402,7 @@ class LSTM_model:
         """Return what dropout multiplies with; nothing where it keeps all."""
         masks = {}
         batch_size, steps = self.words.shape.as_list()
+        batch_size = batch_size or tf.shape(self.words)[0]
         if self.keep_prob_emb < 1:
             shape = [batch_size, steps, glove_dim]
             masks["emb"] = dropout_mask(shape, self.keep_prob_emb, self.noise_seed)
