@@ -1,13 +1,18 @@
 """util.training, with a stand-in for the network where one is needed."""
 
 import itertools
+import json
 import os
+import random
+import re
 import signal
 import threading
+import time
 from unittest import mock
 
 import numpy as np
 import pytest
+import runs
 
 from util import im_processing, loop, training
 from util.errors import Stopped, UserError
@@ -287,3 +292,72 @@ def test_damaged_or_missing_word_vectors_are_refused(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(UserError, match="cannot read .*x.npy.* util.glove"):
         training.load_word_vectors(str(path), 3)
+
+
+# --- Killed and resumed, for real
+
+STEPS, EVERY_SNAPSHOT, EVERY_LOG = 30, 4, 3
+KILLS = 5
+
+
+def start(data, folder):
+    run = ["-st", str(STEPS), "-s", str(EVERY_SNAPSHOT), "--resume", "--threads", "1"]
+    # Dropout and shuffling draw at random, and the seed is all that is said of it.
+    chance = ["--keep-prob-rnn", "0.8", "--keep-prob-emb", "0.9"]
+    features = ["--cache-features", str(folder.parent / "features")]
+    options = runs.TINY + data + ["-f", str(folder)] + run + chance + features
+    return runs.start(EVERY_LOG, options)
+
+
+def read_lines(process, count):
+    """Read lines of a process' output; fewer where it ends."""
+    return list(itertools.islice(process.stdout, count))
+
+
+def end_softly(process):
+    """Send SIGTERM after the first log line and check what comes of it."""
+    read_lines(process, 5)
+    process.send_signal(signal.SIGTERM)
+    out, _ = runs.finish(process)
+    if "iter = {},".format(STEPS) not in out:
+        saved, last = out.splitlines()[-2:]
+        assert last == "stopped by a signal: go on with --resume"
+        snapshot = re.fullmatch(r"snapshot: (.*_iter_(\d+)\.tfmodel)", saved)
+        with open(snapshot.group(1) + ".state.json") as file:
+            assert json.load(file)["step"] == int(snapshot.group(2))
+
+
+def test_run_killed_at_any_moment_gives_what_it_would_have_given(tmp_path):
+    data, folder = runs.build(tmp_path), tmp_path / "killed" / "ckpts"
+    (tmp_path / "through").mkdir()
+    undisturbed = start(data, tmp_path / "through" / "ckpts")
+    chance = random.Random()
+    resumed = []
+    for _ in range(KILLS):
+        process = start(data, folder)
+        # A log step prints four lines, a snapshot one.
+        lines = read_lines(process, chance.randrange(1, 16))
+        time.sleep(chance.uniform(0, 0.4))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+        resumed += [line for line in lines if line.startswith("resumed")]
+    end_softly(start(data, folder))
+    runs.finish(start(data, folder))
+    out, _ = runs.finish(undisturbed)
+    assert "resumed" not in out
+    folders = tmp_path / "through" / "ckpts", folder
+    wanted, found = (runs.values(path, STEPS) for path in folders)
+    assert set(found) == set(wanted)
+    for name in wanted:
+        np.testing.assert_array_equal(found[name], wanted[name], name)
+    logs = [runs.of_the_run(runs.read_log(path)) for path in folders]
+    assert logs[0] == logs[1]
+    steps = [line["step"] for line in logs[0]]
+    assert steps == list(range(EVERY_LOG, STEPS + 1, EVERY_LOG))
+    record = json.loads((folder / "run.json").read_text())
+    assert record["seed"] == 3
+    # Kills before the first snapshot begin anew, which needs no word of it.
+    assert len(record.get("resumed", [])) >= len(resumed)
+    assert not list(folder.glob("*.part")) and not (folder / ".saving").exists()
