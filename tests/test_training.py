@@ -1,5 +1,6 @@
 """util.training, with a stand-in for the network where one is needed."""
 
+import argparse
 import itertools
 import json
 import os
@@ -292,6 +293,33 @@ def test_damaged_or_missing_word_vectors_are_refused(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(UserError, match="cannot read .*x.npy.* util.glove"):
         training.load_word_vectors(str(path), 3)
+
+
+@pytest.mark.parametrize("where", ["beside", "named", "nowhere"])
+def test_fine_tuning_knows_the_words_of_the_other_run(tmp_path, monkeypatch, where):
+    asked = []
+
+    def load_weights(session, snapshot, words, known):
+        asked.append((snapshot, words, known))
+        return "loaded"
+
+    monkeypatch.setattr(training.checkpoint, "load_weights", load_weights)
+    old, new = "<pad>\n<unk>\nleft\n", "<pad>\n<unk>\nright\n"
+    (tmp_path / "vocabulary_shapes.txt").write_text(new)
+    (tmp_path / "run").mkdir()
+    path = {"beside": "run/vocabulary.txt", "named": "x.txt", "nowhere": "y.txt"}[where]
+    (tmp_path / path).write_text(old)
+    args = argparse.Namespace(
+        dataset="shapes",
+        data=str(tmp_path),
+        init_from=str(tmp_path / "run" / "unc_iter_9.tfmodel.index"),
+        init_vocabulary=str(tmp_path / path) if where == "named" else None,
+    )
+    assert training.init_from(None, args) == "loaded"
+    ((snapshot, words, known),) = asked
+    assert snapshot == str(tmp_path / "run" / "unc_iter_9.tfmodel")
+    assert words == new.split()
+    assert known == (None if where == "nowhere" else old.split())
 
 
 # --- Killed and resumed, for real
