@@ -372,6 +372,10 @@ class Snapshots:
             for end in (DATA, INDEX):
                 beside = os.path.join(unfinished, BEST + end)
                 _link(snapshot + end, beside)
+            # Killed from here on there is none, rather than half of each; a run that
+            # is resumed then evaluates again.
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(best + INDEX)
             for end in (DATA, INDEX):
                 os.replace(os.path.join(unfinished, BEST + end), best + end)
         except OSError as error:

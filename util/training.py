@@ -39,7 +39,8 @@ def run(model_class, args) -> None:
     Raises:
       UserError: missing or bad samples, vectors, backbone or snapshots, snapshots in
         the way, a cache of other features, or a bad TF_CONFIG.
-      Stopped: training makes no sense any more, or a process of the job died.
+      Stopped: training makes no sense any more. (When a process of the job died this
+        one ends too, see `cluster.end_with_others`.)
     """
     job = cluster.read()
     source = Source.of(args)
