@@ -9,8 +9,10 @@ Axes: B batch of sentences, P pictures, T words, H rows, W columns, N = H * W ce
 C channels. Words are kept as pictures of one row, [B, 1, T, C].
 """
 
+import functools
+
 import deeplab_resnet
-from util import loss, optimizer, spatial
+from util import inference, loss, optimizer, spatial
 from util.algebra import project_back, sum_of_products, sums_of_one_picture
 from util.compat import tf
 from util.layers import (
@@ -514,3 +516,7 @@ def is_trained(name, conv5):
     return name.startswith(SCOPE + "/") or (
         conv5 and name.startswith(("res3", "res4", "res5"))
     )
+
+
+# Predictor(snapshot): one picture, many sentences, with this network.
+Predictor = functools.partial(inference.Predictor, LSTM_model)

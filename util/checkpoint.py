@@ -8,7 +8,7 @@ import re
 import shutil
 from typing import Any, Dict, List, Optional
 
-from util import files
+from util import datasets, files
 from util.compat import tf
 from util.errors import UserError
 
@@ -96,6 +96,32 @@ def find(folder: str, dataset: str, step: Any) -> str:
             )
         )
     return path(folder, dataset, step)
+
+
+def vocabulary_of(snapshot: str, root: str = "data") -> str:
+    """Return the path of the vocabulary that a snapshot was trained with.
+
+    That is vocabulary.txt beside it, which training leaves there, or that of the data
+    set in its name.
+
+    Args:
+      snapshot: path as of `path`.
+      root: the data folder.
+
+    Raises:
+      UserError: neither can be found.
+    """
+    folder, name = os.path.split(snapshot)
+    beside = os.path.join(folder, VOCABULARY)
+    if os.path.exists(beside):
+        return beside
+    dataset = name.split("_iter_")[0]
+    if dataset not in datasets.DATASETS:
+        raise UserError(
+            "there is no {}, and the name of {} tells no data set: say which "
+            "vocabulary it was trained with (--vocabulary)".format(beside, snapshot)
+        )
+    return datasets.vocabulary_file(dataset, root)
 
 
 @contextlib.contextmanager

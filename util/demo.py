@@ -132,6 +132,7 @@ def train(model_class, args: argparse.Namespace) -> str:
             **options,
         )
         snapshots = Snapshots(args.folder, DATASET)
+        snapshots.copy_beside(vocabulary)
         with new_session() as session:
             session.run(tf.global_variables_initializer())
             chosen = scenes[: training.CALIBRATION_PICTURES]

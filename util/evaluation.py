@@ -28,10 +28,9 @@ from util.data_reader import DataReader
 from util.errors import UserError
 from util.eval_tools import Scores, compute_mask_IU, report
 from util.files import whole_file
-from util.inference import Predictor
+from util.inference import Predictor, is_on_object
 
 GROUP = 24  # samples of a picture that are held at once
-FOREGROUND = 1e-9  # the least logit of a pixel on the object, as published
 
 WITHOUT_CRF, WITH_CRF = "without DenseCRF", "with DenseCRF"
 
@@ -104,8 +103,8 @@ def _segment(predictor, group):
                 )
             )
     predictor.set_image(group[0][1]["im_batch"])
-    logits, probability = predictor.segment(np.stack(sentences))
-    return logits >= FOREGROUND, probability
+    found = predictor.find(np.stack(sentences))
+    return is_on_object(found.logits), found.probability
 
 
 def _refined(group, found, refined):
@@ -205,7 +204,7 @@ def run(model_class, args) -> Tally:
     order = together(batches.open_samples(folder, prefix).pictures())
     tally = Tally()
     with contextlib.ExitStack() as stack:
-        predictor = Predictor(model_class, snapshot, args.precision)
+        predictor = Predictor(model_class, snapshot, precision=args.precision)
         stack.enter_context(predictor)
         workers = None
         if args.dense_crf:

@@ -4,13 +4,15 @@ Axes: H rows, W columns, C channels.
 """
 
 import os
-from typing import Callable, List, Tuple
+import warnings
+from typing import Any, Callable, List, Tuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from util.errors import UserError
 
+MAX_PIXELS = 10**8  # of a picture: more is a mistake or an attack
 MEAN_BGR = np.array((104.00698793, 116.66876762, 122.67891434))  # Caffe's ImageNet
 
 
@@ -30,10 +32,51 @@ def read_picture(path: str) -> np.ndarray:
     if not os.path.isfile(path):
         raise UserError(f"there is no picture {path}")
     try:
-        with Image.open(path) as file:
-            return _to_rgb(ImageOps.exif_transpose(file))
+        with warnings.catch_warnings():
+            # Of sizes that `to_picture` refuses, and of harmless oddities.
+            warnings.simplefilter("ignore")
+            with Image.open(path) as file:
+                return to_picture(file)
     except Exception as error:  # Pillow's readers raise anything on damaged files
         raise UserError(f"cannot read the picture {path}: {error}") from error
+
+
+def to_picture(picture: Any) -> np.ndarray:
+    """Take a picture in any of the forms that people have.
+
+    Args:
+      picture: path of a file, see `read_picture`; a Pillow image; or uint8 [H, W],
+        [H, W, 1], [H, W, 3] RGB or [H, W, 4] RGBA.
+
+    Returns:
+      uint8 [H, W, 3], RGB, H and W at least 1, at most MAX_PIXELS in all.
+
+    Raises:
+      UserError: it is none of these, or too large.
+    """
+    if isinstance(picture, (str, os.PathLike)):
+        return read_picture(os.fspath(picture))
+    if isinstance(picture, Image.Image):
+        _check_size(*picture.size[::-1])
+        return _to_rgb(ImageOps.exif_transpose(picture))
+    array = np.asarray(picture)
+    if array.ndim == 2:
+        array = array[..., np.newaxis]
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3, 4):
+        raise UserError(
+            f"a picture must be uint8 [H, W], [H, W, 3] or [H, W, 4], not "
+            f"{array.dtype} {list(np.shape(picture))}"
+        )
+    _check_size(*array.shape[:2])
+    return np.ascontiguousarray(np.broadcast_to(array[..., :3], array.shape[:2] + (3,)))
+
+
+def _check_size(rows: int, columns: int) -> None:
+    if not 1 <= rows * columns <= MAX_PIXELS:
+        raise UserError(
+            f"{columns} x {rows} pixels; a picture has 1 to {MAX_PIXELS} of them: "
+            "make it smaller"
+        )
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
@@ -59,21 +102,28 @@ def to_network_input(im: np.ndarray) -> np.ndarray:
     return (im[..., ::-1].astype(np.float32) - MEAN_BGR).astype(np.float32)
 
 
-def _samples(size: int, new_size: int) -> Tuple[np.ndarray, np.ndarray]:
+ALL = slice(None)  # the whole of an axis
+
+
+def _samples(
+    size: int, new_size: int, kept: slice = ALL
+) -> Tuple[np.ndarray, np.ndarray]:
     """Lay `new_size` samples evenly over `size` pixels, in whole numbers.
 
-    Returns:
+    Returns, of the samples that are kept:
       (before, part): the pixel at or before each sample, -1 before the first one; and
       the way on to the sample, in pixels / (2 * new_size).
     """
-    position = (2 * np.arange(new_size) + 1) * size - new_size
+    position = (2 * np.arange(new_size)[kept] + 1) * size - new_size
     return np.divmod(position, 2 * new_size)
 
 
-def _interpolate(im: np.ndarray, axis: int, new_size: int, dtype) -> np.ndarray:
+def _interpolate(
+    im: np.ndarray, axis: int, new_size: int, dtype, kept: slice
+) -> np.ndarray:
     """Resize one axis, zeros outside; the values become 2 * new_size times larger."""
     size = im.shape[axis]
-    before, part = _samples(size, new_size)
+    before, part = _samples(size, new_size, kept)
     terms = []
     for pixel, weight in ((before, 2 * new_size - part), (before + 1, part)):
         weight = np.where((pixel >= 0) & (pixel < size), weight, 0).astype(dtype)
@@ -83,7 +133,9 @@ def _interpolate(im: np.ndarray, axis: int, new_size: int, dtype) -> np.ndarray:
     return terms[0]
 
 
-def _resize(im: np.ndarray, height: int, width: int) -> np.ndarray:
+def _resize(
+    im: np.ndarray, height: int, width: int, rows: slice = ALL, columns: slice = ALL
+) -> np.ndarray:
     """Resize as scikit-image did in 2018; all its defaults have changed since.
 
     Bilinear without anti-aliasing, zeros outside, kept within the values of `im`. For
@@ -94,6 +146,8 @@ def _resize(im: np.ndarray, height: int, width: int) -> np.ndarray:
       im: [H, W] or [H, W, C]; uint8, or float.
       height: rows of the result.
       width: columns of the result.
+      rows: those of the result to compute, no others.
+      columns: likewise.
 
     Returns:
       float [height, width] or [height, width, C], in the unit of `im`.
@@ -102,17 +156,19 @@ def _resize(im: np.ndarray, height: int, width: int) -> np.ndarray:
     dtype = im.dtype
     if dtype == np.uint8:
         dtype = np.int32 if 255 * scale < 2**31 else np.float64
-    resized = _interpolate(im, 0, height, dtype)
-    resized = _interpolate(resized, 1, width, dtype) / scale
+    resized = _interpolate(im, 0, height, dtype, rows)
+    resized = _interpolate(resized, 1, width, dtype, columns) / scale
     # Only an axis that grows has samples that lie partly outside.
     if height > im.shape[0] or width > im.shape[1]:
         resized = np.clip(resized, im.min(), im.max())
     return resized
 
 
-def _resize_to_unit(im: np.ndarray, height: int, width: int) -> np.ndarray:
+def _resize_to_unit(
+    im: np.ndarray, height: int, width: int, rows: slice = ALL, columns: slice = ALL
+) -> np.ndarray:
     """Resize; 0..255 of uint8 becomes 0..1."""
-    resized = _resize(im, height, width)
+    resized = _resize(im, height, width, rows, columns)
     return resized / 255 if im.dtype == np.uint8 else resized
 
 
@@ -120,13 +176,16 @@ def _resize_to_uint8(im: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.rint(_resize(im, height, width)).astype(np.uint8)
 
 
-def _resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+def _resize_mask(
+    mask: np.ndarray, height: int, width: int, rows: slice = ALL, columns: slice = ALL
+) -> np.ndarray:
     """Return where `_resize` of 0 and 1 is not 0: where a sample sees a True pixel."""
-    return _resize_mask_rows(_resize_mask_rows(mask, height).T, width).T
+    resized = _resize_mask_rows(mask, height, rows)
+    return _resize_mask_rows(resized.T, width, columns).T
 
 
-def _resize_mask_rows(mask: np.ndarray, height: int) -> np.ndarray:
-    before, part = _samples(len(mask), height)
+def _resize_mask_rows(mask: np.ndarray, height: int, kept: slice) -> np.ndarray:
+    before, part = _samples(len(mask), height, kept)
     above = np.take(mask, before, axis=0, mode="clip")
     return above | np.take(mask, before + (part > 0), axis=0, mode="clip")
 
@@ -147,10 +206,13 @@ def _fit(resize: Callable, im: np.ndarray, h: int, w: int) -> np.ndarray:
 
 
 def _cover(resize: Callable, im: np.ndarray, h: int, w: int) -> np.ndarray:
-    """Scale to cover with `resize` and keep the centre."""
+    """Scale to cover with `resize` and keep the centre.
+
+    What is cut off is not computed: of a long, narrow picture that is nearly all.
+    """
     height, width = _scaled_size(im, max(h / im.shape[0], w / im.shape[1]))
     top, left = (height - h) // 2, (width - w) // 2
-    return resize(im, height, width)[top : top + h, left : left + w]
+    return resize(im, height, width, slice(top, top + h), slice(left, left + w))
 
 
 def resize_and_pad(im: np.ndarray, input_h: int, input_w: int) -> np.ndarray:

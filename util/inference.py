@@ -1,26 +1,120 @@
-"""From a picture and sentences to masks, with the network of a snapshot."""
+"""From a picture and sentences to masks, with the network of a snapshot.
 
+Axes: B sentences, T words, H rows and W columns of the picture as the network sees it.
+"""
+
+import collections
+import hashlib
 import math
-from typing import Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
+from scipy.special import expit
 
-from util import checkpoint, im_processing, text_processing
+from util import checkpoint, dense_crf, im_processing, text_processing
 from util.compat import new_session, tf
+from util.errors import UserError
 
 # Sentences at once: more need more memory and are hardly faster.
 CHUNK = 12
+FOREGROUND = 1e-9  # the least logit of a pixel on the object, as published
+LEVELS = ("c5", "c4", "c3")  # of features, deep to shallow
+CLASSES = ("entity", "attribute", "relation", "unnecessary")  # of words
+
+
+class Word(NamedTuple):
+    """A word and what the network takes it for.
+
+    Attributes:
+      text: as the network reads it, in lower case.
+      is_known: it is in the vocabulary; all others look the same to the network.
+      weights: class -> probability, 0..1, of CLASSES.
+    """
+
+    text: str
+    is_known: bool
+    weights: Dict[str, float]
+
+    @property
+    def kind(self) -> str:
+        """The most probable of CLASSES."""
+        return max(self.weights, key=self.weights.get)
+
+
+class Found(NamedTuple):
+    """What the network answers, on the picture as it sees it.
+
+    Attributes:
+      logits: float32 [B, H, W], see `on_object`.
+      probability: float32 [B, H, W], 0..1, the sigmoid of it.
+      word_weights: float32 [B, T, 4], of CLASSES; meaningless at padding.
+      levels: level -> float32 [B, H, W], 0..1: what it alone would answer.
+    """
+
+    logits: np.ndarray
+    probability: np.ndarray
+    word_weights: np.ndarray
+    levels: Dict[str, np.ndarray]
+
+
+class Finding(NamedTuple):
+    """What one sentence refers to in a picture.
+
+    Attributes:
+      sentence: as it was asked.
+      words: those that the network read, in order.
+      num_unread: int, words after the 20th, which it did not.
+      size: (rows, columns) of the picture.
+      on_object: bool [H, W], the mask on the picture as the network sees it.
+      seen_probability: float32 [H, W], 0..1, likewise; not changed by DenseCRF.
+      seen_levels: level -> float32 [H, W], 0..1, likewise.
+    """
+
+    sentence: str
+    words: List[Word]
+    num_unread: int
+    size: Tuple[int, int]
+    on_object: np.ndarray
+    seen_probability: np.ndarray
+    seen_levels: Dict[str, np.ndarray]
+
+    @property
+    def mask(self) -> np.ndarray:
+        """bool [rows, columns], True on the object, at the picture's size."""
+        return im_processing.restore_mask(self.on_object, *self.size)
+
+    @property
+    def probability(self) -> np.ndarray:
+        """float32 [rows, columns], 0..1, of each pixel to be on the object."""
+        return im_processing.resize_and_crop(self.seen_probability, *self.size)
+
+    @property
+    def levels(self) -> Dict[str, np.ndarray]:
+        """Level -> float32 [rows, columns], 0..1: what each one alone would answer."""
+        return {
+            level: im_processing.resize_and_crop(seen, *self.size)
+            for level, seen in self.seen_levels.items()
+        }
+
+
+def is_on_object(logits: np.ndarray) -> np.ndarray:
+    """Return bool, which pixels belong to the object."""
+    return logits >= FOREGROUND
 
 
 class Predictor:
     """Runs a snapshot: one picture, then any number of sentences about it.
 
-    Use it as a context manager, or call `close` at the end.
+    Use it as a context manager, or call `close` at the end. One thread at a time.
 
     Args:
       model_class: class with the arguments and attributes of `LSTM_model`.
       snapshot: path of a checkpoint; the network's sizes are read from it.
+      vocabulary: the file of its words; None: vocabulary.txt beside it or that of the
+        data set in its name, see `checkpoint.vocabulary_of`. Read when it is needed.
       precision: see `compat.new_session`.
+      remembered: int, how many pictures of `set_image` cost nothing when they come
+        again. At full size each takes 96 MB.
 
     Attributes:
       image: uint8 [H, W, 3], the picture as the network sees it; None before
@@ -32,10 +126,19 @@ class Predictor:
         be had here.
     """
 
-    def __init__(self, model_class, snapshot: str, precision: str = "float32") -> None:
-        sizes = checkpoint.sizes(snapshot)
+    def __init__(
+        self,
+        model_class,
+        snapshot: str,
+        vocabulary: Optional[str] = None,
+        precision: str = "float32",
+        remembered: int = 1,
+    ) -> None:
+        self._snapshot = checkpoint.without_ending(snapshot)
+        sizes = checkpoint.sizes(self._snapshot)
         self.vocab_size = sizes["vocab_size"]
-        self.image = None
+        self.image, self._size = None, None
+        self._vocabulary_file, self._vocabulary = vocabulary, None
         with tf.Graph().as_default() as graph:
             self._model = model_class(
                 batch_size=None,
@@ -45,45 +148,133 @@ class Predictor:
                 **sizes,
             )
             self._session = new_session(graph, precision)
-            checkpoint.load(self._session, snapshot)
-        self._seen = {}
+            checkpoint.load(self._session, self._snapshot)
+        self._remembered = remembered
+        self._seen = collections.OrderedDict()  # checksum of `image` -> what to feed
+        self._now = {}
 
-    def set_image(self, picture: np.ndarray) -> None:
-        """Look at a picture; the same one again costs nothing.
+    @property
+    def vocabulary(self) -> Dict[str, int]:
+        """Word -> id.
+
+        Raises:
+          UserError: its file is missing or that of another network.
+        """
+        if self._vocabulary is None:
+            path = self._vocabulary_file or checkpoint.vocabulary_of(self._snapshot)
+            size = text_processing.vocabulary_size(path)
+            if size != self.vocab_size:
+                raise UserError(
+                    "{} has {} words, but {} knows {}: name its own vocabulary".format(
+                        path, size, self._snapshot, self.vocab_size
+                    )
+                )
+            self._vocabulary = text_processing.load_vocab_dict_from_file(path)
+        return self._vocabulary
+
+    def set_image(self, picture: Any) -> None:
+        """Look at a picture; one that is remembered costs nothing.
 
         Args:
-          picture: uint8 [rows, columns, 3], RGB, any size.
+          picture: path, Pillow image or array of any size, see
+            `im_processing.to_picture`.
+
+        Raises:
+          UserError: it cannot be read; the picture before it stays.
         """
         model = self._model
-        rows, columns = model.im.shape.as_list()[1:3]
-        image = im_processing.fit_picture(picture, rows, columns)
-        if self.image is not None and np.array_equal(image, self.image):
-            return
-        feed = {model.im: im_processing.to_network_input(image)[np.newaxis]}
-        parts = self._session.run(model.picture_parts, feed)
-        self._seen = dict(zip(model.picture_parts, parts))
-        self.image = image
+        picture = im_processing.to_picture(picture)
+        image = im_processing.fit_picture(picture, *model.im.shape.as_list()[1:3])
+        checksum = hashlib.sha256(image.tobytes()).digest()
+        if checksum not in self._seen:
+            feed = {model.im: im_processing.to_network_input(image)[np.newaxis]}
+            parts = self._session.run(model.picture_parts, feed)
+            self._seen[checksum] = dict(zip(model.picture_parts, parts))
+        self._seen.move_to_end(checksum)
+        while len(self._seen) > self._remembered:
+            self._seen.popitem(last=False)
+        self._now = self._seen[checksum]
+        self.image, self._size = image, picture.shape[:2]
 
-    def segment(self, sentences: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    def segment(
+        self, sentences: Union[str, Sequence[str]], with_dense_crf: bool = False
+    ) -> Union[Finding, List[Finding]]:
         """Find what sentences refer to in the picture of `set_image`.
 
         Args:
-          sentences: int32 [B, T], ids, padded in front with 0; any B above 0.
+          sentences: a text, or several, which are segmented together.
+          with_dense_crf: refine the masks, see `dense_crf.refine`.
 
         Returns:
-          (logits, probability): float32 [B, H, W] on the picture as the network sees
-          it; a pixel belongs to the object where its logit is above 0.
+          A Finding; for several sentences a list of them.
+
+        Raises:
+          UserError: a sentence has no words, or the vocabulary cannot be read.
+          RuntimeError: there is no picture yet.
         """
-        model, sentences = self._model, np.asarray(sentences)
-        chunks = np.array_split(sentences, math.ceil(len(sentences) / CHUNK))
-        found = [
-            self._session.run(
-                [model.up, model.sigm], {**self._seen, model.words: chunk}
-            )
+        if isinstance(sentences, str):
+            return self.segment([sentences], with_dense_crf)[0]
+        if self.image is None:
+            raise RuntimeError("call set_image before segment")
+        if not sentences:
+            return []
+        ids = np.stack([self.ids(sentence) for sentence in sentences])
+        found = self.find(ids)
+        on_object = is_on_object(found.logits)
+        if with_dense_crf:
+            on_object = dense_crf.refine_all(self.image, found.probability)
+        return [
+            self._finding(sentence, ids[n], found, n, on_object[n])
+            for n, sentence in enumerate(sentences)
+        ]
+
+    def ids(self, sentence: str) -> np.ndarray:
+        """Return int32 [T], the ids of a sentence, padded in front with 0.
+
+        Raises:
+          UserError: there is no word in the sentence, or the vocabulary cannot be read.
+        """
+        ids = text_processing.preprocess_sentence(sentence, self.vocabulary)
+        return np.array(ids, np.int32)
+
+    def find(self, ids: np.ndarray) -> Found:
+        """Run the network on the picture of `set_image`.
+
+        Args:
+          ids: int32 [B, T], padded in front with 0; any B above 0.
+        """
+        model, ids = self._model, np.asarray(ids)
+        fetches = [model.up, model.sigm, model.words_parse]
+        fetches += [getattr(model, "up_" + level) for level in LEVELS]
+        chunks = np.array_split(ids, math.ceil(len(ids) / CHUNK))
+        runs = [
+            self._session.run(fetches, {**self._now, model.words: chunk})
             for chunk in chunks
         ]
-        logits, probability = map(np.concatenate, zip(*found))
-        return logits[..., 0], probability[..., 0]
+        logits, probability, weights, *scores = map(np.concatenate, zip(*runs))
+        levels = {level: expit(up[..., 0]) for level, up in zip(LEVELS, scores)}
+        return Found(logits[..., 0], probability[..., 0], weights, levels)
+
+    def _finding(self, sentence, ids, found, n, on_object):
+        """Return the n-th Finding."""
+        tokens = text_processing.tokenize(sentence)
+        read = tokens[: text_processing.MAX_WORDS]
+        unknown = self.vocabulary[text_processing.UNKNOWN]
+        words = [
+            Word(text, bool(number != unknown), dict(zip(CLASSES, map(float, weights))))
+            for text, number, weights in zip(
+                read, ids[-len(read) :], found.word_weights[n, -len(read) :]
+            )
+        ]
+        return Finding(
+            sentence,
+            words,
+            len(tokens) - len(read),
+            self._size,
+            on_object,
+            found.probability[n],
+            {level: scores[n] for level, scores in found.levels.items()},
+        )
 
     def close(self) -> None:
         """Free the session."""

@@ -105,7 +105,9 @@ def start_time(setup: Setup, snapshot: str, begin: float) -> float:
     from util import evaluation, inference
 
     model_class = _model_class(setup)
-    with inference.Predictor(model_class, snapshot, setup.precision) as predictor:
+    with inference.Predictor(
+        model_class, snapshot, precision=setup.precision
+    ) as predictor:
         _find(evaluation, predictor, [1], 1, setup.sizes)
         return time.time() - begin
 
@@ -131,7 +133,9 @@ def testing(setup: Setup, snapshot: str, sentences: int, use_crf: bool) -> Figur
     with contextlib.ExitStack() as stack:
         workers = stack.enter_context(dense_crf.Workers(jobs)) if use_crf else None
         peak = peak_gflops(sizes.product)
-        predictor = inference.Predictor(model_class, snapshot, setup.precision)
+        predictor = inference.Predictor(
+            model_class, snapshot, precision=setup.precision
+        )
         stack.enter_context(predictor)
 
         def run(pictures):

@@ -382,7 +382,7 @@ def plan(args, model_class) -> Plan:
     """Return the plan of the options."""
 
     def evaluate(snapshot):
-        with Predictor(model_class, snapshot, args.precision) as predictor:
+        with Predictor(model_class, snapshot, precision=args.precision) as predictor:
             return evaluation.quick_scores(predictor, args)
 
     return Plan(
