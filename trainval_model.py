@@ -14,6 +14,7 @@ EXAMPLES = """examples:
   python %(prog)s -m demo
   python %(prog)s -m train -d unc -t train -n CMPC_model -emb -f ckpts/unc/cmpc_model
   python %(prog)s -m test -d unc -t val -n CMPC_model -i 700000 -c -emb -f ckpts/unc/cmpc_model
+  python %(prog)s -m predict -d unc -i 700000 -f ckpts/unc/cmpc_model --image a.jpg --text "the man on the left" --output found
 """  # noqa: E501
 
 
@@ -38,7 +39,14 @@ def demo(args):
     demo.run(model_class(args), args)
 
 
-MODES = {"train": train, "test": test, "demo": demo}
+def predict(args):
+    """Segment pictures of one's own."""
+    from util import predict
+
+    return predict.run(model_class(args), args)
+
+
+MODES = {"train": train, "test": test, "predict": predict, "demo": demo}
 
 
 def model_class(args):
@@ -135,6 +143,16 @@ def build_parser():
         help="write a picture of each result")  # fmt: skip
     add("--per-sample", action="store_true",
         help="list each sample's intersection and union in the JSON")  # fmt: skip
+
+    add = parser.add_argument_group("prediction (also -c)").add_argument
+    add("--image", nargs="+", metavar="FILE", help="pictures; all get each --text")
+    add("--text", nargs="+", metavar="TEXT", help="sentences")
+    add("--queries", metavar="FILE", help=".csv or .jsonl of picture and sentence, in "
+        "place of --image and --text")  # fmt: skip
+    add("--output", metavar="DIR", help="new folder for masks, overlays, JSON")
+    add("--coco", action="store_true", help="also write COCO's file of results")
+    add("--vocabulary", metavar="FILE", help="words that the snapshot knows (default: "
+        "vocabulary.txt beside it, or those of the data set)")  # fmt: skip
     return parser
 
 
@@ -144,6 +162,9 @@ def parse(argv):
     args = parser.parse_args(argv)
     if args.mode == "demo":
         args.dataset, args.folder = "shapes", args.folder or "ckpts/shapes/demo"
+        return args
+    if args.mode == "predict":
+        check_prediction(parser, args)
         return args
     if not args.split or not args.folder:
         parser.error("-m {} needs -t SPLIT and -f DIR".format(args.mode))
@@ -162,6 +183,16 @@ def parse(argv):
     if args.mode == "train":
         check_training(parser, args, dataset)
     return args
+
+
+def check_prediction(parser, args):
+    """Refuse options of -m predict that do not go together."""
+    if not args.folder or not args.output:
+        parser.error("-m predict needs -f DIR and --output DIR")
+    if bool(args.queries) == bool(args.image or args.text):
+        parser.error("-m predict needs --image and --text, or --queries")
+    if not args.queries and not (args.image and args.text):
+        parser.error("--image and --text go together")
 
 
 def check_training(parser, args, dataset):
@@ -183,8 +214,7 @@ def main(argv=None):
     os.environ["CUDA_VISIBLE_DEVICES"] = args.gpus
 
     def run():
-        MODES[args.mode](args)
-        return 0
+        return MODES[args.mode](args) or 0
 
     return exit_code(run)
 

@@ -5,15 +5,22 @@ import unicodedata
 from typing import Sequence, Tuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 
-from util.files import whole_file
+from util.files import writing
 
 TRUE_COLOUR = (0, 200, 120)
 FOUND_COLOUR = (255, 110, 20)
 INK = (28, 32, 38)
 FAINT_INK = (110, 116, 126)
 PAPER = (255, 255, 255)
+CLASS_COLOURS = {  # of words
+    "entity": "#2563eb",
+    "attribute": "#16a34a",
+    "relation": "#ea580c",
+    "unnecessary": "#9ca3af",
+}
 MIN_SIDE = 240  # pixels, the longer side of a picture in result_picture
 SHEET_SIDE = 220  # the same in contact_sheet
 TYPEWRITER = str.maketrans("\u2018\u2019\u201c\u201d\u2013\u2014", "''\"\"--")
@@ -80,14 +87,30 @@ def contact_sheet(results: Sequence[Result], columns: int = 2) -> np.ndarray:
     return np.array(sheet)
 
 
+def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Tint and outline the object in a picture, and dim the rest.
+
+    Args:
+      image: uint8 [H, W, 3], RGB.
+      mask: bool [H, W], True on the object.
+
+    Returns:
+      uint8 [H, W, 3], RGB.
+    """
+    return np.array(_overlay(Image.fromarray(image), mask, FOUND_COLOUR))
+
+
 def save_png(path: str, picture: np.ndarray) -> None:
     """Write a picture, whole or not at all.
 
     Args:
       path: the file to make or replace.
-      picture: uint8 [H, W, 3], RGB.
+      picture: uint8 [H, W, 3] RGB, or [H, W] grey.
+
+    Raises:
+      UserError: it cannot be written.
     """
-    with whole_file(path) as file:
+    with writing(path) as file:
         Image.fromarray(picture).save(file, "PNG")
 
 
@@ -147,13 +170,14 @@ def _caption(canvas, left_middle, unit, text, colour=None):
 def _overlay(picture, region, colour):
     """Return the picture with the region tinted and outlined, and the rest dimmed."""
     stencil = Image.fromarray(region.astype(np.uint8) * 255).resize(picture.size)
-    line = 2 * max(1, max(picture.size) // 240) + 1  # the filters' sizes are odd
+    line = 2 * max(1, max(picture.size) // 240) + 1
     tint = Image.new("RGB", picture.size, colour)
     result = Image.blend(picture, Image.new("RGB", picture.size, INK), 0.5)
-    result.paste(PAPER, mask=stencil.filter(ImageFilter.MaxFilter(line)))
+    around = ndimage.maximum_filter(np.array(stencil), line, mode="nearest")
+    result.paste(PAPER, mask=Image.fromarray(around))
     result.paste(tint, mask=stencil)
-    inside = stencil.filter(ImageFilter.MinFilter(line))
-    result.paste(Image.blend(picture, tint, 0.35), mask=inside)
+    inside = ndimage.minimum_filter(np.array(stencil), line, mode="nearest")
+    result.paste(Image.blend(picture, tint, 0.35), mask=Image.fromarray(inside))
     return result
 
 
