@@ -59,13 +59,13 @@ def to_picture(picture: Any) -> np.ndarray:
     if isinstance(picture, Image.Image):
         _check_size(*picture.size[::-1])
         return _to_rgb(ImageOps.exif_transpose(picture))
-    array = np.asarray(picture)
-    if array.ndim == 2:
-        array = array[..., np.newaxis]
+    if not isinstance(picture, np.ndarray):
+        raise UserError(f"a picture must be a path, image or array, not {picture!r}")
+    array = picture[..., np.newaxis] if picture.ndim == 2 else picture
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3, 4):
         raise UserError(
             f"a picture must be uint8 [H, W], [H, W, 3] or [H, W, 4], not "
-            f"{array.dtype} {list(np.shape(picture))}"
+            f"{picture.dtype} {list(picture.shape)}"
         )
     _check_size(*array.shape[:2])
     return np.ascontiguousarray(np.broadcast_to(array[..., :3], array.shape[:2] + (3,)))

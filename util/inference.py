@@ -111,7 +111,7 @@ class Predictor:
       model_class: class with the arguments and attributes of `LSTM_model`.
       snapshot: path of a checkpoint; the network's sizes are read from it.
       vocabulary: the file of its words; None: vocabulary.txt beside it or that of the
-        data set in its name, see `checkpoint.vocabulary_of`. Read when it is needed.
+        data set in its name, see `checkpoint.vocabulary_of`, when it is needed.
       precision: see `compat.new_session`.
       remembered: int, how many pictures of `set_image` cost nothing when they come
         again. At full size each takes 96 MB.
@@ -138,7 +138,7 @@ class Predictor:
         sizes = checkpoint.sizes(self._snapshot)
         self.vocab_size = sizes["vocab_size"]
         self.image, self._size = None, None
-        self._vocabulary_file, self._vocabulary = vocabulary, None
+        self._vocabulary = self._read_words(vocabulary) if vocabulary else None
         with tf.Graph().as_default() as graph:
             self._model = model_class(
                 batch_size=None,
@@ -161,16 +161,19 @@ class Predictor:
           UserError: its file is missing or that of another network.
         """
         if self._vocabulary is None:
-            path = self._vocabulary_file or checkpoint.vocabulary_of(self._snapshot)
-            size = text_processing.vocabulary_size(path)
-            if size != self.vocab_size:
-                raise UserError(
-                    "{} has {} words, but {} knows {}: name its own vocabulary".format(
-                        path, size, self._snapshot, self.vocab_size
-                    )
-                )
-            self._vocabulary = text_processing.load_vocab_dict_from_file(path)
+            path = checkpoint.vocabulary_of(self._snapshot)
+            self._vocabulary = self._read_words(path)
         return self._vocabulary
+
+    def _read_words(self, path):
+        size = text_processing.vocabulary_size(path)
+        if size != self.vocab_size:
+            raise UserError(
+                "{} has {} words, but {} knows {}: name its own vocabulary".format(
+                    path, size, self._snapshot, self.vocab_size
+                )
+            )
+        return text_processing.load_vocab_dict_from_file(path)
 
     def set_image(self, picture: Any) -> None:
         """Look at a picture; one that is remembered costs nothing.
