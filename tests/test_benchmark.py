@@ -31,6 +31,7 @@ SIZES = measurements.Sizes(
 )
 SETUP = measurements.Setup(sizes=SIZES)
 KEYS = {"peak_gflops", "test", "train", "prepare", "start_s", "stack", "precision"}
+KEYS.add("second_sentence")
 
 
 def numbers(figures):
@@ -68,13 +69,14 @@ def test_everything(tmp_path, capsys, monkeypatch):
     check_networks(figures["test"], ["7_crf"])
     check_networks(figures["train"], ["4", "4_cached"])
     assert set(figures["prepare"]) == {"npz", "compact", "reference"}
+    assert set(figures["second_sentence"]) == {"first_s", "second_s", "ratio"}
     for layout in figures["prepare"].values():
         assert set(layout) == {"pictures_per_s", "bytes_per_sample"}
     assert all(math.isfinite(n) and n > 0 for n in numbers(figures))
     assert {"tensorflow", "python", "cores"} <= set(figures["stack"])
     assert figures["precision"] == "float32"
     printed = capsys.readouterr().out
-    for row in ("test 7_crf ", "train 4_cached ", "compact ", "float32 product: "):
+    for row in ("test 7_crf ", "train 4_cached ", "compact ", "first sentence on "):
         assert "\n" + row in printed
 
 

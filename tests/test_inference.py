@@ -148,7 +148,7 @@ def test_pictures_come_in_any_form(predictor, tmp_path):
 
 
 def test_without_a_picture_or_words_nothing_is_segmented(wanted):
-    with Predictor(LSTM_model, wanted[0]) as predictor:
+    with Predictor(LSTM_model, wanted[0], remembered=2) as predictor:
         with pytest.raises(RuntimeError, match="set_image"):
             predictor.segment("left")
         predictor.set_image(PICTURES[0])
@@ -159,10 +159,8 @@ def test_without_a_picture_or_words_nothing_is_segmented(wanted):
 def test_vocabulary_of_another_network_is_refused(wanted, tmp_path):
     path = tmp_path / "vocabulary.txt"
     path.write_text("<pad>\n<unk>\nleft\n")
-    with Predictor(LSTM_model, wanted[0], str(path)) as predictor:
-        predictor.set_image(PICTURES[0])
-        with pytest.raises(UserError, match="has 3 words, but .* knows 50"):
-            predictor.segment("left")
+    with pytest.raises(UserError, match="has 3 words, but .* knows 50"):
+        Predictor(LSTM_model, wanted[0], str(path))
 
 
 def test_the_backbone_looks_at_a_picture_once(predictor):

@@ -60,7 +60,7 @@ def measure(parts: List[str], setup: Setup) -> Figures:
     Raises:
       UserError: the precision, a package, memory or space is missing here.
     """
-    keys = ("peak_gflops", *PARTS, "start_s", "stack")
+    keys = ("peak_gflops", *PARTS, "second_sentence", "start_s", "stack")
     figures = dict.fromkeys(keys, None)
     figures["precision"] = setup.precision
     peaks = []
@@ -69,8 +69,8 @@ def measure(parts: List[str], setup: Setup) -> Figures:
             snapshot = alone(
                 "a snapshot", figures, measurements.make_snapshot, setup, folder
             )
-            start = measurements.start_time, setup, snapshot, time.time
-            figures["start_s"] = alone("the start", figures, *start)
+            start = measurements.start, setup, snapshot, time.time
+            figures.update(alone("the start", figures, *start))
             figures["test"] = _networks("test", TEST, figures, peaks, setup, snapshot)
         if "train" in parts:
             figures["train"] = _networks("train", TRAIN, figures, peaks, setup, folder)
@@ -155,6 +155,11 @@ def table(figures: Figures) -> str:
         size = "{:.0f}".format(case["bytes_per_sample"])
         cells = "{:.2f}".format(rate), "", "", "{:.2f}".format(ratio), "", size
         lines.append(form(layout, *cells))
+    if figures["second_sentence"]:
+        lines.append(
+            "first sentence on a picture: {first_s:.2f} s, a second one: "
+            "{second_s:.2f} s, {ratio:.0%} of it".format(**figures["second_sentence"])
+        )
     if figures["start_s"]:
         lines.append("from start to the first mask: {start_s:.1f} s".format(**figures))
     if figures["peak_gflops"]:
