@@ -146,9 +146,8 @@ def groupings(dataset: str) -> List[Grouping]:
     published = PUBLISHED_LENGTHS.get(dataset)
     ways = [_by_length("length of the sentence", LENGTHS)]
     if published:
-        ways.append(
-            _by_length("length of the sentence, grouped as published", published)
-        )
+        title = "length of the sentence, grouped as in the papers"
+        ways.append(_by_length(title, published))
     names = [f"under {SHARES[0]} %"]
     names += [f"{low} to {high} %" for low, high in zip(SHARES, SHARES[1:])]
     names += [f"{SHARES[-1]} % or more"]
