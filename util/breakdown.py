@@ -105,7 +105,7 @@ def _check(record):
     for key in ("data_set", "split", "snapshot"):
         _require(isinstance(record[key], str), key)
     results = record["results"]
-    _require(results and set(results) <= set(TITLES), "results")
+    _require({WITHOUT_CRF} <= set(results) <= set(TITLES), "results")
     for scores in results.values():
         for name in FIGURES + COUNTS:
             _require(type(scores[name]) in (int, float), name)
