@@ -116,7 +116,7 @@ def _panels(case):
     ):
         shown = visualize.overlay(image, mask, colour)
         empty = "" if mask.any() else ": empty"
-        caption = join([swatch(colour), name + empty])
+        caption = _named(colour, name + empty)
         panels.append(picture(shown, f"The {name} of {about}{empty}", caption))
     if len(case.masks) == 2:
         panels.append(_difference(image, case, about))
@@ -130,13 +130,15 @@ def _difference(image, case, about):
     removed = np.count_nonzero(before & ~after)
     caption = join(
         [
-            "DenseCRF: ",
-            swatch(visualize.ADDED_COLOUR),
-            f"{added} pixels added, ",
-            swatch(visualize.REMOVED_COLOUR),
-            f"{removed} removed",
-        ],
-        "",
+            "DenseCRF:",
+            _named(visualize.ADDED_COLOUR, f"{added} pixels added,"),
+            _named(visualize.REMOVED_COLOUR, f"{removed} removed"),
+        ]
     )
     alt = f"What DenseCRF changed for {about}: {added} pixels added, {removed} removed"
     return picture(visualize.difference(image, before, after), alt, caption)
+
+
+def _named(colour, name):
+    """Show a colour and its name in one line."""
+    return element("span", swatch(colour), name, class_="kept")

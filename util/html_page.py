@@ -20,7 +20,7 @@ CSS = """
   img.plot { filter: invert(1) hue-rotate(180deg); }
 }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 66rem; color: var(--ink);
+body { margin: 0 auto; padding: 1rem; max-width: 70rem; color: var(--ink);
   background: var(--paper); font: 16px/1.5 system-ui, sans-serif;
   overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0.5rem 0; }
@@ -38,21 +38,24 @@ th, td { padding: 0.25rem 0.7rem; text-align: right; border-bottom: 1px solid
   var(--line); overflow-wrap: normal; }
 th { font-weight: 600; }
 thead th { vertical-align: bottom; background: var(--shade); }
-tbody th { font-weight: 400; }
+tbody th { font-weight: 400; min-width: 7rem; }
 th:first-child { text-align: left; }
 thead tr + tr th { text-align: right; }
-.beside { display: flex; flex-wrap: wrap; gap: 0.5rem 2rem; align-items: flex-start; }
+thead th[scope=colgroup] { text-align: center; }
+.beside { display: flex; flex-wrap: wrap; gap: 0.5rem 1.5rem; align-items: flex-start; }
 .beside > * { min-width: 0; }
 figure { margin: 0; }
 img { display: block; max-width: 100%; height: auto; }
-img.plot { width: 30rem; }
+img.plot { width: 29rem; }
 article { margin: 0.8rem 0; padding: 0.7rem 0.8rem; background: var(--shade);
   border: 1px solid var(--line); border-radius: 8px; break-inside: avoid; }
 .panels { display: grid; gap: 0.6rem; margin-top: 0.5rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(13.5rem, 100%), 1fr)); }
+  grid-template-columns: repeat(2, 1fr); }
+@media (min-width: 45rem) { .panels { grid-template-columns: repeat(4, 1fr); } }
 .panels img { border-radius: 4px; }
 .swatch { display: inline-block; width: 0.8em; height: 0.8em; border-radius: 2px;
   margin-right: 0.3em; border: 1px solid var(--line); }
+.kept { white-space: nowrap; }
 .word { padding: 0 0.2em; border-bottom: 3px none rgb(var(--colour));
   background: rgba(var(--colour), var(--strength, 0.4)); border-radius: 3px 3px 0 0; }
 .entity { --colour: 0, 114, 178; border-bottom-style: solid; }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Sequenc
 from util import breakdown, charts, datasets, plot_log
 from util.breakdown import COUNTS, FIGURES, TITLES, Row
 from util.errors import UserError
-from util.eval_tools import WITH_CRF, WITHOUT_CRF, Scores
+from util.eval_tools import WITH_CRF, WITHOUT_CRF
 from util.files import writing
 from util.gallery import gallery
 from util.html_page import Column, element, join, page, plot, table
@@ -28,7 +28,7 @@ NAMES = {
     "num_empty": "mask and prediction both empty",
 }
 DIFFERENCE = f"B {MINUS} A"
-PARTS = ("overall IoU", "mean IoU")
+PARTS = ("overall", "mean")
 
 
 class Series(NamedTuple):
@@ -118,7 +118,7 @@ def compare(args) -> str:
     require_matplotlib()
     records = [breakdown.read_record(path) for path in args.compare]
     beside = os.path.join(os.path.dirname(args.compare[0]), "compare.html")
-    return _write(args.output or beside, comparison(*records))
+    return _write(args.output or beside, comparison(*records, names=args.compare))
 
 
 def _write(path, content):
@@ -157,10 +157,20 @@ def report(
     )
 
 
-def comparison(one: Dict[str, Any], other: Dict[str, Any]) -> str:
-    """Return the page of two tests, A and B; see `breakdown.read_record`."""
+def comparison(
+    one: Dict[str, Any], other: Dict[str, Any], names: Sequence[str] = ("", "")
+) -> str:
+    """Return the page of two tests, A and B.
+
+    Args:
+      one, other: see `breakdown.read_record`.
+      names: what the user calls them.
+    """
     records = {"A": one, "B": other}
-    parts = [_about(record, f"{label}: ") for label, record in records.items()]
+    parts = [
+        _about(record, f"{label}: {name}: ")
+        for (label, record), name in zip(records.items(), names)
+    ]
     parts += [element("h2", "Figures"), _two_figures(records)]
     if all("samples" in record for record in records.values()):
         titles = [breakdown.last_title(record) for record in records.values()]
@@ -295,29 +305,36 @@ def _group(series, grouping):
 
 
 def _group_table(groups, names, heading):
+    """Show the scores of groups; how many sentences once where all have as many."""
+    counts = [
+        {n: scores.count for n, scores in some.items()} for some in groups.values()
+    ]
+    has_same = all(count == counts[0] for count in counts)
+    own = () if has_same else ("sentences",)
+    columns = [Column("group")] + [Column("sentences")] * has_same
+    columns += [Column(label, [*own, *PARTS]) for label in groups]
     is_comparison = set(groups) == {"A", "B"}
-    columns = [Column("")]
-    columns += [Column(label, ["sentences", *PARTS]) for label in groups]
-    if is_comparison:
-        columns.append(Column(DIFFERENCE, PARTS))
+    columns += [Column(DIFFERENCE, PARTS)] * is_comparison
     rows = []
     for name in names:
         found = [some.get(name) for some in groups.values()]
-        row = [name]
+        row = [name] + [str(counts[0].get(name))] * has_same
         for scores in found:
-            row += _cells(scores) if scores else [NONE] * 3
-        if is_comparison:
-            row += _differences(*found) if all(found) else [NONE] * 2
-        rows.append(row)
-    return table(heading, columns, rows)
+            row += _cells(scores, bool(own))
+        rows.append(row + _differences(*found) * is_comparison)
+    return table(f"{heading}: IoU in %", columns, rows)
 
 
-def _cells(scores: Scores):
+def _cells(scores, has_count):
+    if scores is None:
+        return [NONE] * (len(PARTS) + has_count)
     ious = [_percent(scores.overall_iou), _percent(scores.mean_iou)]
-    return [str(scores.count), *ious]
+    return [str(scores.count)] * has_count + ious
 
 
-def _differences(before: Scores, after: Scores):
+def _differences(before, after=None):
+    if before is None or after is None:
+        return [NONE] * len(PARTS)
     return [
         _signed(after.overall_iou - before.overall_iou),
         _signed(after.mean_iou - before.mean_iou),
