@@ -107,9 +107,11 @@ def _check(record):
     results = record["results"]
     _require({WITHOUT_CRF} <= set(results) <= set(TITLES), "results")
     for scores in results.values():
-        for name in FIGURES + COUNTS:
+        for name in FIGURES:
             _require(type(scores[name]) in (int, float), name)
-            _require(0 <= scores[name] < float("inf"), name)
+            _require(0 <= scores[name] <= 1, name)
+        for name in COUNTS:
+            _require(_is_count(scores[name]), name)
 
 
 def _checked(row, titles):
