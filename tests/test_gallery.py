@@ -57,8 +57,12 @@ def test_words_have_the_colour_of_their_class_and_all_numbers():
     page = show(case())
     ((attributes, text),) = page.all("span", **{"class": "word entity", "title":
         "entity 0.90, attribute 0.10, relation 0.00, unnecessary 0.00"})  # fmt: skip
-    assert (text, attributes["style"]) == ("man", "--strength: 0.55")
-    ((attributes, text),) = page.all("span", style="--strength: 0.44")
+    assert (text, attributes["style"]) == (
+        "man",
+        "--colour: 0, 114, 178; --strength: 0.55",
+    )
+    style = "--colour: 138, 138, 138; --strength: 0.44"
+    attributes, text = page.all("span", style=style)[-1]
     assert (text, attributes["class"]) == ("the", "word unnecessary")
     assert [text for _, text in page.all("h4")] == ["the man the man left"]
 

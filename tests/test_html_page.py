@@ -3,6 +3,7 @@
 import base64
 import io
 
+import numpy as np
 import pytest
 from pages import HOSTILE, Page
 from PIL import Image
@@ -27,7 +28,7 @@ def test_texts_are_escaped_and_html_is_not():
         lambda text: element("p", "x", title=text),
         lambda text: table(text, [Column(text, [text])], [[text, text]]),
         lambda text: html_page.plot("<svg/>", text),
-        lambda text: html_page.picture(Image.new("RGB", (2, 2)), text, text),
+        lambda text: html_page.picture(np.zeros([2, 2, 3], np.uint8), text, text),
     ],
 )
 def test_hostile_text_is_shown(write):
@@ -74,7 +75,7 @@ def test_table_without_parts_has_one_row_of_headers():
 
 
 def test_pictures_are_in_the_page():
-    image = Image.new("RGB", (30, 20), (200, 40, 40))
+    image = np.array(Image.new("RGB", (30, 20), (200, 40, 40)))
     page = Page(html_page.picture(image, "alt", "caption"))
     ((attributes, _),) = page.all("img")
     assert (attributes["width"], attributes["height"]) == ("30", "20")

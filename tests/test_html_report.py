@@ -22,7 +22,7 @@ def refined(number=0, sentence="the man", words=2, before=(1, 4), after=(1, 2)):
     return row(number, sentence, words, iou=before, **{WITH_CRF: counts})
 
 
-def tested(rows, **changes):
+def result_of(rows, **changes):
     """Return the record of a test with these rows."""
     titles = [title for title in breakdown.TITLES if title in rows[0]]
     results = {t: breakdown.scores(rows, t).as_dict() for t in titles}
@@ -36,7 +36,7 @@ ROWS = [
 
 
 def test_figures_stand_beside_the_published_ones():
-    page = Page(html_report.report(tested(ROWS)))
+    page = Page(html_report.report(result_of(ROWS)))
     rows = {name: cells for name, *cells in page.table("Figures of all sentences")}
     assert rows["in %"] == [
         WITHOUT_CRF, WITH_CRF, "published, with DenseCRF", "difference"]  # fmt: skip
@@ -51,18 +51,18 @@ def test_figures_stand_beside_the_published_ones():
 
 
 def test_without_dense_crf_there_is_no_difference_to_the_published_figure():
-    page = Page(html_report.report(tested([row()])))
+    page = Page(html_report.report(result_of([row()])))
     rows = {name: cells for name, *cells in page.table("Figures of all sentences")}
     assert rows["overall IoU"] == ["50.00", "62.47", NONE]
 
 
 def test_data_sets_without_published_figures():
-    page = Page(html_report.report(tested(ROWS, data_set="shapes")))
+    page = Page(html_report.report(result_of(ROWS, data_set="shapes")))
     assert page.table("Figures of all sentences")[0] == ["in %", WITHOUT_CRF, WITH_CRF]
 
 
 def test_groups_of_a_test():
-    page = Page(html_report.report(tested(ROWS)))
+    page = Page(html_report.report(result_of(ROWS)))
     assert page.table("By length of the sentence: IoU in %") == [
         ["group", "sentences", WITHOUT_CRF, WITH_CRF],
         ["overall", "mean", "overall", "mean"],
@@ -85,16 +85,16 @@ def test_groups_of_a_test():
 
 
 def test_a_report_without_cases_says_why():
-    page = Page(html_report.report(tested(ROWS), None, "no <snapshot>"))
+    page = Page(html_report.report(result_of(ROWS), None, "no <snapshot>"))
     assert "There are none: no <snapshot>" in [text for _, text in page.all("p")]
 
 
 def test_hostile_records_are_shown():
     rows = [refined(0, HOSTILE), refined(1, HOSTILE, after=(0, 9))]
     names = {"data_set": HOSTILE, "split": HOSTILE, "snapshot": HOSTILE}
-    one = tested(rows, versions={HOSTILE: HOSTILE}, **names)
-    other = tested([refined(0, HOSTILE, after=(0, 9)), rows[0]], **names)
-    other["samples"][1]["number"] = 1
+    one = result_of(rows, versions={HOSTILE: HOSTILE}, **names)
+    changed = [refined(0, HOSTILE, after=(0, 9)), refined(1, HOSTILE)]
+    other = result_of(changed, **names)
     for text in (
         html_report.report(one, None, HOSTILE),
         html_report.comparison(one, other, [HOSTILE, HOSTILE]),
@@ -107,7 +107,7 @@ def test_hostile_records_are_shown():
 
 
 def test_figures_of_two_tests_and_their_differences():
-    one, other = tested(ROWS), tested([row(5, iou=(3, 4))])
+    one, other = result_of(ROWS), result_of([row(5, iou=(3, 4))])
     page = Page(html_report.comparison(one, other, ["first.json", "second.json"]))
     table = page.table("Figures of A and B")
     assert table[:2] == [["in %", WITHOUT_CRF, WITH_CRF], ["A", "B", DIFFERENCE] * 2]
@@ -121,7 +121,10 @@ def test_figures_of_two_tests_and_their_differences():
 
 
 def test_groups_of_two_tests():
-    one, other = tested(ROWS), tested(ROWS[:1] + [refined(1, "of it", 8, after=(1, 2))])
+    one, other = (
+        result_of(ROWS),
+        result_of(ROWS[:1] + [refined(1, "of it", 8, after=(1, 2))]),
+    )
     page = Page(html_report.comparison(one, other))
     assert page.table("By length of the sentence: IoU in %") == [
         ["group", "A", "B", DIFFERENCE],
@@ -133,9 +136,11 @@ def test_groups_of_two_tests():
 
 
 def test_sentences_that_changed():
-    one = tested([refined(n, f"s {n}", after=(50, 100)) for n in range(30)])
+    one = result_of([refined(n, f"s {n}", after=(50, 100)) for n in range(30)])
     after = [50 + n for n in range(20)] + [40 - n for n in range(10)]
-    other = tested([refined(n, f"s {n}", after=(a, 100)) for n, a in enumerate(after)])
+    other = result_of(
+        [refined(n, f"s {n}", after=(a, 100)) for n, a in enumerate(after)]
+    )
     page = Page(html_report.comparison(one, other))
     better = page.table("Better in B: the largest changes of the IoU")
     assert len(better) == len(page.table("Worse in B: the largest changes of the IoU"))
@@ -155,24 +160,24 @@ def headings(*records):
 
 def test_changes_need_the_same_split_and_sentences():
     changed = "Sentences that changed"
-    assert changed in headings(tested(ROWS), tested(ROWS))
-    other = headings(tested(ROWS), tested(ROWS, split="testA"))
+    assert changed in headings(result_of(ROWS), result_of(ROWS))
+    other = headings(result_of(ROWS), result_of(ROWS, split="testA"))
     assert changed not in other and "By length of the sentence" in other
-    text = html_report.comparison(tested(ROWS), tested(ROWS[:1]))
+    text = html_report.comparison(result_of(ROWS), result_of(ROWS[:1]))
     assert "the two tests are about different sentences" in text
     papers = "By length of the sentence, grouped as in the papers"
-    assert papers in headings(tested(ROWS), tested(ROWS))
-    assert papers not in headings(tested(ROWS), tested(ROWS, data_set="Gref"))
+    assert papers in headings(result_of(ROWS), result_of(ROWS))
+    assert papers not in headings(result_of(ROWS), result_of(ROWS, data_set="Gref"))
 
 
 def test_records_without_samples_give_the_figures_only():
-    one = tested(ROWS)
+    one = result_of(ROWS)
     del one["samples"]
-    assert headings(one, tested(ROWS)) == ["Figures"]
+    assert headings(one, result_of(ROWS)) == ["Figures"]
 
 
 def test_masks_without_dense_crf_are_compared_where_one_test_has_no_others():
-    text = html_report.comparison(tested(ROWS), tested([row(0), row(1)]))
+    text = html_report.comparison(result_of(ROWS), result_of([row(0), row(1)]))
     assert "All that follows is of the masks without DenseCRF." in text
 
 
@@ -185,8 +190,8 @@ def write(path, content):
 
 
 def test_compare_writes_the_page_beside_the_first_record(tmp_path, capsys):
-    one = write(tmp_path / "one.json", tested(ROWS))
-    other = write(tmp_path / "other.json", tested(ROWS))
+    one = write(tmp_path / "one.json", result_of(ROWS))
+    other = write(tmp_path / "other.json", result_of(ROWS))
     command = ["-m", "report", "--compare", one, other]
     assert trainval_model.main(command) == 0
     written = tmp_path / "compare.html"
@@ -198,7 +203,7 @@ def test_compare_writes_the_page_beside_the_first_record(tmp_path, capsys):
 
 
 def test_compare_tells_what_cannot_be_read(tmp_path, capsys):
-    one = write(tmp_path / "one.json", tested(ROWS))
+    one = write(tmp_path / "one.json", result_of(ROWS))
     command = ["-m", "report", "--compare", one, str(tmp_path / "no.json")]
     assert trainval_model.main(command) == 2
     assert "cannot read" in capsys.readouterr().err
@@ -217,7 +222,7 @@ def test_a_missing_record_names_the_test(tmp_path, capsys):
 
 
 def test_a_record_without_samples_names_the_test(tmp_path, capsys):
-    old = dict(tested(ROWS), samples=[{"number": 0}])
+    old = dict(result_of(ROWS), samples=[{"number": 0}])
     write(tmp_path / "unc_iter_7.tfmodel.val.json", old)
     assert trainval_model.main(report_command(tmp_path)) == 2
     error = capsys.readouterr().err
@@ -226,7 +231,7 @@ def test_a_record_without_samples_names_the_test(tmp_path, capsys):
 
 
 def test_without_the_snapshot_the_report_has_no_cases(tmp_path, capsys):
-    write(tmp_path / "unc_iter_7.tfmodel.val.json", tested(ROWS))
+    write(tmp_path / "unc_iter_7.tfmodel.val.json", result_of(ROWS))
     assert trainval_model.main(report_command(tmp_path)) == 0
     page = Page((tmp_path / "unc_iter_7.tfmodel.val.html").read_text(encoding="utf-8"))
     assert not page.all("article") and len(page.all("img")) == 5
@@ -259,7 +264,7 @@ def test_wrong_command_lines(capsys, options, error):
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
-    one = write(tmp_path / "one.json", tested(ROWS))
+    one = write(tmp_path / "one.json", result_of(ROWS))
     args = trainval_model.parse(
         ["-m", "report", "--compare", one, one, "--output", f"{one}/x.html"]
     )

@@ -260,6 +260,7 @@ def changes(before: Sequence[Row], after: Sequence[Row], title: str) -> Changes:
     ]
     pairs = [(before[n], *map(float, both)) for n, *both in zip(numbers, *ious)]
     pairs.sort(key=lambda pair: -abs(pair[2] - pair[1]))
-    better = [pair for pair in pairs if pair[2] - pair[1] > CHANGE]
-    worse = [pair for pair in pairs if pair[1] - pair[2] > CHANGE]
+    # Rounded: 0.55 is not more than 0.05 above 0.5.
+    better = [pair for pair in pairs if round(pair[2] - pair[1], 9) > CHANGE]
+    worse = [pair for pair in pairs if round(pair[1] - pair[2], 9) > CHANGE]
     return Changes(better, worse, len(pairs) - len(better) - len(worse))

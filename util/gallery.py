@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Dict, List
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageColor
 
 from util import visualize
 from util.eval_tools import WITH_CRF, WITHOUT_CRF
@@ -45,7 +45,7 @@ def gallery(cases: Dict[str, List["Case"]]) -> Html:
 def _legend():
     """Say what the colours of words mean."""
     classes = [
-        element("span", element("span", name, class_=f"word {name}"), f" {meaning}")
+        element("span", _coloured(name, name), f" {meaning}")
         for name, meaning in CLASSES.items()
     ]
     note = (
@@ -79,15 +79,15 @@ def _word(word: "SeenWord") -> Html:
     if word.weights is None:
         return element("span", word.text, class_="faint", title="was not read")
     kind = max(word.weights, key=word.weights.get)
-    strength = FAINTEST + (STRONGEST - FAINTEST) * word.weights[kind]
     numbers = ", ".join(f"{name} {w:.2f}" for name, w in word.weights.items())
-    return element(
-        "span",
-        word.text,
-        class_=f"word {kind}",
-        style=f"--strength: {strength:.2f}",
-        title=numbers,
-    )
+    return _coloured(word.text, kind, word.weights[kind], title=numbers)
+
+
+def _coloured(word, kind, weight=0.7, **attributes):
+    colour = ", ".join(map(str, ImageColor.getrgb(visualize.CLASS_COLOURS[kind])))
+    strength = FAINTEST + (STRONGEST - FAINTEST) * weight
+    style = f"--colour: {colour}; --strength: {strength:.2f}"
+    return element("span", word, class_=f"word {kind}", style=style, **attributes)
 
 
 def _facts(case):
@@ -107,6 +107,7 @@ def _panels(case):
     scale = SIDE / max(case.image.shape[:2])
     rows, columns = (max(1, round(scale * side)) for side in case.image.shape[:2])
     image = Image.fromarray(case.image).resize((columns, rows), Image.BICUBIC)
+    image = np.array(image)
     about = f'"{case.row["sentence"]}"'
     panels = [picture(image, f"The picture of {about}", "picture")]
     last = case.masks.get(WITH_CRF, case.masks.get(WITHOUT_CRF))

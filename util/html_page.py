@@ -9,6 +9,7 @@ import html
 import io
 from typing import Any, NamedTuple, Sequence, Union
 
+import numpy as np
 from PIL import Image
 
 CSS = """
@@ -57,11 +58,10 @@ article { margin: 0.8rem 0; padding: 0.7rem 0.8rem; background: var(--shade);
   margin-right: 0.3em; border: 1px solid var(--line); }
 .kept { white-space: nowrap; }
 .word { padding: 0 0.2em; border-bottom: 3px none rgb(var(--colour));
-  background: rgba(var(--colour), var(--strength, 0.4)); border-radius: 3px 3px 0 0; }
-.entity { --colour: 0, 114, 178; border-bottom-style: solid; }
-.attribute { --colour: 230, 159, 0; border-bottom-style: dashed; }
-.relation { --colour: 204, 121, 167; border-bottom-style: double; }
-.unnecessary { --colour: 128, 128, 128; }
+  background: rgba(var(--colour), var(--strength)); border-radius: 3px 3px 0 0; }
+.entity { border-bottom-style: solid; }
+.attribute { border-bottom-style: dashed; }
+.relation { border-bottom-style: double; }
 .legend { display: flex; flex-wrap: wrap; gap: 0.2rem 1rem; }
 @media print {
   body { max-width: none; padding: 0; font-size: 11px; }
@@ -191,12 +191,12 @@ def plot(svg: str, alt: str) -> Html:
     return Html(f'<img class="plot" src="{source}" alt="{text(alt)}">')
 
 
-def picture(image: Image.Image, alt: str, caption: Text) -> Html:
-    """Show a picture with its caption."""
+def picture(image: np.ndarray, alt: str, caption: Text) -> Html:
+    """Show a picture, uint8 [H, W, 3] RGB, with its caption."""
     file = io.BytesIO()
-    image.save(file, "JPEG", quality=QUALITY)
+    Image.fromarray(image).save(file, "JPEG", quality=QUALITY)
     source = _data_uri("image/jpeg", file.getvalue())
-    width, height = image.size
+    height, width = image.shape[:2]
     shown = Html(
         f'<img src="{source}" alt="{text(alt)}" width="{width}" height="{height}">'
     )
