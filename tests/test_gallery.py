@@ -24,7 +24,7 @@ def weights(*values):
 def case(sentence="the man left", with_crf=True, recorded=(1, 2), name="a.jpg"):
     """Return a grey case of 10 x 20 pixels; DenseCRF moves the mask downwards."""
     true, before, after = np.zeros([3, 10, 20], bool)
-    true[4:8], before[2:6], after[4:8] = True, True, True
+    true[4:8], before[3:6], after[4:8] = True, True, True
     words = [
         SeenWord("the", weights(0.1, 0.1, 0.1, 0.7)),
         SeenWord("man", weights(0.9, 0.1, 0.0, 0.0)),
@@ -93,7 +93,7 @@ def test_pictures_of_a_case():
         f"The picture of {about}",
         f"The true mask of {about}",
         f"The found mask of {about}",
-        f"What DenseCRF changed for {about}: 40 pixels added, 40 removed",
+        f"What DenseCRF changed for {about}: 40 pixels added, 20 removed",
     ]
     for picture in shown.values():
         assert picture.shape == (SIDE // 2, SIDE, 3)

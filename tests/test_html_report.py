@@ -1,7 +1,9 @@
 """util.html_report: the numbers in the page, two tests side by side, mistakes."""
 
 import json
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from pages import HOSTILE, Page
@@ -200,6 +202,18 @@ def test_compare_writes_the_page_beside_the_first_record(tmp_path, capsys):
     output = tmp_path / "new" / "x.html"
     assert trainval_model.main([*command, "--output", str(output)]) == 0
     assert output.read_bytes() == written.read_bytes()
+
+
+def test_compare_needs_no_tensorflow(tmp_path):
+    one = write(tmp_path / "one.json", result_of(ROWS))
+    code = (
+        "import sys, trainval_model\n"
+        "assert trainval_model.main(sys.argv[1:]) == 0\n"
+        "assert 'tensorflow' not in sys.modules\n"
+    )
+    command = [sys.executable, "-c", code, "-m", "report", "--compare", one, one]
+    top = Path(__file__).resolve().parent.parent
+    subprocess.run(command, cwd=str(top), check=True)
 
 
 def test_compare_tells_what_cannot_be_read(tmp_path, capsys):
