@@ -39,7 +39,7 @@ th, td { padding: 0.25rem 0.7rem; text-align: right; border-bottom: 1px solid
   var(--line); overflow-wrap: normal; }
 th { font-weight: 600; }
 thead th { vertical-align: bottom; background: var(--shade); }
-tbody th { font-weight: 400; min-width: 7rem; }
+tbody th { font-weight: 400; min-width: 8rem; }
 th:first-child { text-align: left; }
 thead tr + tr th { text-align: right; }
 thead th[scope=colgroup] { text-align: center; }
