@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   python %(prog)s -m train -d unc -t train -n CMPC_model -emb -f ckpts/unc/cmpc_model
   python %(prog)s -m test -d unc -t val -n CMPC_model -i 700000 -c -emb -f ckpts/unc/cmpc_model
   python %(prog)s -m predict -d unc -i 700000 -f ckpts/unc/cmpc_model --image a.jpg --text "the man on the left" --output found
+  python %(prog)s -m report --compare first.json second.json
 """  # noqa: E501
 
 
@@ -27,9 +28,23 @@ def train(args):
 
 def test(args):
     """Test a snapshot on a split."""
-    from util import evaluation
+    from util import evaluation, html_report
 
+    if args.report:
+        html_report.require_matplotlib()
     evaluation.run(model_class(args), args)
+    if args.report:
+        html_report.run(model_class(args), args)
+
+
+def report(args):
+    """Write the report of a test, or of two side by side."""
+    from util import html_report
+
+    if args.compare:
+        html_report.compare(args)
+    else:
+        html_report.run(model_class(args), args)
 
 
 def demo(args):
@@ -46,7 +61,13 @@ def predict(args):
     return predict.run(model_class(args), args)
 
 
-MODES = {"train": train, "test": test, "predict": predict, "demo": demo}
+MODES = {
+    "train": train,
+    "test": test,
+    "report": report,
+    "predict": predict,
+    "demo": demo,
+}
 
 
 def model_class(args):
@@ -142,14 +163,19 @@ def build_parser():
     add("-v", dest="visualize", action="store_true",
         help="write a picture of each result")  # fmt: skip
     add("--per-sample", action="store_true",
-        help="list each sample's intersection and union in the JSON")  # fmt: skip
+        help="list each sentence with its figures in the JSON")  # fmt: skip
+    add("--report", action="store_true", help="also write the test's report, an HTML "
+        "file; -m report does it later")  # fmt: skip
+    add("--compare", nargs=2, metavar=("A", "B"), help="-m report: two JSON files of "
+        "tests side by side")  # fmt: skip
 
     add = parser.add_argument_group("prediction (also -c)").add_argument
     add("--image", nargs="+", metavar="FILE", help="pictures; all get each --text")
     add("--text", nargs="+", metavar="TEXT", help="sentences")
     add("--queries", metavar="FILE", help=".csv or .jsonl of picture and sentence, in "
         "place of --image and --text")  # fmt: skip
-    add("--output", metavar="DIR", help="new folder for masks, overlays, JSON")
+    add("--output", metavar="PATH", help="new folder for masks, overlays, JSON; of "
+        "a report: the HTML file (default: beside the JSON)")  # fmt: skip
     add("--coco", action="store_true", help="also write COCO's file of results")
     add("--vocabulary", metavar="FILE", help="words that the snapshot knows (default: "
         "vocabulary.txt beside it, or those of the data set)")  # fmt: skip
@@ -165,6 +191,10 @@ def parse(argv):
         return args
     if args.mode == "predict":
         check_prediction(parser, args)
+        return args
+    if args.mode in ("test", "report"):
+        check_report(parser, args)
+    if args.mode == "report" and args.compare:
         return args
     if not args.split or not args.folder:
         parser.error("-m {} needs -t SPLIT and -f DIR".format(args.mode))
@@ -193,6 +223,15 @@ def check_prediction(parser, args):
         parser.error("-m predict needs --image and --text, or --queries")
     if not args.queries and not (args.image and args.text):
         parser.error("--image and --text go together")
+
+
+def check_report(parser, args):
+    """Refuse options of a report that do not go together."""
+    if args.output and not args.output.lower().endswith((".html", ".htm")):
+        parser.error("--output of a report must be the name of an .html file")
+    if args.compare and args.mode != "report":
+        parser.error("--compare is for -m report")
+    args.per_sample = args.per_sample or args.report
 
 
 def check_training(parser, args, dataset):

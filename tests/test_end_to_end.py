@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_sets
+from pages import Page
 from PIL import Image
 
 from util.evaluation import WITH_CRF, WITHOUT_CRF
@@ -93,7 +94,7 @@ def unc(tmp_path_factory):
         "val": build(folder, "unc", "val"),
         "training": train(folder, "unc", "train", "--backbone", "random", *ON_THE_WAY),
     }
-    printed["testing"] = evaluate(folder, "unc", "val", "-c", "-v", "--per-sample")
+    printed["testing"] = evaluate(folder, "unc", "val", "-c", "-v", "--report")
     yield folder, printed
     shutil.rmtree(str(folder))  # a snapshot has 170 MB
 
@@ -205,6 +206,14 @@ def test_each_result_is_drawn(unc):
         with Image.open(str(path)) as picture:
             # Three panels side by side, and the tall picture enlarged.
             assert picture.width > 3 * 240 > picture.height > 240
+
+
+def test_report_shows_the_cases(unc):
+    path = unc[0] / "ckpts" / "unc_iter_3.tfmodel.val.html"
+    page = Page(path.read_text(encoding="utf-8"))
+    page.check_harmless()
+    assert len(page.all("article")) == 2 and len(page.all("figure")) == 2 * 4
+    assert not page.all("strong")  # the masks are those of the test
 
 
 def test_commands_leave_nothing_else(unc):

@@ -68,7 +68,7 @@ def sample(height=24, width=32, word=7, rows=12):
         "im_batch": recipe.image(word, height, width),
         "mask_batch": mask,
         "sent_batch": ["word {}".format(word)],
-        "im_name_batch": [""],
+        "im_name_batch": ["{}.jpg".format(word)],
     }
 
 
@@ -170,10 +170,12 @@ def tally(logit, samples):
 def test_tally_of_fewer_than_50_samples():
     """All pixels found: IoU 12 / 24 and 18 / 24 of 32 columns."""
     scores = tally(1.0, [sample(rows=12), sample(rows=18)])
-    assert scores.samples == [
-        {"number": 0, WITHOUT_CRF: {"intersection": 384, "union": 768}},
-        {"number": 1, WITHOUT_CRF: {"intersection": 576, "union": 768}},
-    ]
+    described = {"sentence": "word 7", "words": 1, "picture": "7.jpg"}
+    described.update(height=24, width=32)
+    counts = {"number": 0, "area": 384}, {"intersection": 384, "union": 768}
+    assert scores.samples[0] == {**described, **counts[0], WITHOUT_CRF: counts[1]}
+    counts = {"number": 1, "area": 576}, {"intersection": 576, "union": 768}
+    assert scores.samples[1] == {**described, **counts[0], WITHOUT_CRF: counts[1]}
     assert scores.report().splitlines() == [
         "Segmentation evaluation (without DenseCRF):",
         "precision@0.5 = 1.0000",

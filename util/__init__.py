@@ -18,6 +18,8 @@ Run:
   training         a run: its start; feeds, loop: what steps are fed, the steps
   evaluation, demo, inference
   checkpoint       snapshots          report, run_log, plot_log  what a run tells
+  html_report      the report of a test: breakdown (numbers by group), cases (segmented
+                   again), charts, gallery and html_page (how it looks)
   towers, cluster  a batch shared by devices; processes on several machines
   feature_cache    what the frozen backbone sees in training, kept on disk
   dense_crf        refinement         eval_tools  scores         visualize  pictures

@@ -4,6 +4,8 @@ from typing import Dict, Tuple
 
 import numpy as np
 
+WITHOUT_CRF, WITH_CRF = "without DenseCRF", "with DenseCRF"  # blocks of results
+
 
 def compute_mask_IU(masks: np.ndarray, target: np.ndarray) -> Tuple[int, int]:
     """Count the pixels of the intersection and of the union of two masks.
@@ -64,11 +66,11 @@ class Scores:
     @property
     def mean_iou(self) -> float:
         """Mean IoU of the samples, 0..1."""
-        return float(np.mean(self._ious()))
+        return float(np.mean(self.ious()))
 
     def precision(self, threshold: float) -> float:
         """Compute the share of samples, 0..1, with an IoU of at least `threshold`."""
-        return float(np.mean(self._ious() >= threshold))
+        return float(np.mean(self.ious() >= threshold))
 
     def as_dict(self) -> Dict[str, float]:
         """Return all scores by name, as JSON can hold them."""
@@ -84,8 +86,8 @@ class Scores:
         )
         return scores
 
-    def _ious(self) -> np.ndarray:
-        """Return float64 [count]."""
+    def ious(self) -> np.ndarray:
+        """Return the IoU of each sample, float64 [count], 0..1, in order of `add`."""
         self._require_samples()
         intersections, unions = np.array(self._intersections), np.array(self._unions)
         return np.where(unions == 0, 1.0, intersections / np.maximum(unions, 1))

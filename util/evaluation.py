@@ -26,13 +26,11 @@ from util import batches, checkpoint, datasets, dense_crf, im_processing, visual
 from util.compat import tf
 from util.data_reader import DataReader
 from util.errors import UserError
-from util.eval_tools import Scores, compute_mask_IU, report
+from util.eval_tools import WITH_CRF, WITHOUT_CRF, Scores, compute_mask_IU, report
 from util.files import whole_file
 from util.inference import Predictor, is_on_object
 
 GROUP = 24  # samples of a picture that are held at once
-
-WITHOUT_CRF, WITH_CRF = "without DenseCRF", "with DenseCRF"
 
 # masks: title of a block of results -> bool [H, W], found for the sample's mask
 Result = collections.namedtuple("Result", "number sample masks")
@@ -134,7 +132,9 @@ class Tally:
     """The scores of results, which may come in any order.
 
     Attributes:
-      samples: list of dict: number, and intersection and union by title.
+      samples: list of dict, as JSON can hold it: number; sentence; words, how many of
+        them the network read; picture, its name; height and width of the picture and
+        area of the object, in pixels; and by title intersection and union.
     """
 
     def __init__(self) -> None:
@@ -150,9 +150,19 @@ class Tally:
 
     def add(self, result: Result) -> None:
         """Compare the masks of one result with the true one."""
-        row = {"number": result.number}
+        sample = result.sample
+        height, width = sample["mask_batch"].shape
+        row = {
+            "number": result.number,
+            "sentence": str(sample["sent_batch"][0]),
+            "words": int(np.count_nonzero(sample["text_batch"])),
+            "picture": str(sample["im_name_batch"][0]),
+            "height": height,
+            "width": width,
+            "area": int(np.count_nonzero(sample["mask_batch"])),
+        }
         for title, mask in result.masks.items():
-            counts = compute_mask_IU(mask, result.sample["mask_batch"])
+            counts = compute_mask_IU(mask, sample["mask_batch"])
             row[title] = dict(zip(("intersection", "union"), counts))
         self.samples.append(row)
 
@@ -162,7 +172,7 @@ class Tally:
         self.samples.sort(key=lambda row: row["number"])
         scores = {}
         for row in self.samples:
-            for title in row.keys() - {"number"}:
+            for title in row.keys() & {WITHOUT_CRF, WITH_CRF}:
                 scores.setdefault(title, Scores()).add(**row[title])
         return {
             title: scores[title] for title in (WITHOUT_CRF, WITH_CRF) if title in scores

@@ -294,18 +294,10 @@ def draw(runs: Sequence[Run], smooth: int = 1) -> "Figure":
     Raises:
       UserError: matplotlib is missing.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError(
-            "drawing curves needs matplotlib: pip install -e '.[plot]'"
-        ) from error
     has_scores = any(run.scores for run in runs)
     panels = [LOSSES, ACCURACIES, *([SCORES] if has_scores else []), *RATES]
     rows = (len(panels) + 1) // 2
-    figure = Figure(figsize=(INCHES[0], INCHES[1] * rows), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(INCHES[0], INCHES[1] * rows)
     colours = _colours(len(runs))
     for panel, axes in zip(panels, _add_axes(figure, len(panels))):
         for run, colour in zip(runs, colours):
@@ -316,6 +308,27 @@ def draw(runs: Sequence[Run], smooth: int = 1) -> "Figure":
         _scale(axes, panel)
         _explain(axes, panel, _markers(runs) if panel is SCORES else {})
     _name_runs(figure, [run.name for run in runs], colours, smooth)
+    return figure
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure with a canvas to save it.
+
+    Args:
+      width, height: in inches.
+
+    Raises:
+      UserError: matplotlib is missing.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError(
+            "drawing curves needs matplotlib: pip install -e '.[plot]'"
+        ) from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
     return figure
 
 

@@ -12,14 +12,15 @@ from util.files import writing
 
 TRUE_COLOUR = (0, 200, 120)
 FOUND_COLOUR = (255, 110, 20)
+ADDED_COLOUR, REMOVED_COLOUR = (86, 180, 233), (240, 228, 66)
 INK = (28, 32, 38)
 FAINT_INK = (110, 116, 126)
 PAPER = (255, 255, 255)
-CLASS_COLOURS = {  # of words
-    "entity": "#2563eb",
-    "attribute": "#16a34a",
-    "relation": "#ea580c",
-    "unnecessary": "#9ca3af",
+CLASS_COLOURS = {  # of words; colour-blind people tell them apart
+    "entity": "#0072b2",
+    "attribute": "#e69f00",
+    "relation": "#cc79a7",
+    "unnecessary": "#8a8a8a",
 }
 MIN_SIDE = 240  # pixels, the longer side of a picture in result_picture
 SHEET_SIDE = 220  # the same in contact_sheet
@@ -87,17 +88,42 @@ def contact_sheet(results: Sequence[Result], columns: int = 2) -> np.ndarray:
     return np.array(sheet)
 
 
-def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def overlay(
+    image: np.ndarray, mask: np.ndarray, colour: Tuple[int, int, int] = FOUND_COLOUR
+) -> np.ndarray:
     """Tint and outline the object in a picture, and dim the rest.
 
     Args:
       image: uint8 [H, W, 3], RGB.
-      mask: bool [H, W], True on the object.
+      mask: bool, True on the object; of another size it is stretched over the image.
+      colour: of the tint, RGB 0..255.
 
     Returns:
       uint8 [H, W, 3], RGB.
     """
-    return np.array(_overlay(Image.fromarray(image), mask, FOUND_COLOUR))
+    return np.array(_overlay(Image.fromarray(image), mask, colour))
+
+
+def difference(image: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Show which pixels of a mask were added and removed.
+
+    Args:
+      image: uint8 [H, W, 3], RGB.
+      before, after: bool, as for `overlay`.
+
+    Returns:
+      uint8 [H, W, 3], RGB: ADDED_COLOUR and REMOVED_COLOUR where the masks differ, the
+      image as it is where both are, and dimmed elsewhere.
+    """
+    picture = Image.fromarray(image)
+    result = _dimmed(picture)
+    result.paste(picture, mask=_stencil(before & after, picture.size))
+    for region, colour in (
+        (after & ~before, ADDED_COLOUR),
+        (before & ~after, REMOVED_COLOUR),
+    ):
+        result.paste(colour, mask=_stencil(region, picture.size))
+    return np.array(result)
 
 
 def save_png(path: str, picture: np.ndarray) -> None:
@@ -169,16 +195,25 @@ def _caption(canvas, left_middle, unit, text, colour=None):
 
 def _overlay(picture, region, colour):
     """Return the picture with the region tinted and outlined, and the rest dimmed."""
-    stencil = Image.fromarray(region.astype(np.uint8) * 255).resize(picture.size)
+    stencil = _stencil(region, picture.size)
     line = 2 * max(1, max(picture.size) // 240) + 1
     tint = Image.new("RGB", picture.size, colour)
-    result = Image.blend(picture, Image.new("RGB", picture.size, INK), 0.5)
+    result = _dimmed(picture)
     around = ndimage.maximum_filter(np.array(stencil), line, mode="nearest")
     result.paste(PAPER, mask=Image.fromarray(around))
     result.paste(tint, mask=stencil)
     inside = ndimage.minimum_filter(np.array(stencil), line, mode="nearest")
     result.paste(Image.blend(picture, tint, 0.35), mask=Image.fromarray(inside))
     return result
+
+
+def _stencil(region, size):
+    """Return a mask in grey, stretched to (width, height)."""
+    return Image.fromarray(region.astype(np.uint8) * 255).resize(size)
+
+
+def _dimmed(picture):
+    return Image.blend(picture, Image.new("RGB", picture.size, INK), 0.5)
 
 
 def _font(size):
