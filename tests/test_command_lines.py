@@ -170,7 +170,7 @@ def test_options_have_the_defaults_of_the_reference():
         ("-m train -d unc -f x", "-m train needs -t SPLIT and -f DIR"),
         ("-d unc -t val -f x", "-m"),
         ("-m predict -d unc -t val -f x", "argument -m: invalid choice: 'predict'"),
-        ("-m test -d coco -t val -f x", "argument -d: invalid choice: 'coco'"),
+        ("-m test -d coco -t val -f x", "there is no data set 'coco'; choose from unc"),
         ("-m test -d unc -t val -f x -n RMI_model", "argument -n: invalid choice"),
         ("-m test -d unc -t val -f x -i 0", "argument -i: '0' is no whole number"),
         (

@@ -4,13 +4,17 @@
 """
 
 import dataclasses
+import glob
+import json
 import os
 import re
-from typing import Dict, Optional, Union
+from typing import Any, Dict, List, Optional, Sequence, Union
 
 from util.errors import UserError
+from util.files import writing
 
 REFERENCE_ANNOTATIONS = os.path.join("external", "refer", "data")
+PLAIN_NAME = re.compile("[A-Za-z0-9_+][A-Za-z0-9_+-]*")  # goes into paths as it is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,13 +25,15 @@ class Dataset:
       splits: split -> number of sentences published for it; None: not fixed.
       vocabulary: name in the files of its words and word vectors.
       refs: `<folder>/<file>` of its refs below <root>/refer; None for ReferIt,
-        whose annotations are query files and masks.
+        whose annotations are query files and masks, and for own data sets.
       pictures: pattern of a picture's path below `root`.
       input_size: height and width of the network's input, in pixels.
       backbone: training starts from the published backbone weights.
       glove: pretrained word vectors can be used.
       v_emb_dim: channels of words and cells, see `LSTM_model`.
       mlp_dim: channels after fusion.
+      annotations: path of an own data set's file, see `util.own_data`; else None.
+      images: path of the folder with an own data set's pictures; else None.
     """
 
     splits: Dict[str, Optional[int]]
@@ -39,6 +45,8 @@ class Dataset:
     glove: bool = True
     v_emb_dim: int = 1000
     mlp_dim: int = 500
+    annotations: Optional[str] = None
+    images: Optional[str] = None
 
 
 DATASETS = {
@@ -77,17 +85,92 @@ DATASETS = {
 }
 
 
-def check_split(dataset: str, split: str) -> None:
+def get(dataset: str, root: str = "data") -> Dataset:
+    """Return a data set: one of DATASETS, or an own one that `remember` wrote down.
+
+    Raises:
+      UserError: there is none of that name, which lists those that are there; or the
+        file about it is damaged.
+    """
+    if dataset in DATASETS:
+        return DATASETS[dataset]
+    path = own_file(dataset, root)
+    if not PLAIN_NAME.fullmatch(dataset) or not os.path.isfile(path):
+        raise UserError(
+            f"there is no data set {dataset!r}; choose from "
+            f"{', '.join([*DATASETS, *own_names(root)])}, or make one of your own: "
+            "python build_batches.py -d NAME --annotations FILE --images DIR -t SPLIT"
+        )
+    about = read_json(path)
+    try:
+        if not all(map(PLAIN_NAME.fullmatch, about["splits"])):
+            raise ValueError("a split has no plain name")
+        return Dataset(
+            dict.fromkeys(about["splits"]),
+            vocabulary=dataset,
+            refs=None,
+            annotations=os.fspath(about["annotations"]),
+            images=os.fspath(about["images"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged ({error!r}): write it anew with build_batches.py "
+            f"-d {dataset} --annotations FILE --images DIR"
+        ) from error
+
+
+def own_file(dataset: str, root: str = "data") -> str:
+    """Return the path of the file that says what an own data set is."""
+    return os.path.join(root, dataset, "dataset.json")
+
+
+def own_names(root: str = "data") -> List[str]:
+    """Return the names of the own data sets, sorted."""
+    paths = glob.glob(own_file("*", glob.escape(root)))
+    return sorted(os.path.basename(os.path.dirname(path)) for path in paths)
+
+
+def check_own_name(dataset: str) -> None:
+    """Refuse what an own data set cannot be called.
+
+    Raises:
+      UserError: it is the name of another one, or no plain name.
+    """
+    if dataset in DATASETS:
+        raise UserError(
+            f"-d {dataset} is built in: choose another name for the data set of "
+            "--annotations"
+        )
+    if not PLAIN_NAME.fullmatch(dataset):
+        raise UserError(
+            f"-d {dataset!r} is no name for a data set: use letters, digits, _, + and -"
+        )
+
+
+def remember(
+    dataset: str, root: str, annotations: str, images: str, splits: Sequence[str]
+) -> None:
+    """Write down an own data set so that `get` knows it, in place of an older one.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    about = {
+        "annotations": os.path.abspath(annotations),
+        "images": os.path.abspath(images),
+        "splits": list(splits),
+    }
+    with writing(own_file(dataset, root)) as file:
+        file.write(json.dumps(about, indent=2).encode("ascii"))
+
+
+def check_split(dataset: str, split: str, root: str = "data") -> None:
     """Refuse a split that a data set does not have.
 
     Raises:
       UserError: `dataset` or `split` is unknown; lists the choices.
     """
-    if dataset not in DATASETS:
-        raise UserError(
-            f"there is no data set {dataset!r}; choose from {', '.join(DATASETS)}"
-        )
-    splits = DATASETS[dataset].splits
+    splits = get(dataset, root).splits
     if split not in splits:
         raise UserError(
             f"{dataset} has no split {split!r}; choose from {', '.join(splits)}"
@@ -107,14 +190,27 @@ def require_file(path: str) -> str:
     return path
 
 
+def read_json(path: str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+      UserError: the file is missing or damaged.
+    """
+    with open(require_file(path), encoding="utf-8") as file:
+        try:
+            return json.load(file)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path} is damaged: {error}") from error
+
+
 def vocabulary_file(dataset: str, root: str = "data") -> str:
     """Return the path of a data set's vocabulary, one word a line."""
-    return os.path.join(root, f"vocabulary_{DATASETS[dataset].vocabulary}.txt")
+    return os.path.join(root, f"vocabulary_{get(dataset, root).vocabulary}.txt")
 
 
 def embedding_file(dataset: str, root: str = "data") -> str:
     """Return the path of its word vectors, float [V, 300]."""
-    return os.path.join(root, f"{DATASETS[dataset].vocabulary}_emb.npy")
+    return os.path.join(root, f"{get(dataset, root).vocabulary}_emb.npy")
 
 
 def backbone_file(root: str = "data") -> str:
@@ -172,7 +268,7 @@ def batch_dir(
     """Return the folder that a split's samples are written to.
 
     Args:
-      dataset: a key of DATASETS.
+      dataset: its name.
       split: one of its splits.
       root: the data folder.
       batches: a folder to use in place of `root`, or None.
@@ -191,7 +287,7 @@ def find_batch_dir(
     Raises:
       UserError: unknown split, or no samples; says how to build them.
     """
-    check_split(dataset, split)
+    check_split(dataset, split, root)
     folders = [batch_dir(dataset, split, root, batches)]
     if batches is None:
         folders.append(batch_dir(dataset, split, root="."))

@@ -27,13 +27,42 @@ def read_picture(path: str) -> np.ndarray:
     Raises:
       UserError: the file is missing, damaged, truncated or no picture.
     """
+    return _read(path, "picture", _to_rgb)
+
+
+def read_mask(path: str) -> np.ndarray:
+    """Read a mask that is a picture.
+
+    Args:
+      path: the file.
+
+    Returns:
+      bool [H, W], turned upright as its EXIF data say: True where a value is not 0.
+      That is the index where there is a palette, and any of the colours; transparency
+      is left out.
+
+    Raises:
+      UserError: the file is missing, damaged, truncated or no picture.
+    """
+    return _read(path, "mask", _to_mask)
+
+
+def _read(path, what, convert):
     if not os.path.isfile(path):
-        raise UserError(f"there is no picture {path}")
+        raise UserError(f"there is no {what} {path}")
     try:
         with Image.open(path) as file:
-            return _to_rgb(ImageOps.exif_transpose(file))
+            return convert(ImageOps.exif_transpose(file))
     except Exception as error:  # Pillow's readers raise anything on damaged files
-        raise UserError(f"cannot read the picture {path}: {error}") from error
+        raise UserError(f"cannot read the {what} {path}: {error}") from error
+
+
+def _to_mask(image: Image.Image) -> np.ndarray:
+    """Return bool [H, W] of a Pillow image of any mode."""
+    if image.mode in ("LA", "RGBA"):
+        image = image.convert(image.mode[:-1])
+    values = np.asarray(image) != 0
+    return values.any(axis=2) if values.ndim == 3 else values
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
