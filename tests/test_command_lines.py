@@ -18,6 +18,7 @@ import trainval_model
 from util import (
     batches,
     benchmark,
+    check,
     convert,
     convert_backbone,
     glove,
@@ -32,6 +33,7 @@ COMMANDS = {
     "build_batches.py": build_batches.build_parser,
     "trainval_model.py": trainval_model.build_parser,
     "-m util.benchmark": benchmark.build_parser,
+    "-m util.check": check.build_parser,
     "-m util.convert": convert.build_parser,
     "-m util.convert_backbone": convert_backbone.build_parser,
     "-m util.glove": glove.build_parser,

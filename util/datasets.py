@@ -241,6 +241,14 @@ def query_file(split: str, root: str = "data") -> str:
     return os.path.join(root, f"referit_query_{split}.json")
 
 
+def annotation_file(dataset: str, split: str, root: str = "data") -> str:
+    """Return the path of the file with the sentences of a split."""
+    about = get(dataset, root)
+    if about.annotations:
+        return about.annotations
+    return refs_file(dataset, root) if about.refs else query_file(split, root)
+
+
 def mask_file(name: str, root: str = "data") -> str:
     """Return the path of ReferIt's mask `<image>_<object>`."""
     return os.path.join(root, "referit", "mask", f"{name}.mat")
@@ -294,12 +302,20 @@ def find_batch_dir(
     for folder in folders:
         if has_samples(folder, sample_prefix(dataset, split)):
             return folder
+    command = build_command(dataset, split, root, batches)
+    raise UserError(f"there are no samples in {folders[0]}; build them: {command}")
+
+
+def build_command(
+    dataset: str, split: str, root: str = "data", batches: Optional[str] = None
+) -> str:
+    """Return the command that builds a split's samples."""
     command = f"python build_batches.py -d {dataset} -t {split}"
     if root != "data":
         command += f" --data {root}"
     if batches is not None:
         command += f" --batches {batches}"
-    raise UserError(f"there are no samples in {folders[0]}; build them: {command}")
+    return command
 
 
 def index_file(folder: str, prefix: str) -> str:
