@@ -17,7 +17,16 @@ from PIL import Image
 import build_batches
 import trainval_model
 from deeplab_resnet import model as backbone
-from util import convert, datasets, glove, im_processing, own_data, refer, vocabulary
+from util import (
+    convert,
+    datasets,
+    glove,
+    im_processing,
+    own_data,
+    refer,
+    training,
+    vocabulary,
+)
 from util.errors import UserError
 
 TOP = Path(__file__).resolve().parent.parent
@@ -428,8 +437,9 @@ SMALLER = {  # what a test cannot wait for
 def test_commands_of_the_page_lead_from_annotations_to_a_test(tmp_path, monkeypatch):
     monkeypatch.chdir(str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    blocks = [block._replace(units=block.units[:1]) for block in backbone.BLOCKS]
+    blocks = [b._replace(units=b.units[:1], width=16) for b in backbone.BLOCKS]
     monkeypatch.setattr(backbone, "BLOCKS", blocks)
+    monkeypatch.setattr(training, "CALIBRATION_PICTURES", 4)
     write_pictures(tmp_path)
     as_list(tmp_path)
     commands = re.findall(r"^    python (-m util\.\w+|\w+\.py) (.*)", page(), re.M)
