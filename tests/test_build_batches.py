@@ -117,6 +117,15 @@ def test_help_answers_before_the_libraries_load():
     assert python(code) == "False\n"
 
 
+def test_unknown_data_set_is_told_before_the_libraries_load(tmp_path):
+    code = (
+        "import sys, build_batches; code = build_batches.main(sys.argv[1:]);"
+        "print(code, bool({'skimage', 'numpy', 'pycocotools'} & set(sys.modules)))"
+    )
+    printed = python(code, "-d", "coco", "-t", "val", "--data", str(tmp_path))
+    assert printed == "2 False\n"
+
+
 def test_two_processes_from_the_command_line(tmp_path):
     tiny_sets.write_unc(tmp_path)
     command = [

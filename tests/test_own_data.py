@@ -387,7 +387,7 @@ def test_unknown_data_set_lists_the_own_ones(data, capsys):
         (vocabulary.main, "-d yours --output w"),
         (glove.main, "g.txt -d yours"),
         (trainval_model.main, "-m train -d yours -t train -f x"),
-        (trainval_model.main, "-m train -d ../mine -t train -f x"),
+        (trainval_model.main, "-m train -d ./mine -t train -f x"),
     ):
         try:
             code = main(options.split() + root)
