@@ -11,6 +11,7 @@ EXAMPLES = """examples:
   python %(prog)s -d shapes -t train
   python %(prog)s -d unc -t testA --data /mnt/data -j 16
   python %(prog)s -d unc -t train --compact
+  python %(prog)s -d mine -t train --annotations mine.json --images pictures
 """
 
 
@@ -22,7 +23,7 @@ def build_parser():
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("-d", dest="dataset", choices=list(datasets.DATASETS), required=True)
+    add("-d", dest="dataset", metavar="NAME", required=True, help="the data set")
     add("-t", dest="split", required=True, metavar="SPLIT", help="train, val, ...")
     add("--data", default="data", metavar="DIR", help="(default: %(default)s)")
     add("--batches", metavar="DIR", help="where the samples go (default: --data)")
@@ -31,18 +32,35 @@ def build_parser():
     add("-j", "--jobs", **number, default=os.cpu_count(), help="(default: %(default)s)")
     compact = "store each picture and mask once, in far less space"
     add("--compact", action="store_true", help=compact)
+    about = "your own, remembered as NAME: see data/README.md"
+    add = parser.add_argument_group("a new data set", about).add_argument
+    add("--annotations", metavar="FILE", help="refs(x).p or JSON with sentences")
+    add("--images", metavar="DIR", help="folder of its pictures")
     return parser
 
 
 def build(args):
     """Build the samples that `args` of `build_parser` ask for."""
-    datasets.check_split(args.dataset, args.split)
+    is_new = args.annotations is not None or args.images is not None
+    if is_new and not (args.annotations and args.images):
+        raise UserError("--annotations FILE and --images DIR go together: give both")
+    if not is_new:
+        datasets.check_split(args.dataset, args.split, args.data)
     if args.size is not None and (args.size < 8 or args.size % 8):
         raise UserError(f"--size {args.size}: must be a multiple of 8")
     if args.jobs < 1:
         raise UserError(f"--jobs {args.jobs}: must be at least 1")
-    from util import batches  # loads numpy, which -h need not wait for
+    from util import batches, own_data  # load numpy, which -h need not wait for
 
+    if is_new:
+        own_data.register(
+            args.dataset,
+            args.annotations,
+            args.images,
+            args.split,
+            args.data,
+            args.batches,
+        )
     layout = "compact" if args.compact else "npz"
     batches.build(
         args.dataset, args.split, args.data, args.batches, args.size, args.jobs, layout

@@ -6,7 +6,7 @@ import os
 import sys
 
 from util import datasets
-from util.errors import OneLineParser, exit_code
+from util.errors import OneLineParser, UserError, exit_code
 from util.options import PRECISIONS, count, decay, gpus, rate, seed, share, step
 
 MODELS = ("CMPC_model",)  # modules with a class LSTM_model
@@ -84,7 +84,7 @@ def build_parser():
     )
     add = parser.add_argument
     add("-m", dest="mode", choices=list(MODES), required=True)
-    add("-d", dest="dataset", choices=list(datasets.DATASETS), default="referit",
+    add("-d", dest="dataset", default="referit", metavar="NAME",
         help="data set (default: %(default)s)")  # fmt: skip
     add("-t", dest="split", metavar="SPLIT", help="train, val, testA, ...")
     add("-n", dest="model", choices=MODELS, default=MODELS[0],
@@ -198,20 +198,17 @@ def parse(argv):
         return args
     if not args.split or not args.folder:
         parser.error("-m {} needs -t SPLIT and -f DIR".format(args.mode))
-    dataset = datasets.DATASETS[args.dataset]
-    if args.split not in dataset.splits:
-        parser.error(
-            "{} has no split {!r}; choose from {}".format(
-                args.dataset, args.split, ", ".join(dataset.splits)
-            )
-        )
+    try:
+        datasets.check_split(args.dataset, args.split, args.data)
+    except UserError as error:
+        parser.error(str(error))
     if args.cache_features and args.conv5:
         parser.error(
             "--cache-features does not go with -conv5: a backbone that is trained "
             "never sees the same twice"
         )
     if args.mode == "train":
-        check_training(parser, args, dataset)
+        check_training(parser, args, datasets.get(args.dataset, args.data))
     return args
 
 

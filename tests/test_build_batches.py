@@ -52,6 +52,20 @@ def test_builds_the_compact_layout(tmp_path, capsys):
     "command, told",
     [
         ("-d Gref -t testA", "Gref has no split 'testA'; choose from train, val"),
+        (
+            "-d coco -t train",
+            "no data set 'coco'; choose from unc, unc+, Gref, referit",
+        ),
+        (
+            "-d unc -t train --images x",
+            "--annotations FILE and --images DIR go together",
+        ),
+        ("-d unc -t train --annotations x --images y", "-d unc is built in: choose"),
+        ("-d a/b -t train --annotations x --images y", "'a/b' is no name for a data"),
+        (
+            "-d a -t train --annotations x --images none",
+            "none: there is no such folder",
+        ),
         ("-d unc -t train", "no file "),
         ("-d unc -t train --size 100", "--size 100: must be a multiple of 8"),
         ("-d unc -t train --size -8", "--size -8"),
@@ -65,9 +79,7 @@ def test_mistakes_get_one_line_and_exit_code_2(tmp_path, capsys, command, told):
     assert printed.out == "" and os.listdir(str(tmp_path)) == []
 
 
-@pytest.mark.parametrize(
-    "command", ["-d coco -t train", "-d unc", "-t train", "-d unc -t train --size x"]
-)
+@pytest.mark.parametrize("command", ["-d unc", "-t train", "-d unc -t train --size x"])
 def test_unknown_values_exit_with_2(tmp_path, capsys, command):
     with pytest.raises(SystemExit) as caught:
         run(tmp_path, command)
@@ -103,6 +115,15 @@ def test_help_answers_before_the_libraries_load():
         "print(bool({'skimage', 'numpy', 'pycocotools'} & set(sys.modules)))"
     )
     assert python(code) == "False\n"
+
+
+def test_unknown_data_set_is_told_before_the_libraries_load(tmp_path):
+    code = (
+        "import sys, build_batches; code = build_batches.main(sys.argv[1:]);"
+        "print(code, bool({'skimage', 'numpy', 'pycocotools'} & set(sys.modules)))"
+    )
+    printed = python(code, "-d", "coco", "-t", "val", "--data", str(tmp_path))
+    assert printed == "2 False\n"
 
 
 def test_two_processes_from_the_command_line(tmp_path):

@@ -18,6 +18,7 @@ import trainval_model
 from util import (
     batches,
     benchmark,
+    check,
     convert,
     convert_backbone,
     glove,
@@ -32,6 +33,7 @@ COMMANDS = {
     "build_batches.py": build_batches.build_parser,
     "trainval_model.py": trainval_model.build_parser,
     "-m util.benchmark": benchmark.build_parser,
+    "-m util.check": check.build_parser,
     "-m util.convert": convert.build_parser,
     "-m util.convert_backbone": convert_backbone.build_parser,
     "-m util.glove": glove.build_parser,
@@ -170,7 +172,7 @@ def test_options_have_the_defaults_of_the_reference():
         ("-m train -d unc -f x", "-m train needs -t SPLIT and -f DIR"),
         ("-d unc -t val -f x", "-m"),
         ("-m predict -d unc -t val -f x", "argument -m: invalid choice: 'predict'"),
-        ("-m test -d coco -t val -f x", "argument -d: invalid choice: 'coco'"),
+        ("-m test -d coco -t val -f x", "there is no data set 'coco'; choose from unc"),
         ("-m test -d unc -t val -f x -n RMI_model", "argument -n: invalid choice"),
         ("-m test -d unc -t val -f x -i 0", "argument -i: '0' is no whole number"),
         (

@@ -220,7 +220,7 @@ def test_unfinished_builds_are_refused(root, capsys):
     [
         ("-d unc -t val", "there are no samples in "),
         ("-d unc -t trial", "unc has no split 'trial'; choose from train, val"),
-        ("-d coco -t val", "argument -d: invalid choice: 'coco'"),
+        ("-d coco -t val", "there is no data set 'coco'; choose from unc, unc+"),
         ("-d unc", "arguments are required: -t"),
         ("-d unc -t val --to zip", "argument --to: invalid choice: 'zip'"),
     ],

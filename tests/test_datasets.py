@@ -57,6 +57,28 @@ def test_unknown_split_and_data_set_list_the_choices():
     datasets.check_split("unc", "testB")
 
 
+def test_own_data_set_is_remembered_wherever_a_command_runs(cwd, monkeypatch):
+    datasets.remember("mine", "x", "a.json", "pictures", ["train", "dev"])
+    monkeypatch.chdir(str(cwd / "x"))
+    own = datasets.get("mine", ".")
+    assert own.annotations == str(cwd / "a.json")
+    assert own.images == str(cwd / "pictures")
+    assert own.splits == {"train": None, "dev": None}
+    assert datasets.own_names(".") == ["mine"]
+    assert datasets.vocabulary_file("mine", ".") == "./vocabulary_mine.txt"
+    assert datasets.embedding_file("mine", ".") == "./mine_emb.npy"
+    datasets.check_split("mine", "dev", ".")
+    with pytest.raises(UserError, match="no data set './mine'.*shapes, mine, or make"):
+        datasets.get("./mine", ".")
+
+
+@pytest.mark.parametrize("name", ["unc", "shapes", "", "a/b", "..", "-x", "a b", "a\n"])
+def test_names_that_an_own_data_set_cannot_have(name):
+    with pytest.raises(UserError, match="choose another name|is no name"):
+        datasets.check_own_name(name)
+    datasets.check_own_name("My_data-2+")
+
+
 def test_old_annotation_folder_is_used_where_only_it_exists(cwd):
     old = os.path.join("external", "refer", "data", "refcoco")
     assert datasets.annotation_dir("unc") == "data/refer/refcoco"

@@ -5,10 +5,12 @@ Data:
   text_processing  sentence to ids; vocabulary        vocabulary  makes one
   im_processing    picture to network input and back
   refer            annotations of RefCOCO's family and of ReferIt
+  own_data         annotations of other data sets
   batches          samples on disk; the builder       shapes      draws a data set
   compact          their other layout                 convert     one into the other
   record           what samples were built from       npz         their files
   data_reader      samples in order or shuffled, loaded ahead
+  check            what a run needs: is it there?
   glove            initial word vectors from public ones
   convert_backbone the backbone's first weights from Keras' public ones
 Graph:

@@ -325,7 +325,7 @@ def build(
     network's input size, others at the size of their pictures.
 
     Args:
-      dataset: a key of `datasets.DATASETS`.
+      dataset: its name, see `datasets.get`.
       split: one of its splits.
       root: the data folder.
       batches: where the samples go in place of `root`, or None.
@@ -345,12 +345,19 @@ def build(
 
         shapes.draw(root)
     referents = refer.referents(dataset, split, root)
+    about = datasets.get(dataset, root)
     vocabulary = datasets.vocabulary_file(dataset, root)
+    if about.annotations and not os.path.isfile(vocabulary):
+        place = "" if root == "data" else f"--data {root} "
+        raise UserError(
+            f"there is no vocabulary {vocabulary}; make it: python -m util.vocabulary "
+            f"-d {dataset} {place}--output {vocabulary}"
+        )
     pictures = _plan(referents, text_processing.load_vocab_dict_from_file(vocabulary))
     num_samples = sum(picture.num_samples for picture in pictures)
     if not num_samples:
         raise UserError(f"the annotations of {dataset} have no sentences for {split}")
-    size = (size or datasets.DATASETS[dataset].input_size) if "train" in split else None
+    size = (size or about.input_size) if "train" in split else None
     settings = {
         "size": size,
         "vocabulary": record.file_checksum(vocabulary),
@@ -364,15 +371,14 @@ def build(
     builder = BUILDERS[layout](folder, prefix)
     done = "built" if _build(builder, pictures, settings, jobs) else "already complete"
     print(f"{dataset} {split}: {done}, {num_samples} samples in {folder}")
-    _warn_of_count(dataset, split, num_samples)
+    _warn_of_count(f"{dataset} {split}", about.splits[split], num_samples)
     return folder
 
 
-def _warn_of_count(dataset, split, num_samples):
-    expected = datasets.DATASETS[dataset].splits[split]
+def _warn_of_count(what, expected, num_samples):
     if expected not in (None, num_samples):
         print(
-            f"warning: {dataset} {split} has {num_samples} sentences, "
+            f"warning: {what} has {num_samples} sentences, "
             f"not the {expected} of the published annotations",
             file=sys.stderr,
         )

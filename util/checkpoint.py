@@ -129,7 +129,7 @@ def _reading(file):
     """Say in a line what TensorFlow says in fifty of a file that it cannot read."""
     try:
         yield
-    except (tf.errors.OpError, ValueError) as error:
+    except (tf.errors.OpError, ValueError, IndexError) as error:
         raise UserError(
             "cannot read the checkpoint {}: it is missing, damaged or incomplete; copy "
             "or download all its files again (.index and .data-...)".format(file)
@@ -221,6 +221,22 @@ def backbone_variables(graph) -> List:
         for variable in graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
         if variable.op.name.startswith(BACKBONE_PREFIXES)
     ]
+
+
+def read_backbone(checkpoint: str) -> int:
+    """Read the backbone's variables of a file, and return how many they are.
+
+    Raises:
+      UserError: the file cannot be read or has none.
+    """
+    names = [name for name in shapes(checkpoint) if name.startswith(BACKBONE_PREFIXES)]
+    if not names:
+        raise UserError("{} has no variable of the backbone".format(checkpoint))
+    with _reading(checkpoint):
+        reader = tf.train.NewCheckpointReader(checkpoint)
+        for name in names:
+            reader.get_tensor(name)
+    return len(names)
 
 
 def load_backbone(session, checkpoint: str) -> str:

@@ -87,15 +87,19 @@ def new_session(graph=None, precision="float32", threads=None, cpus=1, target=""
     Raises:
       UserError: this machine or TensorFlow does not have the precision.
     """
-    _require(precision)
+    require_precision(precision)
     if hasattr(tensorflow.config.experimental, "enable_tensor_float_32_execution"):
         use_tf32 = precision == "tf32"
         tensorflow.config.experimental.enable_tensor_float_32_execution(use_tf32)
     return tf.Session(target, graph, session_config(precision, threads, cpus))
 
 
-def _require(precision):
-    """Raise a UserError where a precision cannot be had."""
+def require_precision(precision):
+    """Refuse a precision that cannot be had.
+
+    Raises:
+      UserError: this machine or TensorFlow does not have it.
+    """
     modern = int(tf.VERSION.split(".")[0]) >= 2
     if precision == "bfloat16" and not (modern and "avx512_bf16" in _cpu_flags()):
         raise UserError(

@@ -37,7 +37,7 @@ def convert(
     """Turn the samples of a split into a layout: all of them, or nothing happens.
 
     Args:
-      dataset: a key of `datasets.DATASETS`.
+      dataset: its name, see `datasets.get`.
       split: one of its splits.
       layout: a key of WRITERS.
       root: the data folder.
@@ -175,7 +175,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("-d", dest="dataset", choices=list(datasets.DATASETS), required=True)
+    add("-d", dest="dataset", metavar="NAME", required=True, help="the data set")
     add("-t", dest="split", required=True, metavar="SPLIT", help="train, val, ...")
     add("--to", dest="layout", choices=list(WRITERS), default="compact")
     add("--data", default="data", metavar="DIR", help="(default: %(default)s)")

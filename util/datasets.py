@@ -4,13 +4,17 @@
 """
 
 import dataclasses
+import glob
+import json
 import os
 import re
-from typing import Dict, Optional, Union
+from typing import Any, Dict, List, Optional, Sequence, Union
 
 from util.errors import UserError
+from util.files import writing
 
 REFERENCE_ANNOTATIONS = os.path.join("external", "refer", "data")
+PLAIN_NAME = re.compile("[A-Za-z0-9_+][A-Za-z0-9_+-]*")  # goes into paths as it is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Dataset:
       splits: split -> number of sentences published for it; None: not fixed.
       vocabulary: name in the files of its words and word vectors.
       refs: `<folder>/<file>` of its refs below <root>/refer; None for ReferIt,
-        whose annotations are query files and masks.
+        whose annotations are query files and masks, and for own data sets.
       pictures: pattern of a picture's path below `root`.
       input_size: height and width of the network's input, in pixels.
       backbone: training starts from the published backbone weights.
@@ -29,6 +33,8 @@ class Dataset:
       v_emb_dim: channels of words and cells, see `LSTM_model`.
       mlp_dim: channels after fusion.
       published: split -> overall IoU with DenseCRF in per cent, as published for CMPC.
+      annotations: path of an own data set's file, see `util.own_data`; else None.
+      images: path of the folder with an own data set's pictures; else None.
     """
 
     splits: Dict[str, Optional[int]]
@@ -41,6 +47,8 @@ class Dataset:
     v_emb_dim: int = 1000
     mlp_dim: int = 500
     published: Dict[str, float] = dataclasses.field(default_factory=dict)
+    annotations: Optional[str] = None
+    images: Optional[str] = None
 
 
 DATASETS = {
@@ -83,17 +91,92 @@ DATASETS = {
 }
 
 
-def check_split(dataset: str, split: str) -> None:
+def get(dataset: str, root: str = "data") -> Dataset:
+    """Return a data set: one of DATASETS, or an own one that `remember` wrote down.
+
+    Raises:
+      UserError: there is none of that name, which lists those that are there; or the
+        file about it is damaged.
+    """
+    if dataset in DATASETS:
+        return DATASETS[dataset]
+    path = own_file(dataset, root)
+    if not PLAIN_NAME.fullmatch(dataset) or not os.path.isfile(path):
+        raise UserError(
+            f"there is no data set {dataset!r}; choose from "
+            f"{', '.join([*DATASETS, *own_names(root)])}, or make one of your own: "
+            "python build_batches.py -d NAME --annotations FILE --images DIR -t SPLIT"
+        )
+    about = read_json(path)
+    try:
+        if not all(map(PLAIN_NAME.fullmatch, about["splits"])):
+            raise ValueError("a split has no plain name")
+        return Dataset(
+            dict.fromkeys(about["splits"]),
+            vocabulary=dataset,
+            refs=None,
+            annotations=os.fspath(about["annotations"]),
+            images=os.fspath(about["images"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged ({error!r}): write it anew with build_batches.py "
+            f"-d {dataset} --annotations FILE --images DIR"
+        ) from error
+
+
+def own_file(dataset: str, root: str = "data") -> str:
+    """Return the path of the file that says what an own data set is."""
+    return os.path.join(root, dataset, "dataset.json")
+
+
+def own_names(root: str = "data") -> List[str]:
+    """Return the names of the own data sets, sorted."""
+    paths = glob.glob(own_file("*", glob.escape(root)))
+    return sorted(os.path.basename(os.path.dirname(path)) for path in paths)
+
+
+def check_own_name(dataset: str) -> None:
+    """Refuse what an own data set cannot be called.
+
+    Raises:
+      UserError: it is the name of another one, or no plain name.
+    """
+    if dataset in DATASETS:
+        raise UserError(
+            f"-d {dataset} is built in: choose another name for the data set of "
+            "--annotations"
+        )
+    if not PLAIN_NAME.fullmatch(dataset):
+        raise UserError(
+            f"-d {dataset!r} is no name for a data set: use letters, digits, _, + and -"
+        )
+
+
+def remember(
+    dataset: str, root: str, annotations: str, images: str, splits: Sequence[str]
+) -> None:
+    """Write down an own data set so that `get` knows it, in place of an older one.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    about = {
+        "annotations": os.path.abspath(annotations),
+        "images": os.path.abspath(images),
+        "splits": list(splits),
+    }
+    with writing(own_file(dataset, root)) as file:
+        file.write(json.dumps(about, indent=2).encode("ascii"))
+
+
+def check_split(dataset: str, split: str, root: str = "data") -> None:
     """Refuse a split that a data set does not have.
 
     Raises:
       UserError: `dataset` or `split` is unknown; lists the choices.
     """
-    if dataset not in DATASETS:
-        raise UserError(
-            f"there is no data set {dataset!r}; choose from {', '.join(DATASETS)}"
-        )
-    splits = DATASETS[dataset].splits
+    splits = get(dataset, root).splits
     if split not in splits:
         raise UserError(
             f"{dataset} has no split {split!r}; choose from {', '.join(splits)}"
@@ -113,14 +196,27 @@ def require_file(path: str) -> str:
     return path
 
 
+def read_json(path: str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+      UserError: the file is missing or damaged.
+    """
+    with open(require_file(path), encoding="utf-8") as file:
+        try:
+            return json.load(file)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path} is damaged: {error}") from error
+
+
 def vocabulary_file(dataset: str, root: str = "data") -> str:
     """Return the path of a data set's vocabulary, one word a line."""
-    return os.path.join(root, f"vocabulary_{DATASETS[dataset].vocabulary}.txt")
+    return os.path.join(root, f"vocabulary_{get(dataset, root).vocabulary}.txt")
 
 
 def embedding_file(dataset: str, root: str = "data") -> str:
     """Return the path of its word vectors, float [V, 300]."""
-    return os.path.join(root, f"{DATASETS[dataset].vocabulary}_emb.npy")
+    return os.path.join(root, f"{get(dataset, root).vocabulary}_emb.npy")
 
 
 def backbone_file(root: str = "data") -> str:
@@ -151,6 +247,14 @@ def query_file(split: str, root: str = "data") -> str:
     return os.path.join(root, f"referit_query_{split}.json")
 
 
+def annotation_file(dataset: str, split: str, root: str = "data") -> str:
+    """Return the path of the file with the sentences of a split."""
+    about = get(dataset, root)
+    if about.annotations:
+        return about.annotations
+    return refs_file(dataset, root) if about.refs else query_file(split, root)
+
+
 def mask_file(name: str, root: str = "data") -> str:
     """Return the path of ReferIt's mask `<image>_<object>`."""
     return os.path.join(root, "referit", "mask", f"{name}.mat")
@@ -178,7 +282,7 @@ def batch_dir(
     """Return the folder that a split's samples are written to.
 
     Args:
-      dataset: a key of DATASETS.
+      dataset: its name.
       split: one of its splits.
       root: the data folder.
       batches: a folder to use in place of `root`, or None.
@@ -197,19 +301,27 @@ def find_batch_dir(
     Raises:
       UserError: unknown split, or no samples; says how to build them.
     """
-    check_split(dataset, split)
+    check_split(dataset, split, root)
     folders = [batch_dir(dataset, split, root, batches)]
     if batches is None:
         folders.append(batch_dir(dataset, split, root="."))
     for folder in folders:
         if has_samples(folder, sample_prefix(dataset, split)):
             return folder
+    command = build_command(dataset, split, root, batches)
+    raise UserError(f"there are no samples in {folders[0]}; build them: {command}")
+
+
+def build_command(
+    dataset: str, split: str, root: str = "data", batches: Optional[str] = None
+) -> str:
+    """Return the command that builds a split's samples."""
     command = f"python build_batches.py -d {dataset} -t {split}"
     if root != "data":
         command += f" --data {root}"
     if batches is not None:
         command += f" --batches {batches}"
-    raise UserError(f"there are no samples in {folders[0]}; build them: {command}")
+    return command
 
 
 def index_file(folder: str, prefix: str) -> str:

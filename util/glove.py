@@ -16,7 +16,8 @@ from typing import IO, Collection, Iterator, List, Sequence, Tuple
 import numpy as np
 from tqdm import tqdm
 
-from util.datasets import DATASETS, embedding_file, require_file, vocabulary_file
+from util import datasets
+from util.datasets import embedding_file, require_file, vocabulary_file
 from util.errors import OneLineParser, UserError, exit_code
 from util.files import whole_file
 from util.text_processing import (
@@ -161,8 +162,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("vectors", metavar="GLOVE", help="GloVe text file, plain, .zip or .gz")
-    names = [name for name, dataset in DATASETS.items() if dataset.glove]
-    add("-d", dest="dataset", choices=names, help="data set whose table is made")
+    add("-d", dest="dataset", metavar="NAME", help="data set whose table is made")
     add("--data", default="data", metavar="DIR", help="(default: %(default)s)")
     add("--vocabulary", metavar="FILE", help="words (default: those of the data set)")
     add("--output", metavar="FILE", help="table (default: that of the data set)")
@@ -172,6 +172,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def make(args: argparse.Namespace) -> int:
     """Write the table that the command line asks for, and report the coverage."""
+    if args.dataset and not datasets.get(args.dataset, args.data).glove:
+        raise UserError(f"{args.dataset} is trained without word vectors")
     vocabulary = args.vocabulary or vocabulary_file(args.dataset, args.data)
     output = args.output or embedding_file(args.dataset, args.data)
     load_vocab_dict_from_file(vocabulary)  # refuses what is no vocabulary

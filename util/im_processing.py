@@ -29,16 +29,46 @@ def read_picture(path: str) -> np.ndarray:
     Raises:
       UserError: the file is missing, damaged, truncated or no picture.
     """
+    return _read(path, "picture", _to_rgb)
+
+
+def read_mask(path: str) -> np.ndarray:
+    """Read a mask that is a picture.
+
+    Args:
+      path: the file.
+
+    Returns:
+      bool [H, W], turned upright as its EXIF data say: True where a value is not 0.
+      That is the index where there is a palette, and any of the colours; transparency
+      is left out.
+
+    Raises:
+      UserError: the file is missing, damaged, truncated or no picture.
+    """
+    return _read(path, "mask", _to_mask)
+
+
+def _read(path, what, convert):
     if not os.path.isfile(path):
-        raise UserError(f"there is no picture {path}")
+        raise UserError(f"there is no {what} {path}")
     try:
         with warnings.catch_warnings():
-            # Of sizes that `to_picture` refuses, and of harmless oddities.
+            # Of sizes that are refused here, and of harmless oddities.
             warnings.simplefilter("ignore")
             with Image.open(path) as file:
-                return to_picture(file)
+                _check_size(*file.size[::-1])
+                return convert(ImageOps.exif_transpose(file))
     except Exception as error:  # Pillow's readers raise anything on damaged files
-        raise UserError(f"cannot read the picture {path}: {error}") from error
+        raise UserError(f"cannot read the {what} {path}: {error}") from error
+
+
+def _to_mask(image: Image.Image) -> np.ndarray:
+    """Return bool [H, W] of a Pillow image of any mode."""
+    if image.mode in ("LA", "RGBA"):
+        image = image.convert(image.mode[:-1])
+    values = np.asarray(image) != 0
+    return values.any(axis=2) if values.ndim == 3 else values
 
 
 def to_picture(picture: Any) -> np.ndarray:

@@ -5,7 +5,7 @@ import json
 import os
 from typing import Any, Dict, Optional
 
-from util import datasets, refer
+from util import datasets
 from util.errors import UserError
 from util.files import writing
 
@@ -22,7 +22,7 @@ def read(folder: str) -> Optional[Dict[str, Any]]:
     if not os.path.exists(path):
         return None
     try:
-        record = refer.read_json(path)
+        record = datasets.read_json(path)
     except UserError:
         record = None
     if not isinstance(record, dict) or not {"complete", "sentences"} <= set(record):
@@ -95,12 +95,29 @@ def check_settings(folder: str, prefix: str, settings: Dict[str, Any]) -> None:
 
 
 def file_checksum(path: str) -> str:
-    """Return a checksum of a file's content."""
-    with open(path, "rb") as file:
+    """Return a checksum of a file's content.
+
+    Raises:
+      UserError: the file is missing.
+    """
+    with open(datasets.require_file(path), "rb") as file:
         return hashlib.sha256(file.read()).hexdigest()
 
 
 def annotation_checksum(referents) -> str:
-    """Return a checksum of what `refer.referents` says, wherever the files lie."""
-    said = [[r.picture_name, r.sentences, r.segmentation] for r in referents]
+    """Return a checksum of what `refer.referents` says, wherever the files lie.
+
+    Raises:
+      UserError: a mask that is a picture, which counts by its content, is missing.
+    """
+    said = [[r.picture_name, r.sentences, _mask_of(r)] for r in referents]
     return hashlib.sha256(json.dumps(said).encode("ascii")).hexdigest()
+
+
+def _mask_of(referent):
+    if not referent.mask_picture:
+        return referent.segmentation
+    try:
+        return file_checksum(referent.mask_picture)
+    except UserError as error:
+        raise UserError(f"{referent.name}: {error}") from error

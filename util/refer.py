@@ -1,24 +1,39 @@
 """The annotations of RefCOCO, RefCOCO+, RefCOCOg, `shapes` and ReferIt.
 
+Those of other data sets are read by `util.own_data`.
 All of them come from the internet, so nothing in them is trusted: a pickle can
 yield plain data only, and what a library would crash on is refused first.
 """
 
-import json
 import os
 import pickle
 import re
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import (
+    Any,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import numpy as np
 import scipy.io
 from pycocotools import mask as coco_mask
 
 from util import datasets
+from util.datasets import read_json
 from util.errors import UserError
-from util.im_processing import read_picture
+from util.im_processing import read_mask, read_picture
 
 REF_FIELDS = {"ann_id": int, "image_id": int, "split": str, "sentences": list}
+COCO_FIELDS = {
+    "images": {"id": (int, str), "height": int, "width": int},
+    "annotations": {"id": (int, str)},
+}
 
 
 class Referent(NamedTuple):
@@ -29,8 +44,10 @@ class Referent(NamedTuple):
       picture: path of the picture.
       sentences: the texts, in file order.
       mask_file: path of ReferIt's mask; None elsewhere.
-      segmentation: COCO's mask, see `decode_segmentation`; None for ReferIt.
-      size: (height, width) of the picture by COCO; None for ReferIt.
+      segmentation: COCO's mask, see `decode_segmentation`; None elsewhere.
+      size: (height, width) of the picture by COCO; None elsewhere.
+      mask_picture: path of a mask that is a picture, in own data sets; else None.
+      picture_id: what `picture_name` is in own data sets; else None.
     """
 
     name: str
@@ -39,18 +56,20 @@ class Referent(NamedTuple):
     mask_file: Optional[str] = None
     segmentation: Any = None
     size: Optional[Tuple[int, int]] = None
+    mask_picture: Optional[str] = None
+    picture_id: Optional[str] = None
 
     @property
     def picture_name(self) -> str:
-        """The name of the picture's file, without its ending."""
-        return os.path.splitext(os.path.basename(self.picture))[0]
+        """What no other picture is called: its file, where not told, without ending."""
+        return self.picture_id or os.path.splitext(os.path.basename(self.picture))[0]
 
 
 def referents(dataset: str, split: str, root: str = "data") -> List[Referent]:
     """Read the annotations of a split.
 
     Args:
-      dataset: a key of `datasets.DATASETS`.
+      dataset: its name, see `datasets.get`.
       split: one of its splits.
       root: the data folder.
 
@@ -60,8 +79,13 @@ def referents(dataset: str, split: str, root: str = "data") -> List[Referent]:
     Raises:
       UserError: unknown split; an annotation file is missing or damaged.
     """
-    datasets.check_split(dataset, split)
-    if datasets.DATASETS[dataset].refs is None:
+    datasets.check_split(dataset, split, root)
+    about = datasets.get(dataset, root)
+    if about.annotations:
+        from util import own_data  # which needs this module
+
+        return own_data.referents(about, split)
+    if about.refs is None:
         return _referit_referents(split, root)
     return _coco_referents(dataset, split, root)
 
@@ -88,6 +112,8 @@ def _load_mask(referent, size):
         _refuse_sizes(referent, referent.size, size)
     if referent.mask_file:
         mask = _read_mat(referent.mask_file)
+    elif referent.mask_picture:
+        mask = read_mask(referent.mask_picture)
     else:
         try:
             mask = decode_segmentation(referent.segmentation, *size)
@@ -109,61 +135,94 @@ def check_files(chosen: List[Referent]) -> None:
     """Refuse referents whose picture or mask file is missing, before long work.
 
     Raises:
-      UserError: names the first missing file.
+      UserError: names the first missing file and its referent.
     """
-    paths = {referent.picture for referent in chosen}
-    paths.update(r.mask_file for r in chosen if r.mask_file)
-    for path in sorted(paths):
-        datasets.require_file(path)
+    owners = {}
+    for referent in chosen:
+        for path in (referent.picture, referent.mask_file, referent.mask_picture):
+            if path:
+                owners.setdefault(path, referent.name)
+    for path in sorted(owners):
+        try:
+            datasets.require_file(path)
+        except UserError as error:
+            raise UserError(f"{owners[path]}: {error}") from error
 
 
 def _coco_referents(dataset, split, root):
     path = datasets.refs_file(dataset, root)
     refs = [ref for ref in load_refs(path) if ref["split"] == split]
+    return [
+        Referent(
+            name,
+            datasets.picture_file(dataset, image["id"], root),
+            [sentence["sent"] for sentence in ref["sentences"]],
+            segmentation=annotation.get("segmentation"),
+            size=(image["height"], image["width"]),
+        )
+        for name, ref, image, annotation in with_instances(path, refs)
+    ]
+
+
+def with_instances(
+    path: str, refs: List[Dict]
+) -> Iterator[Tuple[str, Dict, Dict, Dict]]:
+    """Look up refs in the instances.json beside their file.
+
+    Args:
+      path: of the refs(x).p.
+      refs: of `load_refs`.
+
+    Yields:
+      (what to call it in an error, the ref, its image's entry, its annotation).
+
+    Raises:
+      UserError: instances.json is missing or damaged, or lacks an entry.
+    """
     instances = os.path.join(os.path.dirname(path), "instances.json")
-    sizes, segmentations = _load_instances(instances)
-    found = []
+    images, annotations = coco_entries(instances, read_json(instances))
     for ref in refs:
         annotation, image = ref["ann_id"], ref["image_id"]
         name = f"{path}: referent {annotation}"
-        if annotation not in segmentations:
+        if annotation not in annotations:
             raise UserError(f"{name} has no annotation in {instances}")
-        if image not in sizes:
+        if image not in images:
             raise UserError(f"{name}: its image {image} is not in {instances}")
-        found.append(
-            Referent(
-                name,
-                datasets.picture_file(dataset, image, root),
-                [sentence["sent"] for sentence in ref["sentences"]],
-                segmentation=segmentations[annotation],
-                size=sizes[image],
-            )
-        )
-    return found
+        yield name, ref, images[image], annotations[annotation]
 
 
-def _load_instances(path):
-    """Return {image id: (height, width)} and {annotation id: segmentation}."""
-    instances = read_json(path)
-    try:
-        sizes = {i["id"]: (i["height"], i["width"]) for i in instances["images"]}
-        annotations = instances["annotations"]
-        return sizes, {a["id"]: a.get("segmentation") for a in annotations}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is no COCO file: {error!r}") from error
+def coco_entries(path: str, content: Any) -> Tuple[Dict[Any, Dict], Dict[Any, Dict]]:
+    """Look up the images and annotations of a COCO file by their ids.
 
+    Args:
+      path: of the file.
+      content: what `read_json` gave.
 
-def read_json(path: str) -> Any:
-    """Read a JSON file.
+    Returns:
+      {id: image} and {id: annotation}; both have COCO_FIELDS.
 
     Raises:
-      UserError: the file is missing or damaged.
+      UserError: it is no COCO file; names the first bad entry.
     """
-    with open(datasets.require_file(path), encoding="utf-8") as file:
-        try:
-            return json.load(file)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path} is damaged: {error}") from error
+    by_id = []
+    for key, fields in COCO_FIELDS.items():
+        entries = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(entries, list):
+            raise UserError(f"{path} is no COCO file: it has no list {key!r}")
+        for number, entry in enumerate(entries):
+            if not _has(entry, fields):
+                raise UserError(
+                    f"{path} is no COCO file: {key}, entry {number}: expected an "
+                    f"object with {', '.join(fields)}"
+                )
+        by_id.append({entry["id"]: entry for entry in entries})
+    return tuple(by_id)
+
+
+def _has(entry, fields):
+    return isinstance(entry, dict) and all(
+        isinstance(entry.get(key), kind) for key, kind in fields.items()
+    )
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -222,13 +281,8 @@ def as_text(value: Any) -> Any:
 
 
 def _is_ref(ref):
-    return (
-        isinstance(ref, dict)
-        and all(isinstance(ref.get(key), kind) for key, kind in REF_FIELDS.items())
-        and all(
-            isinstance(sentence, dict) and isinstance(sentence.get("sent"), str)
-            for sentence in ref["sentences"]
-        )
+    return _has(ref, REF_FIELDS) and all(
+        _has(sentence, {"sent": str}) for sentence in ref["sentences"]
     )
 
 

@@ -230,7 +230,7 @@ def network_options(args, source: Source) -> Dict[str, Any]:
       UserError: the word vectors or the snapshot of --init-from are missing or do not
         fit.
     """
-    dataset = datasets.DATASETS[args.dataset]
+    dataset = datasets.get(args.dataset, args.data)
     sizes = {}
     if args.init_from:
         sizes = checkpoint.sizes(checkpoint.without_ending(args.init_from))

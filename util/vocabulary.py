@@ -10,8 +10,8 @@ import os
 import sys
 from typing import Counter, Iterable, List
 
-from util import refer
-from util.datasets import DATASETS, require_file
+from util import datasets, own_data, refer
+from util.datasets import require_file
 from util.errors import OneLineParser, UserError, exit_code
 from util.files import whole_file
 from util.text_processing import SPECIAL_WORDS, tokenize
@@ -50,28 +50,36 @@ def choose_words(counts: Counter[str], min_count: int = 1) -> List[str]:
 
 
 def training_sentences(dataset: str, root: str = "data") -> List[str]:
-    """Return all sentences of a data set's training split.
+    """Return all sentences of a data set's training split; of all if it has none.
 
     Raises:
-      UserError: an annotation file is missing or damaged.
+      UserError: unknown data set, or an annotation file is missing or damaged.
     """
-    split = next(split for split in DATASETS[dataset].splits if "train" in split)
-    referents = refer.referents(dataset, split, root)
-    return [sentence for referent in referents for sentence in referent.sentences]
+    splits = datasets.get(dataset, root).splits
+    return [
+        sentence
+        for split in [split for split in splits if "train" in split] or splits
+        for referent in refer.referents(dataset, split, root)
+        for sentence in referent.sentences
+    ]
 
 
 def read_sentences(path: str) -> List[str]:
-    """Read the sentences of a file, of all splits if it has several.
+    """Read the sentences of a file.
 
     Args:
-      path: a refs(x).p, a ReferIt query file (.json), or a text file with one
-        sentence a line.
+      path: a refs(x).p, of which all splits are read; annotations of one's own
+        (.json, see `util.own_data`), of which those for training are read if there
+        are any; a ReferIt query file (.json); or a text file with one sentence a
+        line.
 
     Raises:
       UserError: the file is missing or damaged.
     """
     if path.endswith(".p"):
         return [s["sent"] for ref in refer.load_refs(path) for s in ref["sentences"]]
+    if path.endswith(".json") and own_data.is_own(path):
+        return own_data.training_sentences(path)
     if path.endswith(".json"):
         return [s for sentences in refer.load_queries(path).values() for s in sentences]
     try:
@@ -94,9 +102,10 @@ def build_parser() -> argparse.ArgumentParser:
         "files",
         nargs="*",
         metavar="FILE",
-        help="refs(x).p, ReferIt queries (.json) or text with one sentence a line",
+        help="refs(x).p, annotations of your own or ReferIt queries (.json), or text "
+        "with one sentence a line",
     )
-    add("-d", dest="dataset", choices=list(DATASETS), help="its training split")
+    add("-d", dest="dataset", metavar="NAME", help="its training split")
     add("--data", default="data", metavar="DIR", help="(default: %(default)s)")
     add("--min-count", type=int, default=1, metavar="N", help="(default: %(default)s)")
     add("--output", required=True, metavar="FILE", help="the vocabulary to make")
