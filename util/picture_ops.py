@@ -111,8 +111,8 @@ def _clip(x, low, high):
 def _round_ratio(x, y):
     """Return x / y of whole numbers that are not negative, rounded half to even.
 
-    TensorFlow may turn a division of floats by a constant into a product, which
-    misses the halves.
+    TensorFlow turns a division of floats by a constant into a product with its
+    reciprocal, which misses the halves.
     """
     whole = x // y
     twice = 2 * (x - whole * y)
@@ -124,7 +124,9 @@ def _scaled_sizes(rows, columns, h, w, choose):
     """Return int64 (height, width) of a picture scaled to fit or to cover h x w."""
     sides = [tf.cast(side, tf.float64) for side in (rows, columns)]
     wanted = [tf.cast(side, tf.float64) for side in (h, w)]
-    scale = choose(wanted[0] / sides[0], wanted[1] / sides[1])
+    # A maximum that changes nothing: were the divisor a constant, see `_round_ratio`.
+    ratios = [new / tf.maximum(old, -new) for new, old in zip(wanted, sides)]
+    scale = choose(*ratios)
     one = tf.constant(1, tf.int64)
     return [
         tf.maximum(one, tf.cast(tf.round(side * scale), tf.int64)) for side in sides
