@@ -57,6 +57,9 @@ def save(folder, model_class):
     with tf.Graph().as_default(), tf.Session() as session:
         model_class(**SMALL)
         networks.load_recipe(session)
+        for variable in tf.global_variables():
+            if variable.op.name == "text_objseg/score/biases":  # about half a mask
+                session.run(tf.assign_add(variable, [0.3]))
         checkpoint.Snapshots(str(folder), "unc").save(session, 1)
     (folder / "vocabulary.txt").write_text("\n".join(WORDS), encoding="utf-8")
     return str(folder)
@@ -141,15 +144,10 @@ def load_elsewhere(folder, scratch, pictures, **named):
     return found
 
 
-def test_the_network_in_a_process_without_our_code(tmp_path):
-    folder = save(tmp_path, LSTM_model)
-    output, pictures = tmp_path / "saved", PICTURES[2:4]
-    assert command(folder, output, model_class=LSTM_model) == 0
-    found = load_elsewhere(output, tmp_path, pictures, sentences=SENTENCES)
-    wanted = look(folder, LSTM_model, pictures)
+def test_a_process_without_our_code_gets_the_masks(saved, wanted, tmp_path):
+    found = load_elsewhere(saved, tmp_path, PICTURES[:5], sentences=SENTENCES)
     for results, want in zip(found, wanted):
         assert set(results) == {"mask", "probability", "word_weights", "ids"}
-        assert results["mask"].any()
         assert_same(results, want)
 
 
@@ -204,12 +202,6 @@ def test_the_vocabulary_is_an_asset_that_people_can_read(saved):
     lines = (saved / "1" / "assets" / "vocabulary.txt").read_text("utf-8").splitlines()
     assert lines[:6] == "<pad>\t0 <go>\t1 <eos>\t2 <unk>\t3 the\t4 red\t5".split(" ")
     assert len(lines) == SMALL["vocab_size"]
-
-
-def test_the_model_gives_the_masks(serving, wanted):
-    for picture, want in zip(PICTURES, wanted):
-        if picture.shape[0] * picture.shape[1] <= 9000:
-            assert_same(serving(picture=picture, sentences=SENTENCES), want)
 
 
 def test_what_the_model_refuses(serving):
@@ -269,8 +261,6 @@ def test_what_the_command_refuses(snapshot, tmp_path, capsys, monkeypatch):
 
 @pytest.fixture(scope="module")
 def onnx_folder(snapshot, tmp_path_factory):
-    pytest.importorskip("tf2onnx")
-    pytest.importorskip("onnxruntime")
     output = tmp_path_factory.mktemp("export") / "onnx"
     assert command(snapshot, output, "--format", "onnx") == 0
     return output
@@ -319,11 +309,16 @@ def test_an_onnx_model_that_differs_is_not_written(
 
 
 @pytest.mark.slow
-def test_the_network_for_onnx(tmp_path):
-    pytest.importorskip("tf2onnx")
-    pytest.importorskip("onnxruntime")
-    folder, output = save(tmp_path, LSTM_model), tmp_path / "onnx"
-    assert command(folder, output, "--format", "onnx", model_class=LSTM_model) == 0
+@pytest.mark.parametrize("form", ["savedmodel", "onnx"])
+def test_the_network(tmp_path, form):
+    folder, output = save(tmp_path, LSTM_model), tmp_path / form
+    assert command(folder, output, "--format", form, model_class=LSTM_model) == 0
     pictures = PICTURES[2:4]
-    for picture, want in zip(pictures, look(folder, LSTM_model, pictures)):
-        assert_same(run_onnx(output, picture, want[1]), want)
+    wanted = look(folder, LSTM_model, pictures)
+    if form == "onnx":
+        found = [run_onnx(output, p, ids) for p, (_, ids) in zip(pictures, wanted)]
+    else:
+        found = load_elsewhere(output, tmp_path, pictures, sentences=SENTENCES)
+    for results, want in zip(found, wanted):
+        assert 0.1 < results["mask"].mean() < 0.9
+        assert_same(results, want)
