@@ -125,14 +125,16 @@ class Network:
             picture = tf.identity(picture)
         image = picture_ops.fit_picture(picture, self._sizes["H"], self._sizes["W"])
         im = picture_ops.to_network_input(image)[tf.newaxis]
-        model = self._model_class(
-            batch_size=None,
-            num_pictures=1,
-            mode="eval",
-            num_steps=text_processing.MAX_WORDS,
-            inputs={"words": ids, "im": im},
-            **self._sizes,
-        )
+        # TensorFlow 2 warns of each reference variable in a SavedModel.
+        with tf.variable_scope(tf.get_variable_scope(), use_resource=True):
+            model = self._model_class(
+                batch_size=None,
+                num_pictures=1,
+                mode="eval",
+                num_steps=text_processing.MAX_WORDS,
+                inputs={"words": ids, "im": im},
+                **self._sizes,
+            )
         rows, columns, _ = tf.unstack(size)
         found = inference.is_on_object(model.up[..., 0])
         is_word = tf.cast(tf.not_equal(ids, 0), tf.float32)[..., tf.newaxis]
