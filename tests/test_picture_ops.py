@@ -91,6 +91,17 @@ def test_a_network_too_large_for_int32_sums_is_exact():
     assert_same(fitted, im_processing.fit_picture(picture, *size))
 
 
+def test_halves_are_rounded_alike_where_all_shapes_are_known():
+    """As products with a reciprocal they would be a bit more or less than a half."""
+    x = np.random.RandomState(1).uniform(size=(1, 30, 20)).astype(np.float32)
+    with tf.Graph().as_default(), tf.Session() as session:
+        size = tf.placeholder(tf.int64, [2])
+        restored = picture_ops.resize_and_crop(tf.constant(x), *tf.unstack(size))
+        for columns in range(1, 200, 2):
+            found = session.run(restored, {size: (1, columns)})
+            assert_same(found[0], im_processing.resize_and_crop(x[0], 1, columns))
+
+
 def test_only_what_the_crop_keeps_is_computed(graph):
     """The whole scaled mask would have 2 * 10**11 pixels."""
     mask = np.zeros([1, *NETWORK], np.float32)

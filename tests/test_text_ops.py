@@ -1,7 +1,10 @@
 """util.text_ops: the graph gives the ids that Python gives."""
 
+import os
 import random
 import string
+import subprocess
+import sys
 
 import pytest
 
@@ -54,6 +57,14 @@ NASTY = [
     "," * 10000 + "a",
 ]
 WITHOUT_WORDS = ["", ".", " .", ". ", " \u00a0\x1c\t\n ", "\u3000"]
+
+
+LOWER = """
+from util import text_ops
+from util.compat import tf
+with tf.Session() as session:
+    print(ascii(session.run(text_ops.tokenize(["I \\u0130"])).values.tolist()))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +125,18 @@ def test_capitals_of_europe_are_lowered_as_in_python():
         words = text_ops.tokenize(tf.constant([one.encode() for one in capitals]))
         found = [word.decode() for word in session.run(words).values]
     assert found == [one.lower() for one in capitals]
+
+
+def test_a_turkish_process_lowers_alike():
+    lines = subprocess.check_output(
+        [sys.executable, "-c", LOWER],
+        env=dict(
+            os.environ, LC_ALL="tr_TR.UTF-8", PYTHONPATH=os.pathsep.join(sys.path)
+        ),
+        universal_newlines=True,
+    )
+    wanted = [word.encode() for word in ("i", " i\u0307")]
+    assert lines.splitlines()[-1] == ascii(wanted)
 
 
 def test_words_that_cannot_be_found_are_told():
