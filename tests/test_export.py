@@ -322,3 +322,9 @@ def test_the_network(tmp_path, form):
     for results, want in zip(found, wanted):
         assert 0.1 < results["mask"].mean() < 0.9
         assert_same(results, want)
+
+
+def test_an_export_needs_a_snapshot_and_an_output(capsys):
+    with pytest.raises(SystemExit):
+        trainval_model.main("-m export -f somewhere".split())
+    assert "-m export needs -f DIR and --output DIR" in capsys.readouterr().err
