@@ -292,6 +292,8 @@ class LSTM_model:
       num_pictures: int, P, pictures at once, each with as many of the sentences, which
         stand together; None: one a sentence.
       towers: list of `towers.Tower`, devices that share a batch; none: one device.
+      inputs: dict, "words" and "im" -> tensors in place of the placeholders, of the
+        same dtypes and static shapes; None: placeholders.
 
     Attributes:
       words: int32 [B, T] placeholder, ids padded in front with 0.
@@ -343,6 +345,7 @@ class LSTM_model:
         glove=None,
         num_pictures=None,
         towers=(),
+        inputs=None,
     ):
         if mode not in ("train", "eval"):
             raise ValueError("mode {!r} is neither 'train' nor 'eval'".format(mode))
@@ -364,8 +367,13 @@ class LSTM_model:
         self.keep_prob_emb = keep_prob_emb if mode == "train" else 1.0
         self.picture_parts = []
 
-        self.words = tf.placeholder(tf.int32, [batch_size, num_steps])
-        self.im = tf.placeholder(tf.float32, [num_pictures or batch_size, H, W, 3])
+        if inputs is None:
+            pictures = [num_pictures or batch_size, H, W, 3]
+            inputs = {
+                "words": tf.placeholder(tf.int32, [batch_size, num_steps]),
+                "im": tf.placeholder(tf.float32, pictures),
+            }
+        self.words, self.im = inputs["words"], inputs["im"]
         self.target_fine = tf.placeholder(tf.float32, [batch_size, H, W, 1])
         self.valid_idx = tf.placeholder(tf.int32, [batch_size, 1])
         chance = tf.random_uniform([2], maxval=2**31, dtype=tf.int64)

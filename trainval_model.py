@@ -61,11 +61,19 @@ def predict(args):
     return predict.run(model_class(args), args)
 
 
+def export(args):
+    """Write a snapshot's network for programs that are not ours."""
+    from util import export
+
+    export.run(model_class(args), args)
+
+
 MODES = {
     "train": train,
     "test": test,
     "report": report,
     "predict": predict,
+    "export": export,
     "demo": demo,
 }
 
@@ -174,9 +182,17 @@ def build_parser():
     add("--text", nargs="+", metavar="TEXT", help="sentences")
     add("--queries", metavar="FILE", help=".csv or .jsonl of picture and sentence, in "
         "place of --image and --text")  # fmt: skip
-    add("--output", metavar="PATH", help="new folder for masks, overlays, JSON; of "
-        "a report: the HTML file (default: beside the JSON)")  # fmt: skip
     add("--coco", action="store_true", help="also write COCO's file of results")
+
+    add = parser.add_argument_group("export").add_argument
+    add("--format", choices=("savedmodel", "onnx"), default="savedmodel",
+        help="TensorFlow's SavedModel, or ONNX (default: %(default)s)")  # fmt: skip
+    add("--max-pixels", type=count, default=25000000, metavar="N",
+        help="a SavedModel refuses larger pictures (default: %(default)s)")  # fmt: skip
+
+    add = parser.add_argument_group("prediction and export").add_argument
+    add("--output", metavar="PATH", help="new folder for masks, overlays, JSON or the "
+        "model; of a report: the HTML file (default: beside the JSON)")  # fmt: skip
     add("--vocabulary", metavar="FILE", help="words that the snapshot knows (default: "
         "vocabulary.txt beside it, or those of the data set)")  # fmt: skip
     return parser
@@ -189,8 +205,8 @@ def parse(argv):
     if args.mode == "demo":
         args.dataset, args.folder = "shapes", args.folder or "ckpts/shapes/demo"
         return args
-    if args.mode == "predict":
-        check_prediction(parser, args)
+    if args.mode in ("predict", "export"):
+        check_output(parser, args)
         return args
     if args.mode in ("test", "report"):
         check_report(parser, args)
@@ -212,10 +228,12 @@ def parse(argv):
     return args
 
 
-def check_prediction(parser, args):
-    """Refuse options of -m predict that do not go together."""
+def check_output(parser, args):
+    """Refuse options of -m predict and -m export that do not go together."""
     if not args.folder or not args.output:
-        parser.error("-m predict needs -f DIR and --output DIR")
+        parser.error("-m {} needs -f DIR and --output DIR".format(args.mode))
+    if args.mode == "export":
+        return
     if bool(args.queries) == bool(args.image or args.text):
         parser.error("-m predict needs --image and --text, or --queries")
     if not args.queries and not (args.image and args.text):

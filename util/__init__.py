@@ -16,9 +16,11 @@ Data:
 Graph:
   compat           the one import of TensorFlow
   layers, algebra, spatial, loss, optimizer
+  picture_ops, text_ops   im_processing and text_processing as parts of a graph
 Run:
   training         a run: its start; feeds, loop: what steps are fed, the steps
   evaluation, demo, inference
+  export           a network for programs that are not ours
   checkpoint       snapshots          report, run_log, plot_log  what a run tells
   html_report      the report of a test: breakdown (numbers by group), cases (segmented
                    again), charts, gallery and html_page (how it looks)

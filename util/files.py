@@ -3,6 +3,7 @@
 import contextlib
 import glob
 import os
+import shutil
 from typing import IO, Iterator
 
 from util.errors import UserError
@@ -40,6 +41,33 @@ def writing(path: str) -> Iterator[IO]:
             yield file
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def whole_folder(path: str) -> Iterator[str]:
+    """Fill a new folder beside its place and rename it when it is complete.
+
+    Args:
+      path: the folder to make; those above it are made where missing.
+
+    Yields:
+      The path of the folder to fill. After an exception nothing is left of it.
+
+    Raises:
+      UserError: at `path` is more than an empty folder, or it cannot be written.
+    """
+    path = os.path.abspath(path)
+    if os.path.isfile(path) or os.path.isdir(path) and os.listdir(path):
+        raise UserError(f"{path} is there already: choose another --output")
+    beside = "{}.{}.part".format(path, os.getpid())
+    try:
+        os.makedirs(beside)
+        yield beside
+        os.rename(beside, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def remove_parts(folder: str) -> None:
