@@ -6,6 +6,15 @@ OLD = '; python_version < "3.8"'
 NEW = '; python_version >= "3.10"'
 
 PLOT = ["matplotlib>=3.5,<4"]
+EXPORT = [
+    "tf2onnx>=1.16,<1.17" + OLD,
+    "onnx>=1.13,<1.15" + OLD,
+    "onnxruntime>=1.10,<1.15" + OLD,
+    "tf2onnx>=1.17,<2" + NEW,
+    "onnx>=1.17,<2" + NEW,
+    "onnxruntime>=1.18,<2" + NEW,
+]
+WEB = ["gradio>=6,<7" + NEW]
 
 setup(
     name="refseg",
@@ -37,8 +46,13 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.16,<2.22" + NEW],
         "plot": PLOT,
+        "export": EXPORT,
+        "web": WEB,
         "test": PLOT
+        + EXPORT
+        + WEB
         + [
+            "playwright>=1.40,<2" + NEW,
             "pytest>=7,<10",
             "pytest-xdist>=3,<4",
             "tensorboard>=2.16,<3" + NEW,

@@ -115,13 +115,13 @@ def vocabulary_of(snapshot: str, root: str = "data") -> str:
     beside = os.path.join(folder, VOCABULARY)
     if os.path.exists(beside):
         return beside
-    dataset = name.split("_iter_")[0]
-    if dataset not in datasets.DATASETS:
+    try:
+        return datasets.vocabulary_file(name.split("_iter_")[0], root)
+    except UserError as error:
         raise UserError(
             "there is no {}, and the name of {} tells no data set: say which "
             "vocabulary it was trained with (--vocabulary)".format(beside, snapshot)
-        )
-    return datasets.vocabulary_file(dataset, root)
+        ) from error
 
 
 @contextlib.contextmanager
