@@ -7,7 +7,7 @@ import sys
 
 from util import datasets
 from util.errors import OneLineParser, UserError, exit_code
-from util.options import PRECISIONS, count, decay, gpus, rate, seed, share, step
+from util.options import PRECISIONS, count, decay, gpus, port, rate, seed, share, step
 
 MODELS = ("CMPC_model",)  # modules with a class LSTM_model
 EXAMPLES = """examples:
@@ -16,6 +16,7 @@ EXAMPLES = """examples:
   python %(prog)s -m test -d unc -t val -n CMPC_model -i 700000 -c -emb -f ckpts/unc/cmpc_model
   python %(prog)s -m predict -d unc -i 700000 -f ckpts/unc/cmpc_model --image a.jpg --text "the man on the left" --output found
   python %(prog)s -m report --compare first.json second.json
+  python %(prog)s -m serve -d unc -i 700000 -f ckpts/unc/cmpc_model
 """  # noqa: E501
 
 
@@ -68,12 +69,20 @@ def export(args):
     export.run(model_class(args), args)
 
 
+def serve(args):
+    """Show a web page for pictures and sentences."""
+    from util import web
+
+    return web.run(model_class(args), args)
+
+
 MODES = {
     "train": train,
     "test": test,
     "report": report,
     "predict": predict,
     "export": export,
+    "serve": serve,
     "demo": demo,
 }
 
@@ -195,6 +204,11 @@ def build_parser():
         "model; of a report: the HTML file (default: beside the JSON)")  # fmt: skip
     add("--vocabulary", metavar="FILE", help="words that the snapshot knows (default: "
         "vocabulary.txt beside it, or those of the data set)")  # fmt: skip
+
+    add = parser.add_argument_group("serving (also --vocabulary)").add_argument
+    add("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen at (default: "
+        "%(default)s, this machine only)")  # fmt: skip
+    add("--port", type=port, default=7860, metavar="N", help="(default: %(default)s)")
     return parser
 
 
@@ -211,6 +225,10 @@ def parse(argv):
     if args.mode in ("test", "report"):
         check_report(parser, args)
     if args.mode == "report" and args.compare:
+        return args
+    if args.mode == "serve":
+        if not args.folder:
+            parser.error("-m serve needs -f DIR")
         return args
     if not args.split or not args.folder:
         parser.error("-m {} needs -t SPLIT and -f DIR".format(args.mode))

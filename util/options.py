@@ -31,6 +31,7 @@ rate = within(float, "number above 0", lambda x: 0 < x < float("inf"))
 decay = within(float, "number from 0 to 1", lambda x: 0 <= x <= 1)
 share = within(float, "number above 0 and at most 1", lambda x: 0 < x <= 1)
 seed = within(int, "whole number from 0 to 2**32 - 1", lambda n: 0 <= n < 2**32)
+port = within(int, "port, 1 to 65535", lambda n: 0 < n < 2**16)
 step = within(
     lambda text: text if text == "best" else int(text),
     "whole number above 0, or best",

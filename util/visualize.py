@@ -22,6 +22,8 @@ CLASS_COLOURS = {  # of words; colour-blind people tell them apart
     "relation": "#cc79a7",
     "unnecessary": "#8a8a8a",
 }
+# Colours of probabilities 0, 1/2 and 1.
+HEAT = ((24, 24, 70), (214, 62, 90), (255, 224, 110))
 MIN_SIDE = 240  # pixels, the longer side of a picture in result_picture
 SHEET_SIDE = 220  # the same in contact_sheet
 TYPEWRITER = str.maketrans("\u2018\u2019\u201c\u201d\u2013\u2014", "''\"\"--")
@@ -124,6 +126,24 @@ def difference(image: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.n
     ):
         result.paste(colour, mask=_stencil(region, picture.size))
     return np.array(result)
+
+
+def heat_map(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """Colour a picture by probability, HEAT from dark to light.
+
+    Args:
+      image: uint8 [H, W, 3], RGB.
+      probability: float [H, W], 0..1.
+
+    Returns:
+      uint8 [H, W, 3], RGB.
+    """
+    ends = np.linspace(0, 1, len(HEAT))
+    heat = [np.interp(probability, ends, channel) for channel in zip(*HEAT)]
+    grey = np.array(Image.fromarray(image).convert("L"))[..., np.newaxis]
+    opacity = 0.4 + 0.5 * probability[..., np.newaxis]
+    mixed = grey + opacity * (np.stack(heat, axis=-1) - grey)
+    return np.rint(mixed).astype(np.uint8)
 
 
 def save_png(path: str, picture: np.ndarray) -> None:
