@@ -11,7 +11,7 @@ import networks
 import numpy as np
 import pytest
 import recipe
-from networks import SMALL, LSTM_model
+from networks import SMALL
 
 import CMPC_model
 import trainval_model
@@ -306,22 +306,6 @@ def test_an_onnx_model_that_differs_is_not_written(
     line = snapshot, tmp_path / "out", "--format", "onnx"
     assert "nothing was written" in refusal(capsys, *line, code=1)
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("form", ["savedmodel", "onnx"])
-def test_the_network(tmp_path, form):
-    folder, output = save(tmp_path, LSTM_model), tmp_path / form
-    assert command(folder, output, "--format", form, model_class=LSTM_model) == 0
-    pictures = PICTURES[2:4]
-    wanted = look(folder, LSTM_model, pictures)
-    if form == "onnx":
-        found = [run_onnx(output, p, ids) for p, (_, ids) in zip(pictures, wanted)]
-    else:
-        found = load_elsewhere(output, tmp_path, pictures, sentences=SENTENCES)
-    for results, want in zip(found, wanted):
-        assert 0.1 < results["mask"].mean() < 0.9
-        assert_same(results, want)
 
 
 def test_an_export_needs_a_snapshot_and_an_output(capsys):

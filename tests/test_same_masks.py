@@ -3,27 +3,28 @@
 The backbone is shrunk to a unit a block, for time; nothing else is left out.
 """
 
+import contextlib
+
 import numpy as np
 import pytest
 from networks import LSTM_model
 from PIL import Image
+from pycocotools import mask as coco_mask
 from test_export import load_elsewhere, run_onnx
 
 import trainval_model
 from deeplab_resnet import model as backbone
 from util import (
     batches,
-    checkpoint,
     datasets,
     evaluation,
     im_processing,
     predict,
     refer,
     shapes,
-    text_processing,
-    training,
+    soak,
+    web,
 )
-from util.compat import tf
 from util.data_reader import DataReader
 from util.inference import Predictor
 
@@ -70,29 +71,9 @@ def scenes(data):
 
 
 @pytest.fixture(scope="module")
-def snapshot(data, scenes, tmp_path_factory):
-    """Return the folder of a network drawn at random that finds half of all cells."""
-    vocabulary = datasets.vocabulary_file("shapes", data)
-    sizes = dict(H=64, W=64, vf_h=8, vf_w=8, v_emb_dim=16, rnn_size=16, mlp_dim=8)
-    images = [
-        im_processing.fit_picture(sample["im_batch"], 64, 64) for *_, sample in scenes
-    ]
-    with tf.Graph().as_default(), tf.Session() as session:
-        tf.set_random_seed(1)
-        words = text_processing.vocabulary_size(vocabulary)
-        model = LSTM_model(batch_size=SCENES, vocab_size=words, **sizes)
-        session.run(tf.global_variables_initializer())
-        training.calibrate(session, model, images)
-        ids = [sample["text_batch"] for *_, sample in scenes]
-        inputs = [im_processing.to_network_input(image) for image in images]
-        up = session.run(model.up, {model.im: inputs, model.words: ids})
-        with tf.variable_scope("text_objseg/score", reuse=True):
-            bias = tf.get_variable("biases")
-        session.run(tf.assign_sub(bias, [np.median(up)]))
-        snapshots = checkpoint.Snapshots(str(tmp_path_factory.mktemp("net")), "shapes")
-        path = snapshots.save(session, 1)
-        snapshots.copy_beside(vocabulary)
-    return path
+def snapshot(scenes, tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("network"))
+    return soak.draw_network(LSTM_model, folder, [path for path, *_ in scenes])
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +112,16 @@ def test_predict(snapshot, scenes, wanted, tmp_path):
     for row in rows:
         with Image.open(str(tmp_path / row["mask"])) as file:
             masks.append(np.array(file) == 255)
+    assert_same(masks, wanted)
+
+
+def test_the_page(snapshot, scenes, wanted):
+    service = web.Service(Predictor(LSTM_model, snapshot))
+    with contextlib.closing(service):
+        records = [
+            service.answer(path, sentence).record for path, sentence, _ in scenes
+        ]
+    masks = [coco_mask.decode(record["mask"]) > 0 for record in records]
     assert_same(masks, wanted)
 
 

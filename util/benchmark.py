@@ -26,7 +26,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Callable, List
 
-from util import files, measurements, scaling
+from util import files, measurements, scaling, soak
 from util.errors import OneLineParser, UserError, exit_code
 from util.measurements import Figures, Setup, Sizes
 from util.options import PRECISIONS, within
@@ -35,6 +35,7 @@ EXAMPLES = """examples:
   python -m util.benchmark
   python -m util.benchmark --only test,prepare --json speed.json
   python -m util.benchmark --distributed
+  python -m util.benchmark --serve
 """
 GFLOP = {"test": 253, "train": 490}  # of the reference, a sentence
 # Names in the JSON -> sentences a picture, with DenseCRF.
@@ -205,6 +206,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--json", metavar="FILE", help="also write the figures there")
     add("--distributed", action="store_true", help="measure two workers against one, "
         "on a core each, and nothing else")  # fmt: skip
+    add("--serve", action="store_true", help="measure eight clients on the web page's "
+        "call for two minutes, and nothing else")  # fmt: skip
     add("-n", dest="model", choices=["CMPC_model"], default="CMPC_model",
         help="(default: %(default)s)")  # fmt: skip
     add("--precision", choices=PRECISIONS, default="float32", help="of the network's "
@@ -224,6 +227,10 @@ def run(args: argparse.Namespace, sizes: Sizes) -> int:
             "distributed training: {:.2f} sentences a second with 1 worker, {:.2f} "
             "with 2: {:.2f} times".format(one, two, ratio)
         )
+    elif args.serve:
+        _tell("measuring: {} clients for {} s".format(soak.CLIENTS, soak.SECONDS))
+        figures = {"serve": soak.measure(args.model)}
+        print(soak.describe(figures["serve"]))
     else:
         figures = measure(args.only, Setup(args.model, args.precision, sizes))
         print(table(figures))
