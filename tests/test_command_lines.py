@@ -24,6 +24,7 @@ from util import (
     glove,
     plot_log,
     record,
+    screenshot,
     vocabulary,
 )
 from util.compat import tf
@@ -38,6 +39,7 @@ COMMANDS = {
     "-m util.convert_backbone": convert_backbone.build_parser,
     "-m util.glove": glove.build_parser,
     "-m util.plot_log": plot_log.build_parser,
+    "-m util.screenshot": screenshot.build_parser,
     "-m util.vocabulary": vocabulary.build_parser,
 }
 

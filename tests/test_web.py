@@ -20,7 +20,7 @@ from pycocotools import mask as coco_mask
 
 import trainval_model
 from deeplab_resnet import model as backbone
-from util import page, scaling, soak, web
+from util import page, scaling, screenshot, soak, web
 from util.errors import UserError
 from util.inference import Predictor
 
@@ -221,7 +221,7 @@ def call(url, path):
 @needs_gradio
 def test_only_uploads_can_be_asked_about(url, pictures, monkeypatch):
     """No file is read and no URL fetched because a request names it."""
-    # Gradio would serve files of the working folder.
+    # Older Gradios took files of the working folder.
     monkeypatch.chdir(os.path.dirname(pictures[0]))
     inside = str(Path(os.environ["GRADIO_TEMP_DIR"]) / "examples" / "place.png")
     assert "event: complete" in call(url, inside)
@@ -301,6 +301,20 @@ def test_the_page_in_a_browser(url, browser, predictor, pictures):
     elsewhere = [r for r in requests if not r.startswith((url, "data:", "blob:"))]
     assert not elsewhere
     tab.close()
+
+
+@needs_browser
+def test_a_picture_of_the_page(url, tmp_path, capsys):
+    path = tmp_path / "page.png"
+    assert screenshot.main([url, "--output", str(path)]) == 0
+    with Image.open(str(path)) as shot:
+        assert shot.size == tuple(screenshot.SIZE.values())
+        assert len(shot.getcolors(2**20)) > 1000
+    (port,) = scaling.free_ports(1)
+    nowhere = "http://127.0.0.1:{}".format(port)
+    assert screenshot.main([nowhere, "--output", str(tmp_path / "no.png")]) == 2
+    assert "no page of shapes at " + nowhere in capsys.readouterr().err
+    assert os.listdir(str(tmp_path)) == ["page.png"]
 
 
 @needs_browser

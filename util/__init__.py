@@ -19,7 +19,9 @@ Graph:
   picture_ops, text_ops   im_processing and text_processing as parts of a graph
 Run:
   training         a run: its start; feeds, loop: what steps are fed, the steps
-  evaluation, demo, inference
+  inference        one picture, many sentences
+  evaluation, demo, predict (with findings)
+  web, page        the web page       screenshot  README's picture of it
   export           a network for programs that are not ours
   checkpoint       snapshots          report, run_log, plot_log  what a run tells
   html_report      the report of a test: breakdown (numbers by group), cases (segmented
@@ -29,7 +31,7 @@ Run:
   dense_crf        refinement         eval_tools  scores         visualize  pictures
   errors, files, options   one-line errors; whole files; what options share
   benchmark        the speed of this machine, by way of measurements,
-                   workload and scaling
+                   workload, scaling and soak
   interrupts       signals that end a long run
   processes, ahead work on several cores; work begun before it is needed
 """

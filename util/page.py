@@ -94,7 +94,7 @@ def build(
         gr.Markdown("## RefSeg\nChoose a picture and say which object you mean.")
         with gr.Row():
             with gr.Column():
-                asking, button = _asking_parts(gr, folder, max_letters)
+                asking, button = _asking_parts(gr, max_letters)
             with gr.Column():
                 message = gr.HTML(elem_id="message", visible=False)
                 with gr.Column(visible=False) as result:
@@ -154,7 +154,7 @@ def build(
     return blocks
 
 
-def _asking_parts(gr, folder, max_letters):
+def _asking_parts(gr, max_letters):
     """Return ([picture, sentence, whether to refine], button)."""
     picture = gr.Image(
         type="filepath",
@@ -164,7 +164,7 @@ def _asking_parts(gr, folder, max_letters):
         height=320,
         elem_id="picture",
     )
-    _take_uploads_only(gr, picture, folder)
+    _take_uploads_only(gr, picture)
     sentence = gr.Textbox(
         label="Sentence",
         placeholder="the small red circle left of the square",
@@ -177,18 +177,17 @@ def _asking_parts(gr, folder, max_letters):
     return [picture, sentence, refine], button
 
 
-def _take_uploads_only(gr, picture, folder):
-    """Leave reading to the service, and take nothing from elsewhere.
+def _take_uploads_only(gr, picture):
+    """Leave reading to the service, and fetch nothing from elsewhere.
 
-    Gradio would open the file with its own messages, download any URL that a request
-    names in its place, and take a file of the working folder.
+    Gradio would open the file with its own messages, and download any URL that a
+    request names in its place.
     """
     move = picture.async_move_resource_to_block_cache
-    inside = os.path.join(os.path.realpath(folder), "")
 
     async def move_file(path):
-        if path and not os.path.realpath(path).startswith(inside):
-            raise gr.Error("upload the picture: no URL and no other file is taken")
+        if path and "://" in path:
+            raise gr.Error("upload the picture: a URL is not fetched")
         return await move(path)
 
     picture.async_move_resource_to_block_cache = move_file
