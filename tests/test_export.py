@@ -249,7 +249,7 @@ def test_what_the_command_refuses(snapshot, tmp_path, capsys, monkeypatch):
 
     short = tmp_path / "short.txt"
     short.write_text("\n".join(WORDS[:9]), encoding="utf-8")
-    assert "knows 50 words, but" in refused("--vocabulary", str(short))
+    assert "knows 50: name its own" in refused("--vocabulary", str(short))
     assert "there is no snapshot" in refused("-i", "7")
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     assert "pip install -e '.[export]'" in refused("--format", "onnx")

@@ -8,7 +8,7 @@ import re
 import shutil
 from typing import Any, Dict, List, Optional
 
-from util import datasets, files
+from util import datasets, files, text_processing
 from util.compat import tf
 from util.errors import UserError
 
@@ -122,6 +122,25 @@ def vocabulary_of(snapshot: str, root: str = "data") -> str:
             "there is no {}, and the name of {} tells no data set: say which "
             "vocabulary it was trained with (--vocabulary)".format(beside, snapshot)
         ) from error
+
+
+def read_vocabulary(snapshot: str, file: str) -> Dict[str, int]:
+    """Return word -> id of the vocabulary that a snapshot was trained with.
+
+    Args:
+      snapshot: path as of `path`.
+      file: the vocabulary, see `vocabulary_of`.
+
+    Raises:
+      UserError: it cannot be read, or has another number of words than the snapshot.
+    """
+    known, found = sizes(snapshot)["vocab_size"], text_processing.vocabulary_size(file)
+    if found != known:
+        raise UserError(
+            "{} has {} words, but {} knows {}: name its own vocabulary "
+            "(--vocabulary)".format(file, found, snapshot, known)
+        )
+    return text_processing.load_vocab_dict_from_file(file)
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ def run(model_class, args) -> None:
     snapshot = checkpoint.find(args.folder, args.dataset, args.iteration)
     sizes = checkpoint.sizes(snapshot)
     path = args.vocabulary or checkpoint.vocabulary_of(snapshot, args.data)
-    words = _read_vocabulary(path, snapshot, sizes["vocab_size"])
+    words = checkpoint.read_vocabulary(snapshot, path)
     with files.whole_folder(args.output) as folder:
         network = Network(model_class, snapshot, sizes, args.max_pixels)
         about = write(network, path, words, folder)
@@ -73,17 +73,6 @@ def run(model_class, args) -> None:
             json.dump(dict(_describe(snapshot, args, sizes), **about), file, indent=2)
             file.write("\n")
     print("exported: {}".format(args.output))
-
-
-def _read_vocabulary(path: str, snapshot: str, size: int) -> Dict[str, int]:
-    """Return word -> id; refuse a vocabulary that is not the snapshot's."""
-    found = text_processing.vocabulary_size(path)
-    if found != size:
-        raise UserError(
-            "{} knows {} words, but {} has {}: name its vocabulary with "
-            "--vocabulary".format(snapshot, size, path, found)
-        )
-    return text_processing.load_vocab_dict_from_file(path)
 
 
 def _describe(snapshot, args, sizes) -> Dict[str, Any]:

@@ -13,7 +13,6 @@ from scipy.special import expit
 
 from util import checkpoint, dense_crf, im_processing, text_processing
 from util.compat import new_session, tf
-from util.errors import UserError
 
 # Sentences at once: more need more memory and are hardly faster.
 CHUNK = 12
@@ -138,7 +137,9 @@ class Predictor:
         sizes = checkpoint.sizes(self._snapshot)
         self.vocab_size = sizes["vocab_size"]
         self.image, self._size = None, None
-        self._vocabulary = self._read_words(vocabulary) if vocabulary else None
+        self._vocabulary = None
+        if vocabulary:
+            self._vocabulary = checkpoint.read_vocabulary(self._snapshot, vocabulary)
         with tf.Graph().as_default() as graph:
             self._model = model_class(
                 batch_size=None,
@@ -162,18 +163,8 @@ class Predictor:
         """
         if self._vocabulary is None:
             path = checkpoint.vocabulary_of(self._snapshot)
-            self._vocabulary = self._read_words(path)
+            self._vocabulary = checkpoint.read_vocabulary(self._snapshot, path)
         return self._vocabulary
-
-    def _read_words(self, path):
-        size = text_processing.vocabulary_size(path)
-        if size != self.vocab_size:
-            raise UserError(
-                "{} has {} words, but {} knows {}: name its own vocabulary".format(
-                    path, size, self._snapshot, self.vocab_size
-                )
-            )
-        return text_processing.load_vocab_dict_from_file(path)
 
     def set_image(self, picture: Any) -> None:
         """Look at a picture; one that is remembered costs nothing.
