@@ -1,12 +1,15 @@
 """Networks with the weights and inputs of golden/recipe.py, for the tests."""
 
+import contextlib
 import json
 import os
+from unittest import mock
 
 import numpy as np
 import recipe
 
 from CMPC_model import LSTM_model
+from deeplab_resnet import model as backbone
 from util.compat import tf
 
 GOLDEN = os.path.join(os.path.dirname(__file__), "golden")
@@ -14,10 +17,19 @@ SMALL = dict(
     H=64, W=64, vf_h=8, vf_w=8, v_emb_dim=32, rnn_size=32, mlp_dim=16, vocab_size=50
 )
 FULL = dict(vocab_size=12112)
+BLOCKS = backbone.BLOCKS
 LOSSES = (
     "cls_loss cls_loss_c5 cls_loss_c4 cls_loss_c3 cls_loss_all reg_loss cost"
     " learning_rate"
 ).split()
+
+
+@contextlib.contextmanager
+def small_backbone():
+    """Shrink the backbone to a unit a block, where a test is about something else."""
+    blocks = [block._replace(units=block.units[:1], width=16) for block in BLOCKS]
+    with mock.patch.object(backbone, "BLOCKS", blocks):
+        yield
 
 
 def read_golden(name):
@@ -71,4 +83,5 @@ __all__ = [
     "feed",
     "load_recipe",
     "read_golden",
+    "small_backbone",
 ]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import recipe
+from networks import LSTM_model, small_backbone
 
-from CMPC_model import LSTM_model
 from util import batches, checkpoint, datasets, shapes, text_processing, training
 from util.compat import tf
 
@@ -34,7 +34,7 @@ def draw_weights(folder, data):
     """Save a network of the size of TINY with random weights; return the path."""
     words = text_processing.vocabulary_size(datasets.vocabulary_file("shapes", data[1]))
     sizes = dict(H=64, W=64, vf_h=8, vf_w=8, v_emb_dim=16, rnn_size=16, mlp_dim=8)
-    with tf.Graph().as_default(), tf.Session() as session:
+    with small_backbone(), tf.Graph().as_default(), tf.Session() as session:
         model = LSTM_model(vocab_size=words, **sizes)
         session.run(tf.global_variables_initializer())
         pictures = [recipe.image(seed, 64, 64) for seed in range(4)]

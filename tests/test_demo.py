@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from networks import small_backbone
 from PIL import Image
 
 from CMPC_model import LSTM_model
@@ -40,7 +41,7 @@ def shown(tmp_path_factory):
 
     args = argparse.Namespace(data=data, batches=None, folder=str(folder / "ckpts"))
     patch = pytest.MonkeyPatch()
-    with patch.context() as patched:
+    with small_backbone(), patch.context() as patched:
         patched.setitem(datasets.DATASETS, "shapes", tiny)
         patched.setattr(batches, "read_sample", noted_read)
         patched.setattr(loop.Loop, "run", noted_run)

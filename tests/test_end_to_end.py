@@ -176,7 +176,10 @@ def test_testing_ends_in_both_blocks(unc):
             )
         form = r"overall IoU = \d\.\d{4}; mean IoU = \d\.\d{4}"
         assert re.fullmatch(form, lines[start + 6])
-    assert lines[-1] == "results: ckpts/unc_iter_3.tfmodel.val.json"
+    assert lines[-2:] == [
+        "results: ckpts/unc_iter_3.tfmodel.val.json",
+        "report: ckpts/unc_iter_3.tfmodel.val.html",
+    ]
 
 
 def test_record_has_the_figures_that_were_printed(unc):

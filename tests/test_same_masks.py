@@ -7,13 +7,12 @@ import contextlib
 
 import numpy as np
 import pytest
-from networks import LSTM_model
+from networks import LSTM_model, small_backbone
 from PIL import Image
 from pycocotools import mask as coco_mask
 from test_export import load_elsewhere, run_onnx
 
 import trainval_model
-from deeplab_resnet import model as backbone
 from util import (
     batches,
     datasets,
@@ -32,10 +31,8 @@ SCENES = 20
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_backbone():
-    with pytest.MonkeyPatch.context() as patch:
-        blocks = [b._replace(units=b.units[:1], width=16) for b in backbone.BLOCKS]
-        patch.setattr(backbone, "BLOCKS", blocks)
+def small():
+    with small_backbone(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("CUDA_VISIBLE_DEVICES", "-1")
         yield
 

@@ -14,12 +14,11 @@ from pathlib import Path
 import broken
 import numpy as np
 import pytest
-from networks import LSTM_model
+from networks import LSTM_model, small_backbone
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 import trainval_model
-from deeplab_resnet import model as backbone
 from util import page, scaling, screenshot, soak, web
 from util.errors import UserError
 from util.inference import Predictor
@@ -42,9 +41,7 @@ def pictures(tmp_path_factory):
 @pytest.fixture(scope="module")
 def predictor(pictures, tmp_path_factory):
     """A network with a unit a block, for time."""
-    with pytest.MonkeyPatch.context() as patch:
-        blocks = [b._replace(units=b.units[:1], width=16) for b in backbone.BLOCKS]
-        patch.setattr(backbone, "BLOCKS", blocks)
+    with small_backbone():
         folder = str(tmp_path_factory.mktemp("network"))
         snapshot = soak.draw_network(LSTM_model, folder, pictures)
         predictor = Predictor(LSTM_model, snapshot, remembered=web.REMEMBERED)
@@ -323,11 +320,11 @@ def test_a_server_process_serves_and_ends(predictor, tmp_path):
     snapshot = Path(predictor._snapshot)
     before = set(os.listdir(str(snapshot.parent)))
     code = (
-        "import sys, trainval_model\n"
-        "from deeplab_resnet import model as backbone\n"
-        "backbone.BLOCKS = [b._replace(units=b.units[:1], width=16)"
-        " for b in backbone.BLOCKS]\n"
-        "sys.exit(trainval_model.main(sys.argv[1:]))\n"
+        "import sys\n"
+        "sys.path[:0] = ['tests', 'tests/golden']\n"
+        "import networks, trainval_model\n"
+        "with networks.small_backbone():\n"
+        "    sys.exit(trainval_model.main(sys.argv[1:]))\n"
     )
     (port,) = scaling.free_ports(1)
     line = "-m serve -d shapes -i 1 -g -1 -f {} --port {}".format(snapshot.parent, port)
