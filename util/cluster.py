@@ -25,6 +25,7 @@ from util.feeds import Sample
 SENDERS = 4  # threads at least that start operations
 AHEAD = 8  # samples that a worker has ready
 PING_SECONDS, PINGS = 1.0, 5  # unanswered ones until a process counts as dead
+LAST_CALL_SECONDS = 10  # until the session that is closed has ended it
 JOBS = ("chief", "worker", "ps")
 
 
@@ -273,11 +274,15 @@ def serve(
         config = session_config()
         config.device_filters.append(cluster.task)
         with tf.Session(server.target, config=config) as session:
+            work = (session, operations, packed, samples, form, failures)
+            reader = threading.Thread(target=_read, args=work, daemon=True)
             if cluster.job != "ps":
-                work = (session, operations, packed, samples, form, failures)
-                threading.Thread(target=_read, args=work, daemon=True).start()
+                reader.start()
             session.run(end)
             watch.stop()
+    if cluster.job != "ps":
+        # Python must not end in the middle of its last call of TensorFlow.
+        reader.join(LAST_CALL_SECONDS)
     if failures:
         raise failures[0]
 
@@ -301,8 +306,9 @@ def _read(session, operations, packed, samples, form, failures):
             "position": 0,
             "skipped": 0,
         }
-        while True:  # a share of them may be asked for
-            session.run(enqueue, dict(zip(packed, _pack(empty))))
+        with contextlib.suppress(tf.errors.CancelledError, RuntimeError):
+            while True:  # a share of them may be asked for
+                session.run(enqueue, dict(zip(packed, _pack(empty))))
 
 
 class Watch:
