@@ -241,8 +241,9 @@ def test_uploads_are_bounded(url):
         assert connection.getresponse().status in (400, 413)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def browser():
+    """A browser that is gone after the test: Playwright has no two in a thread."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
