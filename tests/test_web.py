@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from concurrent import futures
 from pathlib import Path
 
 import broken
@@ -137,6 +138,19 @@ def test_texts_on_the_page_are_escaped(service, pictures):
         assert "<img" not in text and "<b>.png" not in text and "&lt;" in text
 
 
+def test_words_carry_the_colour_of_their_class(service, pictures):
+    record = service.answer(pictures[0], "the zebra " * 12).record
+    html = page.words_html(record)
+    for word in record["words"]:
+        assert (
+            word["class"] in html
+            and "{:.2f}".format(max(word["weights"].values())) in html
+        )
+        assert page.CLASS_COLOURS[word["class"]] in html
+    assert html.count("class='word unknown'") == 10
+    assert "4 more words were not read" in html
+
+
 def test_pictures_on_the_page(service, pictures, tmp_path):
     answer = service.answer(pictures[0], "the circle")
     shown = page.overlay_picture(answer.picture, answer.finding)
@@ -238,8 +252,50 @@ def test_uploads_are_bounded(url):
         assert connection.getresponse().status in (400, 413)
 
 
-@pytest.fixture(scope="module")
+class Stuck:
+    """A service that answers when it is told to."""
+
+    def __init__(self):
+        self.begun, self.may_end = threading.Semaphore(0), threading.Event()
+
+    def answer(self, *_):
+        self.begun.release()
+        assert self.may_end.wait(60)
+        raise UserError("at last")
+
+
+@needs_gradio
+def test_one_is_answered_a_few_wait_and_the_rest_is_told(monkeypatch):
+    from gradio_client import Client
+    from gradio_client.exceptions import AppError
+    from gradio_client.utils import QueueError
+
+    monkeypatch.setattr(web, "MAX_WAITING", 1)
+    # That of the other server comes back with the test's end.
+    monkeypatch.setenv("GRADIO_TEMP_DIR", os.environ.get("GRADIO_TEMP_DIR", ""))
+    service, (port,) = Stuck(), scaling.free_ports(1)
+    with web.serving(service, "127.0.0.1", port) as url:
+        client = Client(url, verbose=False)
+
+        def ask():
+            return client.submit(None, "left", False, api_name="/segment")
+
+        answered = ask()
+        assert service.begun.acquire(timeout=30)
+        rivals = [ask().future for _ in range(2)]
+        (refused,), (waiting,) = futures.wait(rivals, 30, futures.FIRST_COMPLETED)
+        with pytest.raises(QueueError, match="full"):
+            refused.result()
+        assert not service.begun.acquire(blocking=False)
+        service.may_end.set()
+        for one in (answered, waiting):
+            with pytest.raises(AppError, match="at last"):
+                one.result(30)
+
+
+@pytest.fixture
 def browser():
+    """A browser that is gone after the test: Playwright has no two in a thread."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -251,7 +307,7 @@ def browser():
 
 
 @needs_browser
-def test_the_page_in_a_browser(url, browser, predictor, pictures):
+def test_the_page_in_a_browser(url, browser, predictor, pictures, tmp_path):
     tab = browser.new_page()
     requests, problems = [], []
     tab.on("request", lambda request: requests.append(request.url))
@@ -280,8 +336,9 @@ def test_the_page_in_a_browser(url, browser, predictor, pictures):
         tab.wait_for_selector("#history tr:nth-child(3)")
         assert len(runs) == 3  # the picture was not looked at again
     tab.wait_for_selector("#mask img")
-    side = tab.evaluate("document.querySelector('#mask img').naturalWidth")
-    assert side == page.SHOWN_SIDE
+    tab.wait_for_function(
+        "document.querySelector('#mask img').naturalWidth == {}".format(page.SHOWN_SIDE)
+    )
     assert tab.locator("#levels img").count() == 3
     history = tab.inner_text("#history")
     assert HOSTILE in history and "the red circle" in history
@@ -294,6 +351,14 @@ def test_the_page_in_a_browser(url, browser, predictor, pictures):
             assert mask.size == picture.size and mask.mode == "L"
     ask(" ")
     tab.wait_for_selector("#message:has-text('has no words')")
+    with open(str(tmp_path / "bad.png"), "wb") as file:
+        file.write(b"no picture")
+    tab.reload()
+    tab.set_input_files("#picture input[type=file]", file.name)
+    tab.wait_for_selector("#picture img", state="attached")
+    ask("left")
+    tab.wait_for_selector("#message:has-text('bad.png is damaged')")
+    assert not tab.locator("#mask img").count()
     assert tab.title() == "RefSeg" and not problems
     elsewhere = [r for r in requests if not r.startswith((url, "data:", "blob:"))]
     assert not elsewhere
