@@ -161,6 +161,13 @@ def test_pictures_on_the_page(service, pictures, tmp_path):
         np.testing.assert_array_equal(np.array(file) == 255, answer.finding.mask)
 
 
+def test_equal_answers_share_no_files(service, pictures, tmp_path):
+    answer = service.answer(pictures[0], "the circle")
+    shown = [part for _ in range(2) for part in page._drawn(answer, str(tmp_path))]
+    files = [part for part in shown if os.path.isfile(part)]
+    assert len(files) == len(set(files)) == 10
+
+
 @pytest.mark.skipif(NEW, reason="there is a Gradio for this Python")
 def test_an_old_python_is_told_so_in_a_line(capsys):
     assert trainval_model.main("-m serve -d shapes -f nowhere -g -1".split()) == 2

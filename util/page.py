@@ -210,13 +210,26 @@ def _result_parts(gr):
 
 def _drawn(found, folder):
     finding, record = found.finding, found.record
+    folder = tempfile.mkdtemp(dir=folder)
+    levels = zip(LEVELS, level_pictures(found.picture, finding))
     return (
-        overlay_picture(found.picture, finding),
+        _save(folder, "object", overlay_picture(found.picture, finding)),
         summary_html(record),
         words_html(record),
-        *level_pictures(found.picture, finding),
+        *(_save(folder, level, picture) for level, picture in levels),
         save_mask(finding, folder),
     )
+
+
+def _save(folder, name, picture):
+    """Write a picture for the browser and return its path.
+
+    Gradio would keep equal pictures in one file, and write it anew for each answer,
+    also while a browser loads it.
+    """
+    path = os.path.join(folder, name + ".webp")
+    Image.fromarray(picture).save(path)
+    return path
 
 
 # --- What an answer becomes
@@ -248,7 +261,7 @@ def level_pictures(picture: np.ndarray, finding: Finding) -> List[np.ndarray]:
 
 def save_mask(finding: Finding, folder: str) -> str:
     """Write the mask, 255 on the object, at the picture's size; return its path."""
-    path = os.path.join(tempfile.mkdtemp(dir=folder), "mask.png")
+    path = os.path.join(folder, "mask.png")
     visualize.save_png(path, finding.mask.astype(np.uint8) * 255)
     return path
 
