@@ -27,7 +27,7 @@ PUBLIC = "data/README.md says where it comes from"
 OWN = "see Your own data in data/README.md"
 PACKAGES = {  # module -> what it is for, how to get it
     "pydensecrf": ("-c (DenseCRF)", "pip install pydensecrf2"),
-    "matplotlib": ("util.plot_log", "pip install -e '.[plot]'"),
+    "matplotlib": ("util.plot_log and reports", "pip install -e '.[plot]'"),
 }
 
 

@@ -139,14 +139,15 @@ def predict(
     rows, results = [], []
     identities = image_ids([query.picture for query in queries])
     try:
-        for row, finding in tqdm(
+        for row, found in tqdm(
             _answers(predictor, queries, with_dense_crf),
             "segmenting",
             len(queries),
             unit="sentence",
         ):
-            if finding:
-                row.update(_draw(folder, len(rows), row["picture"], finding))
+            if found:
+                picture, finding = found
+                row.update(_draw(folder, len(rows), picture, finding))
                 if as_coco:
                     identity = identities[row["picture"]]
                     results.append(_coco_result(identity, row, finding))
@@ -160,7 +161,7 @@ def predict(
 
 
 def _answers(predictor, queries, with_dense_crf) -> Iterator:
-    """Yield (row, Finding or None) for each query, in order."""
+    """Yield (row, (picture, Finding) or None) for each query, in order."""
     for path, group in itertools.groupby(queries, lambda query: query.picture):
         group = list(group)
         for first in range(0, len(group), GROUP):
@@ -176,7 +177,8 @@ def _answer(predictor, path, sentences, with_dense_crf):
         except UserError as error:
             errors[sentence] = str(error)
     try:
-        predictor.set_image(path)
+        picture = im_processing.read_picture(path)
+        predictor.set_image(picture)
         good = [sentence for sentence in sentences if sentence not in errors]
         found = iter(predictor.segment(good, with_dense_crf))
     except UserError as error:
@@ -191,13 +193,13 @@ def _answer(predictor, path, sentences, with_dense_crf):
         else:
             finding = next(found)
             row.update(findings.describe(finding), seconds=seconds)
-            yield row, finding
+            yield row, (picture, finding)
 
 
-def _draw(folder, number, path, finding: Finding) -> Dict[str, str]:
+def _draw(folder, number, picture, finding: Finding) -> Dict[str, str]:
     """Write mask and overlay of a finding; return their names."""
     names = {kind: "{:06d}_{}.png".format(number, kind) for kind in ("mask", "overlay")}
-    mask, picture = finding.mask, im_processing.read_picture(path)
+    mask = finding.mask
     pictures = {"mask": mask.astype("uint8") * 255}
     pictures["overlay"] = visualize.overlay(picture, mask)
     for kind, name in names.items():
