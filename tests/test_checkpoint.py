@@ -386,3 +386,15 @@ def test_other_vocabulary_that_nobody_named_is_refused(tmp_path):
         load_weights(path, TABLE, ["<pad>", "<unk>"], None)
     with pytest.raises(UserError, match="knows 4 words, but the vocabulary named has"):
         load_weights(path, TABLE, ["<pad>"] * 4, ["<pad>"])
+
+
+def test_vocabulary_lies_beside_a_snapshot_or_is_that_of_its_data_set(tmp_path):
+    unc, mine = (str(tmp_path / name) + "_iter_9.tfmodel" for name in ("unc", "mine"))
+    wanted = os.path.join("elsewhere", "vocabulary_Gref.txt")
+    assert checkpoint.vocabulary_of(unc, "elsewhere") == wanted
+    with pytest.raises(UserError, match="tells no data set: say which vocabulary"):
+        checkpoint.vocabulary_of(mine, "elsewhere")
+    (tmp_path / "vocabulary.txt").write_text("<pad>")
+    for snapshot in (unc, mine):
+        found = checkpoint.vocabulary_of(snapshot, "elsewhere")
+        assert found == str(tmp_path / "vocabulary.txt")
