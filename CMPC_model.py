@@ -12,21 +12,21 @@ C channels. Words are kept as pictures of one row, [B, 1, T, C].
 import functools
 
 import deeplab_resnet
-from util import inference, loss, optimizer, spatial
-from util.algebra import project_back, sum_of_products, sums_of_one_picture
-from util.compat import tf
-from util.layers import (
+from util.graph import layers, losses, optimizer
+from util.graph.algebra import project_back, sum_of_products, sums_of_one_picture
+from util.graph.compat import tf
+from util.graph.layers import (
     conv,
-    conv_lstm,
     conv_variables,
     convolve,
     dropout_mask,
     l2_normalize,
     layer_norm,
     layer_norm_of_product,
-    lstm,
 )
-from util.towers import spread
+from util.graph.recurrent import conv_lstm, lstm
+from util.graph.towers import spread
+from util.inference.predictor import Predictor
 
 SCOPE = "text_objseg"
 LEVELS = ("c5", "c4", "c3")  # deep to shallow: the order of their variables
@@ -99,7 +99,7 @@ def mutan_fusion(visual, place, sentence, level, differentiable):
 
     Args:
       visual: float32 [P, H, W, C], unit length.
-      place: float32 [P, H, W, 8], see `spatial.coordinates`.
+      place: float32 [P, H, W, 8], see `layers.coordinates`.
       sentence: float32 [B, 1, 1, C], unit length; B is a multiple of P, and the
         sentences of a picture stand together.
       level: str, one of LEVELS.
@@ -284,7 +284,7 @@ class LSTM_model:
       keep_prob_rnn, keep_prob_emb: float in (0, 1], share of LSTM outputs and of word
         vector entries that dropout keeps; only in mode "train".
       optimizer: str, "adam".
-      weight_decay: float, see `loss.l2_regularization_loss`.
+      weight_decay: float, see `losses.l2_regularization_loss`.
       mode: str, "eval", or "train" for losses and a training step.
       conv5: bool, train the convolutions of res3 to res5 as well.
       glove_dim: int, length of a word vector.
@@ -468,7 +468,7 @@ class LSTM_model:
         Variables:
           those of `mutan_fusion`, `relation_graph` and `fusion`
         """
-        place = spatial.coordinates(*visual.shape.as_list()[1:3])
+        place = layers.coordinates(*visual.shape.as_list()[1:3])
         place = tf.constant(place[tf.newaxis])
         everywhere = tf.tile(place, [tf.shape(visual)[0], 1, 1, 1])
         perceived, seen = mutan_fusion(
@@ -489,10 +489,10 @@ class LSTM_model:
         """
         rows, columns = self.pred.shape.as_list()[1:3]
         self.target = tf.image.resize_bilinear(self.target_fine, [rows, columns])
-        self.cls_loss = loss.segmentation_loss(self.up, self.target_fine)
-        self.cls_loss_c5 = loss.segmentation_loss(self.up_c5, self.target_fine)
-        self.cls_loss_c4 = loss.segmentation_loss(self.up_c4, self.target_fine)
-        self.cls_loss_c3 = loss.segmentation_loss(self.up_c3, self.target_fine)
+        self.cls_loss = losses.segmentation_loss(self.up, self.target_fine)
+        self.cls_loss_c5 = losses.segmentation_loss(self.up_c5, self.target_fine)
+        self.cls_loss_c4 = losses.segmentation_loss(self.up_c4, self.target_fine)
+        self.cls_loss_c3 = losses.segmentation_loss(self.up_c3, self.target_fine)
         self.cls_loss_all = (
             LOSS_WEIGHTS["pred"] * self.cls_loss
             + LOSS_WEIGHTS["c5"] * self.cls_loss_c5
@@ -501,7 +501,7 @@ class LSTM_model:
         )
         trained = [v for v in tf.trainable_variables() if is_trained(v.op.name, conv5)]
         decayed = [v for v in trained if v.op.name.endswith(("/DW", "/weights"))]
-        self.reg_loss = loss.l2_regularization_loss(decayed, weight_decay)
+        self.reg_loss = losses.l2_regularization_loss(decayed, weight_decay)
         self.cost = self.cls_loss_all + self.reg_loss
         self.learning_rate, self.train_step = optimizer.adam(
             self.cls_loss_all,
@@ -527,4 +527,4 @@ def is_trained(name, conv5):
 
 
 # Predictor(snapshot): one picture, many sentences, with this network.
-Predictor = functools.partial(inference.Predictor, LSTM_model)
+Predictor = functools.partial(Predictor, LSTM_model)

@@ -4,8 +4,10 @@ import argparse
 import os
 import sys
 
-from util import datasets
-from util.errors import OneLineParser, UserError, exit_code
+from util.core.cli import OneLineParser, exit_code
+from util.core.errors import UserError
+from util.data import datasets
+from util.data.build import build_samples
 
 EXAMPLES = """examples:
   python %(prog)s -d shapes -t train
@@ -50,10 +52,10 @@ def build(args):
         raise UserError(f"--size {args.size}: must be a multiple of 8")
     if args.jobs < 1:
         raise UserError(f"--jobs {args.jobs}: must be at least 1")
-    from util import batches, own_data  # load numpy, which -h need not wait for
+    from util.data import custom
 
     if is_new:
-        own_data.register(
+        custom.register(
             args.dataset,
             args.annotations,
             args.images,
@@ -62,7 +64,7 @@ def build(args):
             args.batches,
         )
     layout = "compact" if args.compact else "npz"
-    batches.build(
+    build_samples(
         args.dataset, args.split, args.data, args.batches, args.size, args.jobs, layout
     )
     return 0

@@ -1,6 +1,6 @@
 """Installs what the commands need, on either TensorFlow (see README.md)."""
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 OLD = '; python_version < "3.8"'
 NEW = '; python_version >= "3.10"'
@@ -22,7 +22,7 @@ setup(
     description="Referring image segmentation with CMPC (CVPR 2020), exact and tested",
     license="MIT",
     python_requires=">=3.7,!=3.8.*,!=3.9.*,<3.13",
-    packages=["deeplab_resnet", "util"],
+    packages=find_packages(include=["deeplab_resnet", "util", "util.*"]),
     py_modules=["CMPC_model", "build_batches", "trainval_model"],
     install_requires=[
         # The published environment. A newer protobuf breaks its import.

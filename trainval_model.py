@@ -5,9 +5,21 @@ import importlib
 import os
 import sys
 
-from util import datasets
-from util.errors import OneLineParser, UserError, exit_code
-from util.options import PRECISIONS, count, decay, gpus, port, rate, seed, share, step
+from util.core.cli import (
+    PRECISIONS,
+    OneLineParser,
+    count,
+    decay,
+    exit_code,
+    gpus,
+    port,
+    rate,
+    seed,
+    share,
+    step,
+)
+from util.core.errors import UserError
+from util.data import datasets
 
 MODELS = ("CMPC_model",)  # modules with a class LSTM_model
 EXAMPLES = """examples:
@@ -22,25 +34,25 @@ EXAMPLES = """examples:
 
 def train(args):
     """Train on a split and leave snapshots."""
-    from util import training  # TensorFlow loads here, not for -h
+    from util.training import train  # TensorFlow loads here, not for -h
 
-    training.run(model_class(args), args)
+    train.run(model_class(args), args)
 
 
 def test(args):
     """Test a snapshot on a split."""
-    from util import evaluation, html_report
+    from util.evaluation import evaluate, html_report
 
     if args.report:
         html_report.require_matplotlib()
-    evaluation.run(model_class(args), args)
+    evaluate.run(model_class(args), args)
     if args.report:
         html_report.run(model_class(args), args)
 
 
 def report(args):
     """Write the report of a test, or of two side by side."""
-    from util import html_report
+    from util.evaluation import html_report
 
     if args.compare:
         html_report.compare(args)
@@ -50,30 +62,30 @@ def report(args):
 
 def demo(args):
     """Draw, build, train and test the embedded data set."""
-    from util import demo
+    from util.training import demo
 
     demo.run(model_class(args), args)
 
 
 def predict(args):
     """Segment pictures of one's own."""
-    from util import predict
+    from util.inference import predict
 
     return predict.run(model_class(args), args)
 
 
 def export(args):
     """Write a snapshot's network for programs that are not ours."""
-    from util import export
+    from util.deploy import export
 
     export.run(model_class(args), args)
 
 
 def serve(args):
     """Show a web page for pictures and sentences."""
-    from util import web
+    from util.deploy import server
 
-    return web.run(model_class(args), args)
+    return server.run(model_class(args), args)
 
 
 MODES = {

@@ -11,8 +11,8 @@ from collections import namedtuple
 
 import numpy as np
 
-from util.compat import tf
-from util.layers import convolve
+from util.graph.compat import tf
+from util.graph.layers import convolve
 
 Block = namedtuple("Block", "number units width stride rate")
 

@@ -6,8 +6,8 @@ every tensor is concatenated. It owns no variables.
 
 import numpy as np
 
-from util import spatial
-from util.compat import tf
+from util.graph import layers
+from util.graph.compat import tf
 
 LEVELS = ("c3", "c4", "c5")
 
@@ -90,7 +90,7 @@ class Head:
     def comprehend(self, tap, words, sentence, relation, level):
         visual = self.unit(self.conv(tap, level + "_lateral"))
         _, rows, columns, channels = visual.shape.as_list()
-        place = tf.constant(spatial.coordinates(rows, columns)[np.newaxis])
+        place = tf.constant(layers.coordinates(rows, columns)[np.newaxis])
         total = 0
         for head in range(1, 6):
             name = "_trans_{}_head{}".format(level, head)

@@ -10,7 +10,7 @@ import recipe
 
 from CMPC_model import LSTM_model
 from deeplab_resnet import model as backbone
-from util.compat import tf
+from util.graph.compat import tf
 
 GOLDEN = os.path.join(os.path.dirname(__file__), "golden")
 SMALL = dict(

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import tiny_sets
 
-from util import batches
+from util.data.samples import open_samples
 
 PICTURE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
 MASK = tiny_sets.box(4, 6, (1, 3, 2, 5))
@@ -29,7 +29,7 @@ def contents(folder):
 
 
 def read_all(folder, prefix="unc_train"):
-    samples = batches.open_samples(folder, prefix)
+    samples = open_samples(folder, prefix)
     return [samples.read(number) for number in range(len(samples))]
 
 

@@ -14,10 +14,10 @@ sys.path[:0] = [os.path.dirname(HERE), os.path.join(HERE, "golden")]
 import networks  # noqa: E402
 
 import trainval_model  # noqa: E402
-from util import report, training  # noqa: E402
+from util.training import progress, start  # noqa: E402
 
 if __name__ == "__main__":
-    report.EVERY = int(sys.argv[1])
-    training.CALIBRATION_PICTURES = 4
+    progress.EVERY = int(sys.argv[1])
+    start.CALIBRATION_PICTURES = 4
     with networks.small_backbone():
         sys.exit(trainval_model.main(["-m", "train", *sys.argv[2:]]))

@@ -11,8 +11,11 @@ import numpy as np
 import recipe
 from networks import LSTM_model, small_backbone
 
-from util import batches, checkpoint, datasets, shapes, text_processing, training
-from util.compat import tf
+from util.data import datasets, shapes, text_processing
+from util.data.build import build_samples
+from util.graph.compat import tf
+from util.training.snapshots import Snapshots
+from util.training.start import calibrate
 
 HERE = Path(__file__).resolve().parent
 TINY = "-d shapes -t train --v-emb-dim 16 --mlp-dim 8 --seed 3 -g -1".split()
@@ -26,7 +29,7 @@ def build(root, **options):
     data = str(root / "data")
     shapes.draw(data, num_scenes={"train": 6, "val": 1, "test": 1})
     for split in ("train", "val"):
-        batches.build("shapes", split, data, None, size=64, **options)
+        build_samples("shapes", split, data, None, size=64, **options)
     return ["--data", data]
 
 
@@ -38,8 +41,8 @@ def draw_weights(folder, data):
         model = LSTM_model(vocab_size=words, **sizes)
         session.run(tf.global_variables_initializer())
         pictures = [recipe.image(seed, 64, 64) for seed in range(4)]
-        training.calibrate(session, model, pictures)
-        return checkpoint.Snapshots(str(folder), "shapes").save(session, 1)
+        calibrate(session, model, pictures)
+        return Snapshots(str(folder), "shapes").save(session, 1)
 
 
 def start(every, options, **environment):

@@ -26,10 +26,11 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Callable, List
 
-from util import files, measurements, scaling, soak
-from util.errors import OneLineParser, UserError, exit_code
-from util.measurements import Figures, Setup, Sizes
-from util.options import PRECISIONS, within
+from util.bench import load_test, measurements, scaling
+from util.bench.measurements import Figures, Setup, Sizes
+from util.core import files
+from util.core.cli import PRECISIONS, OneLineParser, exit_code, within
+from util.core.errors import UserError
 
 EXAMPLES = """examples:
   python -m util.benchmark
@@ -126,9 +127,9 @@ def _silently(work, args):
     told = io.StringIO()  # the progress of training and preparation
     with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
         result = work(*args)
-    from util import evaluation  # after the clocks have stopped
+    from util.graph.session import versions  # after the clocks have stopped
 
-    return result, dict(evaluation.versions(), cores=os.cpu_count())
+    return result, dict(versions(), cores=os.cpu_count())
 
 
 def _tell(line):
@@ -228,9 +229,13 @@ def run(args: argparse.Namespace, sizes: Sizes) -> int:
             "with 2: {:.2f} times".format(one, two, ratio)
         )
     elif args.serve:
-        _tell("measuring: {} clients for {} s".format(soak.CLIENTS, soak.SECONDS))
-        figures = {"serve": soak.measure(args.model)}
-        print(soak.describe(figures["serve"]))
+        _tell(
+            "measuring: {} clients for {} s".format(
+                load_test.CLIENTS, load_test.SECONDS
+            )
+        )
+        figures = {"serve": load_test.measure(args.model)}
+        print(load_test.describe(figures["serve"]))
     else:
         figures = measure(args.only, Setup(args.model, args.precision, sizes))
         print(table(figures))

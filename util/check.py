@@ -13,9 +13,12 @@ import shutil
 import sys
 from typing import Any, Callable, List, NamedTuple, Optional, Sequence
 
-from util import batches, datasets, files, im_processing, refer, text_processing
-from util.errors import OneLineParser, UserError, exit_code
-from util.options import PRECISIONS
+from util.core import files
+from util.core.cli import PRECISIONS, OneLineParser, exit_code
+from util.core.errors import UserError
+from util.data import annotations, datasets, im_processing, text_processing
+from util.data.referent import Referent, load
+from util.data.samples import open_samples
 
 EXAMPLES = """examples:
   python -m util.check -d unc
@@ -56,7 +59,7 @@ class Place(NamedTuple):
 
     dataset: str
     root: str = "data"
-    batches: Optional[str] = None
+    build: Optional[str] = None
 
 
 class Space(NamedTuple):
@@ -144,7 +147,7 @@ def _referents(place, split):
     path = datasets.annotation_file(place.dataset, split, place.root)
     if not os.path.isfile(path):
         raise Missing(f"there is no file {path}")
-    found = refer.referents(place.dataset, split, place.root)
+    found = annotations.referents(place.dataset, split, place.root)
     if not any(referent.sentences for referent in found):
         raise UserError(f"{path} has no sentences for {split}")
     return found
@@ -175,7 +178,7 @@ def _masks(referents):
     if not some:
         raise Missing("not looked at without annotations and pictures")
     for referent in some:
-        refer.load([referent])
+        load([referent])
     return f"{len(referents)} objects, {len(some)} of them decoded"
 
 
@@ -188,7 +191,7 @@ def _samples(place, split):
     except UserError:
         folder = datasets.batch_dir(place.dataset, split, place.root, place.batches)
         raise Missing(f"there are none in {folder}") from None
-    samples = batches.open_samples(folder, prefix)
+    samples = open_samples(folder, prefix)
     some = _some(range(len(samples)))
     for number in some:
         samples.read(number)
@@ -236,13 +239,14 @@ def _tensorflow_rows(place: Place, backbone: str) -> List[Row]:
 
 def _tensorflow():
     try:
-        from util import compat
+        from util.graph import compat
+        from util.graph.session import require_precision
     except Exception as error:  # with wrong packages beside it, it raises anything
         raise Missing(f"it does not load: {error}") from error
     usable = []
     for precision in PRECISIONS:
         try:
-            compat.require_precision(precision)
+            require_precision(precision)
             usable.append(precision)
         except UserError:
             pass
@@ -251,7 +255,7 @@ def _tensorflow():
 
 
 def _gpus():
-    from util.compat import tf
+    from util.graph.compat import tf
 
     number = len(tf.config.experimental.list_physical_devices("GPU"))
     if not number:
@@ -260,24 +264,25 @@ def _gpus():
 
 
 def _backbone(root):
-    from util import checkpoint, training
+    from util.graph import checkpoint
+    from util.training import start
 
     try:
-        path = training.backbone_file(argparse.Namespace(backbone="file", data=root))
+        path = start.backbone_file(argparse.Namespace(backbone="file", data=root))
     except UserError as error:
         raise Missing(f"there is no {datasets.backbone_file(root)}") from error
     return f"{checkpoint.read_backbone(path)} variables in {path}"
 
 
 def _vectors(place):
-    from util import training
+    from util.training import start
 
     path = datasets.embedding_file(place.dataset, place.root)
     if not os.path.isfile(path):
         raise Missing(f"there is no file {path}")
     vocabulary = datasets.vocabulary_file(place.dataset, place.root)
     size = text_processing.vocabulary_size(vocabulary)
-    vectors = training.load_word_vectors(path, size)
+    vectors = start.load_word_vectors(path, size)
     return f"{vectors.shape[0]} of {vectors.shape[1]} numbers in {path}"
 
 
@@ -297,7 +302,7 @@ def _package_row(name: str) -> Row:
 # --- Disk
 
 
-def _space(place: Place, split: str, referents: List[refer.Referent]) -> Space:
+def _space(place: Place, split: str, referents: List[Referent]) -> Space:
     """Return what the samples of a split will take."""
     input_size = datasets.get(place.dataset, place.root).input_size
     fixed = (input_size, input_size) if "train" in split else None

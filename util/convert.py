@@ -13,9 +13,12 @@ from typing import Any, Callable, Dict, Iterator, List, Optional
 import numpy as np
 from tqdm import tqdm
 
-from util import batches, compact, datasets, files, record
-from util.data_reader import DataReader
-from util.errors import OneLineParser, UserError, exit_code
+from util.core import files
+from util.core.cli import OneLineParser, exit_code
+from util.core.errors import UserError
+from util.data import build_info, compact, datasets
+from util.data.data_reader import DataReader
+from util.data.samples import open_samples, remove_samples, sample_file, write_sample
 
 EXAMPLES = """examples:
   python -m util.convert -d unc -t train
@@ -54,8 +57,8 @@ def convert(
     """
     source = datasets.find_batch_dir(dataset, split, root, batches_dir)
     prefix = datasets.sample_prefix(dataset, split)
-    samples = batches.open_samples(source, prefix)
-    settings = record.read(source)
+    samples = open_samples(source, prefix)
+    settings = build_info.read(source)
     target = source
     if output is not None:
         target = datasets.batch_dir(dataset, split, output)
@@ -68,7 +71,7 @@ def convert(
             _write(samples, source, target, prefix, layout)
     if settings:
         settings["layout"] = layout
-        record.write(target, settings, complete=True)
+        build_info.write(target, settings, complete=True)
     if target == source:
         for other in WRITERS.keys() - {layout}:
             REMOVERS[other](source, prefix)
@@ -110,8 +113,8 @@ def _write_npz(groups: Groups, read: Read, folder: str, prefix: str) -> None:
     for numbers in groups:
         for number in numbers:
             sample = read()
-            batches.write_sample(
-                batches.sample_file(folder, prefix, number),
+            write_sample(
+                sample_file(folder, prefix, number),
                 sample["text_batch"],
                 sample["im_batch"],
                 sample["mask_batch"],
@@ -163,7 +166,7 @@ def _write_compact(groups: Groups, read: Read, folder: str, prefix: str) -> None
 
 
 WRITERS = {"npz": _write_npz, "compact": _write_compact}
-REMOVERS = {"npz": batches.remove_samples, "compact": compact.remove}
+REMOVERS = {"npz": remove_samples, "compact": compact.remove}
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -25,9 +25,11 @@ from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
-from util.datasets import backbone_file, require_file
-from util.errors import OneLineParser, UserError, exit_code
-from util.im_processing import MEAN_BGR
+from util.core.cli import OneLineParser, exit_code
+from util.core.errors import UserError
+from util.core.files import require_file
+from util.data.datasets import backbone_file
+from util.data.im_processing import MEAN_BGR
 
 EXAMPLES = """examples:
   python -m util.convert_backbone resnet101_weights_tf_dim_ordering_tf_kernels_notop.h5
@@ -221,7 +223,7 @@ def write(values: Dict[str, np.ndarray], output: str) -> None:
     Raises:
       UserError: it cannot be written there.
     """
-    from util.compat import tf
+    from util.graph.compat import tf
 
     folder, name = os.path.split(os.path.abspath(output))
     try:
@@ -239,7 +241,8 @@ def write(values: Dict[str, np.ndarray], output: str) -> None:
 
 def _save(values: Dict[str, np.ndarray], checkpoint: str) -> None:
     """Write a checkpoint without making variables first."""
-    from util.compat import new_session, tf
+    from util.graph.compat import tf
+    from util.graph.session import new_session
 
     with tf.Graph().as_default() as graph, new_session(graph) as session:
         tensors = [tf.placeholder(value.dtype) for value in values.values()]

@@ -16,11 +16,12 @@ from typing import IO, Collection, Iterator, List, Sequence, Tuple
 import numpy as np
 from tqdm import tqdm
 
-from util import datasets
-from util.datasets import embedding_file, require_file, vocabulary_file
-from util.errors import OneLineParser, UserError, exit_code
-from util.files import whole_file
-from util.text_processing import (
+from util.core.cli import OneLineParser, exit_code
+from util.core.errors import UserError
+from util.core.files import require_file, whole_file
+from util.data import datasets
+from util.data.datasets import embedding_file, vocabulary_file
+from util.data.text_processing import (
     PADDING,
     SPECIAL_WORDS,
     load_vocab_dict_from_file,

@@ -23,28 +23,38 @@ from typing import (
 
 import numpy as np
 
-from util.errors import OneLineParser, UserError, exit_code
-from util.files import writing
-from util.options import count, within
+from util.core.cli import OneLineParser, count, exit_code, within
+from util.core.errors import UserError
+from util.core.figures import new_figure
+from util.core.files import writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 LOG, EVALUATIONS, CURVES = "log.jsonl", "eval.jsonl", "curves.png"
+
 EXAMPLES = """examples:
   python -m util.plot_log ckpts/unc/cmpc_model
   python -m util.plot_log ckpts/unc/first ckpts/unc/second --output both.png --smooth 20
 """
+
 INCHES = (12, 2.9)  # width, height of a row of panels
+
 DOTS = 110  # an inch
+
 INK, GRID = "0.25", "0.9"  # shades of grey
 
 STRONG = {"linewidth": 1.6, "zorder": 3}
+
 DASHED = {"linewidth": 1.3, "linestyle": "--"}
+
 DOTTED = {"linewidth": 1.3, "linestyle": ":"}
+
 THIN = {"linewidth": 0.8}
+
 FAINT = {"linewidth": 0.7, "alpha": 0.3}
+
 MARKERS = "osD^vP"  # of splits
 
 Columns = Dict[str, np.ndarray]
@@ -85,6 +95,7 @@ LOSSES = Panel(
         Curve("loss_c3", "c3", {**THIN, "linestyle": ":"}),
     ),
 )
+
 ACCURACIES = Panel(
     "Accuracy, average",
     "share of the cells",
@@ -94,11 +105,13 @@ ACCURACIES = Panel(
         Curve("accuracy_neg_avg", "off it", DOTTED),
     ),
 )
+
 SCORES = Panel(
     "Score",
     "IoU",
     (Curve("overall_iou", "overall", STRONG), Curve("mean_iou", "mean", DASHED)),
 )
+
 RATES = (
     Panel(
         "Regularisation", "added to the loss", (Curve("regularisation", "", STRONG),)
@@ -111,9 +124,11 @@ RATES = (
     Panel("Speed", "sentences a second", (Curve("sentences_per_s", "", STRONG),)),
     Panel("Memory", "MB", (Curve("memory_mb", "", STRONG, is_smoothed=False),)),
 )
+
 LOG_KEYS = [
     curve.key for panel in (LOSSES, ACCURACIES, *RATES) for curve in panel.curves
 ]
+
 SCORE_KEYS = [curve.key for curve in SCORES.curves]
 
 
@@ -129,9 +144,6 @@ class Run(NamedTuple):
     name: str
     log: Columns
     scores: Dict[str, Columns]
-
-
-# --- Reading
 
 
 def read_run(path: str, name: str) -> Run:
@@ -277,9 +289,6 @@ def smoothed(values: np.ndarray, lines: int) -> np.ndarray:
     return np.where(is_there, sums / np.maximum(counts, 1), np.nan)
 
 
-# --- Drawing
-
-
 def draw(runs: Sequence[Run], smooth: int = 1) -> "Figure":
     """Draw runs, each in its colour.
 
@@ -308,27 +317,6 @@ def draw(runs: Sequence[Run], smooth: int = 1) -> "Figure":
         _scale(axes, panel)
         _explain(axes, panel, _markers(runs) if panel is SCORES else {})
     _name_runs(figure, [run.name for run in runs], colours, smooth)
-    return figure
-
-
-def new_figure(width: float, height: float) -> "Figure":
-    """Return an empty figure with a canvas to save it.
-
-    Args:
-      width, height: in inches.
-
-    Raises:
-      UserError: matplotlib is missing.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError(
-            "drawing curves needs matplotlib: pip install -e '.[plot]'"
-        ) from error
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
     return figure
 
 
@@ -445,9 +433,6 @@ def _name_runs(
 def _printable(name: str) -> str:
     """Return a name as matplotlib prints it: no formulas, nothing to be left out."""
     return ("./" if name.startswith("_") else "") + name.replace("$", r"\$")
-
-
-# --- The command
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -10,11 +10,11 @@ import os
 import sys
 from typing import Counter, Iterable, List
 
-from util import datasets, own_data, refer
-from util.datasets import require_file
-from util.errors import OneLineParser, UserError, exit_code
-from util.files import whole_file
-from util.text_processing import SPECIAL_WORDS, tokenize
+from util.core.cli import OneLineParser, exit_code
+from util.core.errors import UserError
+from util.core.files import require_file, whole_file
+from util.data import annotations, custom, datasets, refcoco, referit
+from util.data.text_processing import SPECIAL_WORDS, tokenize
 
 EXAMPLES = """examples:
   python -m util.vocabulary -d unc --min-count 2 --output data/vocabulary_unc.txt
@@ -59,7 +59,7 @@ def training_sentences(dataset: str, root: str = "data") -> List[str]:
     return [
         sentence
         for split in [split for split in splits if "train" in split] or splits
-        for referent in refer.referents(dataset, split, root)
+        for referent in annotations.referents(dataset, split, root)
         for sentence in referent.sentences
     ]
 
@@ -77,11 +77,13 @@ def read_sentences(path: str) -> List[str]:
       UserError: the file is missing or damaged.
     """
     if path.endswith(".p"):
-        return [s["sent"] for ref in refer.load_refs(path) for s in ref["sentences"]]
-    if path.endswith(".json") and own_data.is_own(path):
-        return own_data.training_sentences(path)
+        return [s["sent"] for ref in refcoco.load_refs(path) for s in ref["sentences"]]
+    if path.endswith(".json") and custom.is_own(path):
+        return custom.training_sentences(path)
     if path.endswith(".json"):
-        return [s for sentences in refer.load_queries(path).values() for s in sentences]
+        return [
+            s for sentences in referit.load_queries(path).values() for s in sentences
+        ]
     try:
         with open(require_file(path), encoding="utf-8") as file:
             return list(file)

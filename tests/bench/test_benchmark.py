@@ -1,0 +1,184 @@
+"""util.benchmark: everything once, at tiny sizes; no time is asserted."""
+
+import json
+import math
+import os
+import shutil
+import tempfile
+
+import networks
+import numpy as np
+import pytest
+
+from util import benchmark
+from util.bench import measurements, scaling, workload
+from util.core.errors import UserError
+from util.data.build import build_samples
+from util.data.samples import read_sample, sample_file
+from util.training import feature_cache
+
+SIZES = measurements.Sizes(
+    network=networks.SMALL,
+    picture=(48, 64),
+    product=64,
+    runs=1,
+    streams={1: 2, 7: 1},
+    prepared=3,
+    prepared_singly=2,
+)
+SETUP = measurements.Setup(sizes=SIZES)
+KEYS = {"peak_gflops", "test", "train", "prepare", "start_s", "stack", "precision"}
+KEYS.add("second_sentence")
+
+
+def numbers(figures):
+    """Return all numbers in the figures."""
+    if isinstance(figures, dict):
+        return [n for value in figures.values() for n in numbers(value)]
+    return [figures] if isinstance(figures, (int, float)) else []
+
+
+def check_networks(cases, names):
+    assert list(cases) == list(names)
+    is_full = shutil.disk_usage(tempfile.gettempdir()).free < 1.1 * feature_cache.FREE
+    for name, case in cases.items():
+        if case is None:  # the processes that measure keep to the real limit
+            assert is_full and "cached" in name
+            continue
+        assert set(case) == {"sentences_per_s", "work_rate", "peak_mb"}
+
+
+def test_cases_are_those_of_the_json():
+    assert list(benchmark.TEST) == ["1", "7", "1_crf", "7_crf"]
+    assert list(benchmark.TRAIN) == ["1", "4", "1_cached", "4_cached"]
+
+
+def test_everything(tmp_path, capsys, monkeypatch):
+    # Each case takes a process of its own, which the others differ little from.
+    for cases in (benchmark.TEST, benchmark.TRAIN):
+        monkeypatch.delitem(cases, "1")
+        for name in ("7", "1_crf", "1_cached"):
+            monkeypatch.delitem(cases, name, raising=False)
+    path = tmp_path / "speed.json"
+    assert benchmark.main(["--json", str(path)], SIZES) == 0
+    figures = json.loads(path.read_text())
+    assert set(figures) == KEYS and os.listdir(str(tmp_path)) == ["speed.json"]
+    check_networks(figures["test"], ["7_crf"])
+    check_networks(figures["train"], ["4", "4_cached"])
+    assert set(figures["prepare"]) == {"npz", "compact", "reference"}
+    assert set(figures["second_sentence"]) == {"first_s", "second_s", "ratio"}
+    for layout in figures["prepare"].values():
+        assert set(layout) == {"pictures_per_s", "bytes_per_sample"}
+    assert all(math.isfinite(n) and n > 0 for n in numbers(figures))
+    assert {"tensorflow", "python", "cores"} <= set(figures["stack"])
+    assert figures["precision"] == "float32"
+    printed = capsys.readouterr().out
+    for row in ("test 7_crf ", "train 4_cached ", "compact ", "first sentence on "):
+        assert "\n" + row in printed
+
+
+def test_only_what_is_asked_for(capsys):
+    assert benchmark.main(["--only", "prepare"], SIZES) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("prepare ") and "GFLOP" not in printed
+
+
+def test_what_is_not_measured_is_none():
+    figures = benchmark.measure(["prepare"], SETUP)
+    assert set(figures) == KEYS
+    left_out = KEYS - {"prepare", "stack", "precision"}
+    assert {key for key in KEYS if figures[key] is None} == left_out
+
+
+def test_work_rate_and_ratio_to_the_reference(monkeypatch, capsys):
+    """A machine of 100 GFLOP/s that tests as the reference does."""
+    case = {"sentences_per_s": 70 / 253, "peak_mb": 1.0, "peak_gflops": 100.0}
+    monkeypatch.setattr(benchmark, "alone", lambda *args: dict(case))
+    peaks = []
+    found = benchmark._networks("test", benchmark.TEST, {}, peaks, SETUP, "")
+    assert found["7"]["work_rate"] == pytest.approx(0.7) and peaks == [100.0] * 4
+    row = benchmark._network_row("test", "7", found["7"])
+    assert row == ("0.277", "0.70", "0.70", "1.00", "1", "")
+
+
+def test_full_disk_leaves_out_the_cached_cases(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(feature_cache, "FREE", 10**18)
+    assert measurements.training_steps(SETUP, str(tmp_path), 1, True) is None
+    monkeypatch.setattr(benchmark, "alone", lambda *args: None)
+    train = benchmark._networks("train", {"1_cached": (1, True)}, {}, [], SETUP, "")
+    assert train == {"1_cached": None}
+    assert "less than 10 GB" in capsys.readouterr().err
+    figures = dict.fromkeys(KEYS, None)
+    figures.update(train=train, stack={"python": "3"}, precision="float32")
+    assert "train 1_cached   not measured" in benchmark.table(figures)
+
+
+def test_samples_of_the_reference_are_those_of_ours(tmp_path):
+    root, theirs = str(tmp_path / "data"), tmp_path / "theirs"
+    theirs.mkdir()
+    workload.draw_pictures(root, 1, 48, 64)
+    workload.build_singly(root, str(theirs), 1, 64)
+    ours = build_samples("unc", "train", root, size=64)
+    assert len(list(theirs.iterdir())) == 7
+    for n in range(7):
+        sample = read_sample(sample_file(ours, "unc_train", n))
+        with np.load(str(theirs / "unc_train_{}.npz".format(n))) as other:
+            np.testing.assert_array_equal(sample["text_batch"], other["text_batch"])
+            assert (sample["mask_batch"] == other["mask_batch"]).mean() > 0.99
+            difference = sample["im_batch"].astype(int) - other["im_batch"]
+            assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "options, told",
+    [
+        ("--only tests", "--only: 'tests' is no list of test, train, prepare"),
+        ("--only test,", "--only: 'test,' is no list"),
+        ("--precision half", "--precision: invalid choice"),
+        ("-n RMI_model", "-n: invalid choice"),
+    ],
+)
+def test_wrong_options(capsys, options, told):
+    with pytest.raises(SystemExit) as caught:
+        benchmark.main(options.split())
+    assert caught.value.code == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ") and told in printed
+    assert printed.count("\n") == 1
+
+
+def test_json_that_cannot_be_written_is_told_at_once(tmp_path, capsys):
+    for path in (tmp_path, tmp_path / "missing" / "speed.json"):
+        assert benchmark.main(["--json", str(path)]) == 2
+        printed = capsys.readouterr()
+        assert printed.err.startswith("error: cannot write {}".format(path))
+        assert printed.err.count("\n") == 1 and printed.out == ""
+
+
+def test_precision_that_is_not_there(capsys, tmp_path):
+    setup = SETUP._replace(precision="tf32")
+    with pytest.raises(UserError, match="--precision tf32 needs"):
+        benchmark.alone("x", {}, measurements.make_snapshot, setup, str(tmp_path))
+
+
+def test_process_that_is_killed():
+    with pytest.raises(UserError, match="measured x was killed"):
+        benchmark.alone("x", {}, os._exit, 9)
+
+
+def test_two_workers_are_compared_with_one(monkeypatch, tmp_path, capsys):
+    measured = {"1": 5.0, "2": 9.0, "ratio": 1.8}
+    monkeypatch.setattr(scaling, "measure", lambda: dict(measured))
+    path = tmp_path / "speed.json"
+    assert benchmark.main(["--distributed", "--json", str(path)]) == 0
+    assert json.loads(path.read_text()) == {"distributed": measured}
+    assert capsys.readouterr().out == (
+        "distributed training: 5.00 sentences a second with 1 worker, 9.00 with 2: "
+        "1.80 times\n"
+    )
+
+
+def test_two_workers_need_two_cores(monkeypatch, capsys):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3})
+    assert benchmark.main(["--distributed"]) == 2
+    assert "error: --distributed needs two cores" in capsys.readouterr().err

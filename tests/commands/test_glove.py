@@ -1,0 +1,229 @@
+"""util.glove: which row gets which vector, and files of every kind."""
+
+import gzip
+import os
+import zipfile
+
+import numpy as np
+import pytest
+
+from util import glove
+from util.core.errors import UserError
+
+GLOVE = b"""the 0.5 -1.0 0.25
+caf\xc3\xa9 1.0 2.0 3.0
+. . . 7.0 7.5 8.0
+at name@domain.com 4.0 5.0 6.0
+cat 1e-05 -0.125 9
+<unk> 9.0 9.0 9.0
+dog 0.75 0.5 0.25
+"""
+WORDS = ["<pad>", "<go>", "<eos>", "<unk>", "cat", "zig", "the", "zig", "cat", ". . ."]
+
+
+@pytest.fixture
+def text_file(tmp_path):
+    path = tmp_path / "glove.3d.txt"
+    path.write_bytes(GLOVE)
+    return str(path)
+
+
+@pytest.fixture
+def vocabulary(tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_text("".join(word + "\n" for word in WORDS))
+    return str(path)
+
+
+def run(vectors, vocabulary, output, *more):
+    """Run the command line and return its exit code."""
+    arguments = [vectors, "--vocabulary", vocabulary, "--output", str(output)]
+    return glove.main(arguments + list(more))
+
+
+def test_every_word_has_its_vector(text_file):
+    table, found = glove.word_vectors(WORDS, text_file)
+    assert table.dtype == np.float32 and table.shape == (10, 3)
+    np.testing.assert_array_equal(table[6], np.float32([0.5, -1, 0.25]))
+    np.testing.assert_array_equal(table[4], np.float32([1e-5, -0.125, 9]))
+    np.testing.assert_array_equal(table[8], table[4])
+    np.testing.assert_array_equal(table[9], np.float32([7, 7.5, 8]))
+    assert found == 4
+
+
+def test_special_and_missing_words_get_noise_and_padding_zeros(text_file):
+    table, _ = glove.word_vectors(WORDS, text_file)
+    assert (table[0] == 0).all()
+    assert (table[1:4] != 0).all() and (np.abs(table[3]) < 5).all()
+    np.testing.assert_array_equal(table[5], table[7])
+    assert len({row.tobytes() for row in table}) == len(set(WORDS))
+
+
+def test_the_noise_has_a_standard_deviation_of_0_6(text_file):
+    words = WORDS + ["missing{}".format(number) for number in range(20000)]
+    noise = glove.word_vectors(words, text_file)[0][len(WORDS) :]
+    # 60000 draws: the errors of mean and deviation are about 0.0024 and 0.0017.
+    assert abs(noise.mean()) < 0.01
+    assert noise.std() == pytest.approx(0.6, abs=0.01)
+
+
+def test_seed_decides_and_the_order_of_the_file_does_not(text_file, tmp_path):
+    lines = GLOVE.splitlines(keepends=True)
+    turned = tmp_path / "turned.txt"
+    turned.write_bytes(b"".join(lines[:1] + lines[:0:-1]))
+    first, _ = glove.word_vectors(WORDS, text_file, seed=3)
+    same, _ = glove.word_vectors(WORDS, str(turned), seed=3)
+    other, _ = glove.word_vectors(WORDS, text_file, seed=4)
+    np.testing.assert_array_equal(first, same)
+    assert (first[1] != other[1]).all() and (first[4] == other[4]).all()
+
+
+def pack_zip(path, names):
+    """Write a .zip whose files all hold GLOVE, but with their own first number."""
+    with zipfile.ZipFile(str(path), "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, name in enumerate(names):
+            text = GLOVE.replace(b"the 0.5", b"the %d.5" % number)
+            archive.writestr(name, text)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "names, chosen",
+    [
+        (["glove.txt"], 0),
+        (["glove.vec"], 0),
+        (["glove.6B.50d.txt", "glove.6B.300d.txt", "glove.6B.200d.txt"], 1),
+        (["README.md", "glove.6B.50d.txt"], 1),
+        (["glove.300d/", "glove.300d/vectors"], 1),
+    ],
+)
+def test_the_right_file_of_a_zip_is_read(tmp_path, names, chosen):
+    path = pack_zip(tmp_path / "glove.zip", names)
+    vectors = dict(glove.read_vectors(path, {"the"}))
+    assert vectors["the"][0] == chosen + 0.5
+
+
+def test_a_zip_with_several_candidates_lists_them(tmp_path):
+    path = pack_zip(tmp_path / "glove.zip", ["a.50d.txt", "b.100d.txt"])
+    with pytest.raises(UserError, match="a.50d.txt, b.100d.txt"):
+        dict(glove.read_vectors(path, {"the"}))
+
+
+def test_gz_and_windows_line_ends(text_file, tmp_path):
+    path = str(tmp_path / "glove.txt.gz")
+    with gzip.open(path, "wb") as file:
+        file.write(GLOVE.replace(b"\n", b"\r\n"))
+    expected, _ = glove.word_vectors(WORDS, text_file)
+    np.testing.assert_array_equal(glove.word_vectors(WORDS, path)[0], expected)
+
+
+@pytest.mark.parametrize(
+    "line", [b"cut 0.5 0.25", b"cut", b"", b"long 0.5 0.5 0.5 0.5", b"word 0.5 x 0.5"]
+)
+def test_a_damaged_line_is_named(tmp_path, line):
+    path = tmp_path / "glove.txt"
+    path.write_bytes(GLOVE + line + b"\n")
+    with pytest.raises(UserError, match="glove.txt, line 8: "):
+        dict(glove.read_vectors(str(path), {"word"}))
+
+
+@pytest.mark.parametrize("number", [b"nan", b"inf"])
+def test_numbers_must_be_finite(tmp_path, number):
+    path = tmp_path / "glove.txt"
+    path.write_bytes(b"word 0.5 " + number + b" 0.5\n")
+    with pytest.raises(UserError, match="line 1: .*finite"):
+        dict(glove.read_vectors(str(path), {"word"}))
+
+
+def cut_zip(folder):
+    path = pack_zip(folder / "cut.zip", ["glove.txt"])
+    with open(path, "r+b") as file:
+        file.truncate(100)
+    return path
+
+
+def spoilt_zip(folder):
+    """Write a .zip whose directory is whole and whose data is not."""
+    path = pack_zip(folder / "spoilt.zip", ["glove.txt"])
+    with open(path, "r+b") as file:
+        file.seek(60)
+        file.write(b"spoilt")
+    return path
+
+
+def cut_gz(folder):
+    path = str(folder / "cut.gz")
+    with open(path, "wb") as file:
+        file.write(gzip.compress(GLOVE)[:-20])
+    return path
+
+
+def no_gz(folder):
+    path = str(folder / "no.gz")
+    with open(path, "wb") as file:
+        file.write(GLOVE)
+    return path
+
+
+def empty(folder):
+    path = str(folder / "empty.txt")
+    open(path, "wb").close()
+    return path
+
+
+def header_line(folder):
+    """Write a word2vec file: its first line counts words and numbers."""
+    path = str(folder / "word2vec.txt")
+    with open(path, "wb") as file:
+        file.write(b"7 3\n" + GLOVE)
+    return path
+
+
+def missing(folder):
+    return str(folder / "missing.txt")
+
+
+@pytest.mark.parametrize(
+    "make", [cut_zip, spoilt_zip, cut_gz, no_gz, empty, header_line, missing]
+)
+def test_a_file_that_is_no_glove_file_leaves_nothing(
+    make, vocabulary, tmp_path, capsys
+):
+    path = make(tmp_path)
+    output = tmp_path / "out" / "emb.npy"
+    assert run(path, vocabulary, output) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ") and os.path.basename(path) in error
+    assert not output.exists()
+    assert not output.parent.exists() or not os.listdir(str(output.parent))
+
+
+def test_a_failure_keeps_the_older_table(vocabulary, tmp_path):
+    output = tmp_path / "emb.npy"
+    output.write_bytes(b"older")
+    assert run(missing(tmp_path), vocabulary, output) == 2
+    assert output.read_bytes() == b"older"
+
+
+def test_the_command_reports_the_coverage(text_file, vocabulary, tmp_path, capsys):
+    output = tmp_path / "out" / "emb.npy"
+    assert run(text_file, vocabulary, output, "--seed", "5") == 0
+    assert "4 of 10 words found (40.0 %)" in capsys.readouterr().out
+    expected, _ = glove.word_vectors(WORDS, text_file, seed=5)
+    np.testing.assert_array_equal(np.load(str(output)), expected)
+    assert os.listdir(str(output.parent)) == ["emb.npy"]
+
+
+def test_the_command_finds_the_files_of_a_data_set(text_file, vocabulary, tmp_path):
+    os.rename(vocabulary, str(tmp_path / "vocabulary_Gref.txt"))
+    assert glove.main([text_file, "-d", "unc", "--data", str(tmp_path)]) == 0
+    assert np.load(str(tmp_path / "Gref_emb.npy")).shape == (10, 3)
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--vocabulary", "a"], ["--output", "a"], ["--seed", "-1"]]
+)
+def test_incomplete_command_lines_are_refused(arguments):
+    with pytest.raises(SystemExit) as exit_info:
+        glove.main(["glove.txt"] + arguments)
+    assert exit_info.value.code == 2

@@ -1,0 +1,153 @@
+"""util.vocabulary: which words are listed, and where sentences come from."""
+
+import json
+import os
+import pickle
+
+import pytest
+
+from util import vocabulary
+from util.data.text_processing import load_vocab_dict_from_file, preprocess_sentence
+
+SPECIAL = ["<pad>", "<go>", "<eos>", "<unk>"]
+
+
+def choose(sentences, min_count=1):
+    counts = vocabulary.count_words(sentences)
+    return vocabulary.choose_words(counts, min_count)
+
+
+def test_special_words_then_falling_counts_then_the_alphabet():
+    sentences = ["The red cat", "the blue cat.", "a the"]
+    assert choose(sentences) == SPECIAL + ["the", "cat", "a", "blue", "red"]
+
+
+def test_min_count():
+    sentences = ["the cat", "the dog", "the cat", "a dog"]
+    assert choose(sentences, min_count=2) == SPECIAL + ["the", "cat", "dog"]
+
+
+def test_only_words_that_a_line_can_hold_are_listed(tmp_path):
+    sentences = ["a,b", "a, b", "x-\n-y", "a\ud800b", "caf\u00e9s <pad>", "ok"]
+    words = choose(sentences)
+    path = tmp_path / "words.txt"
+    path.write_text("".join(word + "\n" for word in words), encoding="utf-8")
+    vocab = load_vocab_dict_from_file(str(path))
+    assert list(vocab) == words and list(vocab.values()) == list(range(len(words)))
+    assert words.count("<pad>") == 1 and {",", "\u00e9", "ok"} <= set(words)
+    unknown = vocab["<unk>"]
+    assert preprocess_sentence("a,b", vocab, 3) == [vocab[w] for w in "a,b"]
+    assert preprocess_sentence("a, b", vocab, 3)[1] == unknown
+
+
+def text_file(folder):
+    path = str(folder / "sentences.txt")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("the red cat\n\nThe dog.\n  \nthe CAT")
+    return path
+
+
+def query_file(folder):
+    path = str(folder / "queries.json")
+    with open(path, "w") as file:
+        json.dump({"1_1": ["the red cat", "The dog."], "2_1": ["the CAT"]}, file)
+    return path
+
+
+def refs(folder, name="refs(x).p"):
+    """Write refs: two for training, one for validation."""
+    path = str(folder / name)
+    sentences = [["the red cat", "The dog."], ["the CAT"], ["unseen words"]]
+    content = [
+        {
+            "ann_id": number,
+            "image_id": 1,
+            "split": "val" if number == 2 else "train",
+            "sentences": [{"sent": sentence} for sentence in texts],
+        }
+        for number, texts in enumerate(sentences)
+    ]
+    with open(path, "wb") as file:
+        pickle.dump(content, file, protocol=2)
+    return path
+
+
+KNOWN = ["the", "cat", "dog", "red"]
+
+
+@pytest.mark.parametrize("make", [text_file, query_file])
+def test_text_and_query_files(make, tmp_path):
+    assert choose(vocabulary.read_sentences(make(tmp_path))) == SPECIAL + KNOWN
+
+
+def test_a_refs_file_gives_all_its_splits(tmp_path):
+    words = choose(vocabulary.read_sentences(refs(tmp_path)))
+    assert words == SPECIAL + KNOWN + ["unseen", "words"]
+
+
+def test_a_data_set_gives_its_training_split(tmp_path):
+    folder = tmp_path / "refer" / "refcoco"
+    folder.mkdir(parents=True)
+    refs(folder, "refs(unc).p")
+    images = [{"id": 1, "height": 4, "width": 4}]
+    annotations = [{"id": n, "segmentation": [[0, 0, 4, 0, 4, 4]]} for n in range(3)]
+    instances = {"images": images, "annotations": annotations}
+    (folder / "instances.json").write_text(json.dumps(instances))
+    output = tmp_path / "words.txt"
+    arguments = ["-d", "unc", "--data", str(tmp_path), "--output", str(output)]
+    assert vocabulary.main(arguments) == 0
+    assert output.read_text().split("\n") == SPECIAL + KNOWN + [""]
+
+
+def test_referit_calls_its_training_split_trainval(tmp_path):
+    os.rename(query_file(tmp_path), str(tmp_path / "referit_query_trainval.json"))
+    sentences = vocabulary.training_sentences("referit", str(tmp_path))
+    assert sentences == ["the red cat", "The dog.", "the CAT"]
+
+
+def run(folder, *arguments):
+    """Run the command line on text_file; return (exit code, path of the words)."""
+    output = folder / "words.txt"
+    arguments = [text_file(folder), "--output", str(output)] + list(arguments)
+    return vocabulary.main(arguments), output
+
+
+def test_the_command_reports_words_and_coverage(tmp_path, capsys):
+    code, output = run(tmp_path, "--min-count", "2")
+    assert code == 0
+    assert output.read_text().split("\n") == SPECIAL + ["the", "cat", ""]
+    printed = capsys.readouterr().out
+    assert "6 words" in printed
+    assert "5 of 7 word occurrences covered (71.4 %)" in printed
+
+
+def test_an_older_vocabulary_is_kept_unless_forced(tmp_path, capsys):
+    (tmp_path / "words.txt").write_text("older")
+    code, output = run(tmp_path)
+    assert code == 2 and output.read_text() == "older"
+    assert "--force" in capsys.readouterr().err
+    code, output = run(tmp_path, "--force")
+    assert code == 0 and output.read_text().startswith("<pad>\n")
+
+
+def test_sentences_without_words_are_refused(tmp_path, capsys):
+    code, output = run(tmp_path, "--min-count", "9")
+    assert code == 2 and not output.exists()
+    assert "no words" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["no.txt", "no.json", "no.p", "bad.txt", "bad.json"])
+def test_missing_and_damaged_files_are_named(name, tmp_path, capsys):
+    path = tmp_path / name
+    if name.startswith("bad"):
+        path.write_bytes(b"\xff\xfe\x00")
+    output = tmp_path / "words.txt"
+    assert vocabulary.main([str(path), "--output", str(output)]) == 2
+    assert name in capsys.readouterr().err and not output.exists()
+
+
+def test_a_command_line_without_sentences_is_refused(capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        vocabulary.main(["--output", "words.txt"])
+    assert exit_info.value.code == 2
+    assert "-d or files" in capsys.readouterr().err

@@ -1,0 +1,72 @@
+"""util.core.parallel: results in order, and every way to end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from util.core import parallel
+from util.core.errors import UserError
+
+
+def double(number):
+    return 2 * number
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_results_come_in_order(jobs):
+    assert list(parallel.run(double, range(9), jobs)) == list(range(0, 18, 2))
+
+
+def fail_first(path):
+    """Raise for the task named 0, and leave a trace of the others."""
+    if os.path.basename(path) == "0":
+        raise UserError("the first one fails")
+    time.sleep(0.02)
+    os.mkdir(path)
+
+
+def test_tasks_after_an_error_are_not_begun(tmp_path):
+    tasks = [str(tmp_path / str(number)) for number in range(40)]
+    with pytest.raises(UserError, match="the first one fails"):
+        list(parallel.run(fail_first, tasks, jobs=2))
+    assert len(os.listdir(str(tmp_path))) < 20
+
+
+INTERRUPTED = """
+import sys, test_processes
+from util import errors, processes
+tasks = [sys.argv[1] + "/" + str(number) for number in range(1, 400)]
+run = lambda: list(processes.run(test_processes.fail_first, tasks, jobs=2))
+sys.exit(errors.exit_code(run))
+"""
+
+
+def test_ctrl_c_ends_the_processes_even_when_pressed_twice(tmp_path):
+    paths = os.pathsep.join(sys.path)
+    running = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(tmp_path)],
+        env=dict(os.environ, PYTHONPATH=paths),
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    while not os.listdir(str(tmp_path)) and running.poll() is None:
+        time.sleep(0.02)
+    for _ in range(2):  # to the whole group, as a terminal does
+        os.killpg(running.pid, signal.SIGINT)
+        time.sleep(0.05)
+    assert running.communicate(timeout=30)[1] == b"interrupted\n"
+    assert running.returncode == 130
+    assert len(os.listdir(str(tmp_path))) < 399
+
+
+def die(*_):
+    os._exit(1)
+
+
+def test_death_of_a_worker_ends_the_build():
+    with pytest.raises(UserError, match="worker process died"):
+        list(parallel.run(die, [1, 2, 3], jobs=2))

@@ -1,0 +1,304 @@
+"""util.data.refcoco: the annotation formats, and every way in which they can be bad."""
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+import tiny_sets
+from PIL import Image
+
+from util.core.errors import UserError
+from util.data import annotations, refcoco
+from util.data.referent import check_files, decode_segmentation, load
+
+REFS = "refer/refcoco/refs(unc).p"
+INSTANCES = "refer/refcoco/instances.json"
+
+
+@pytest.fixture
+def unc(tmp_path):
+    tiny_sets.write_unc(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def referit(tmp_path):
+    tiny_sets.write_referit(tmp_path)
+    return tmp_path
+
+
+def test_referents_of_a_split_in_file_order(unc):
+    got = annotations.referents("unc", "train", str(unc))
+    assert [r.picture_name for r in got] == [
+        "COCO_train2014_00000000000" + n for n in "113"
+    ]
+    assert [r.sentences for r in got] == [
+        ["Left box.", "the two boxes"],
+        ["box on the right"],
+        ["the thin line"],
+    ]
+    assert [r.size for r in got] == [(40, 60), (40, 60), (48, 48)]
+    assert "101" in got[0].name and REFS in got[0].name
+    assert len(annotations.referents("unc", "val", str(unc))) == 1
+    assert annotations.referents("unc", "testA", str(unc)) == []
+
+
+def test_polygons_and_both_kinds_of_run_lengths_give_the_mask(unc):
+    for split in ("train", "val"):
+        for referent in annotations.referents("unc", split, str(unc)):
+            picture, (mask,) = load([referent])
+            expected = tiny_sets.MASKS[int(referent.name.split()[-1])]
+            assert picture.dtype == np.uint8 and picture.shape == mask.shape + (3,)
+            assert mask.dtype == bool
+            np.testing.assert_array_equal(mask, expected)
+
+
+def test_overlapping_polygons_are_united():
+    boxes = [[0, 0, 4, 0, 4, 4, 0, 4], [2, 2, 6, 2, 6, 6, 2, 6]]
+    mask = decode_segmentation(boxes, 8, 8)
+    np.testing.assert_array_equal(mask, tiny_sets.box(8, 8, (0, 4, 0, 4), (2, 6, 2, 6)))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        tiny_sets.python2_pickle(tiny_sets.refs(), 0),
+        tiny_sets.python2_pickle(tiny_sets.refs(), 2),
+        pickle.dumps(tiny_sets.refs(), protocol=0),
+        pickle.dumps(tiny_sets.refs(), protocol=2),
+        pickle.dumps(tiny_sets.refs(), protocol=4),
+    ],
+    ids=["python2-0", "python2-2", "0", "2", "4"],
+)
+def test_every_pickle_protocol_gives_the_same_refs(tmp_path, content):
+    path = tmp_path / "refs(x).p"
+    path.write_bytes(content)
+    assert refcoco.load_refs(str(path)) == tiny_sets.refs()
+
+
+@pytest.mark.parametrize("protocol", [0, 2])
+def test_byte_strings_are_utf8_or_else_latin1(tmp_path, protocol):
+    refs = tiny_sets.refs()[2:3]
+    refs[0]["sentences"][0]["sent"] = "caf\u00e9 \u2603".encode("utf-8")
+    refs[0]["sentences"][1]["sent"] = "caf\u00e9".encode("latin-1")
+    path = tmp_path / "refs(x).p"
+    path.write_bytes(tiny_sets.python2_pickle(refs, protocol))
+    sentences = refcoco.load_refs(str(path))[0]["sentences"]
+    assert [s["sent"] for s in sentences] == ["caf\u00e9 \u2603", "caf\u00e9"]
+
+
+class Evil:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_pickle_that_would_run_code_is_refused(tmp_path, protocol):
+    path, made = tmp_path / "refs(x).p", tmp_path / "made"
+    path.write_bytes(pickle.dumps([Evil(str(made))], protocol=protocol))
+    with pytest.raises(UserError, match="refs\\(x\\).p .* code .*mkdir"):
+        refcoco.load_refs(str(path))
+    assert not made.exists()
+    pickle.loads(path.read_bytes())
+    assert made.exists()
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (pickle.dumps([np.float32(1)]), "asks for the code"),
+        (b"Pobject 7\n.", "outside the file"),
+        (b"", "no pickle"),
+        (b"<html>404</html>", "no pickle"),
+        (pickle.dumps(tiny_sets.refs())[:-60], "no pickle"),
+        (b"]" * 2000 + b"a" * 1999 + b".", "no pickle"),
+        (pickle.dumps({"a": 1}), "no list"),
+        (pickle.dumps([7]), "entry 0"),
+        (pickle.dumps(tiny_sets.refs() + [{"ann_id": 1}]), "entry 4"),
+        (pickle.dumps([dict(tiny_sets.refs()[0], sentences=[{}])]), "entry 0"),
+        (pickle.dumps([dict(tiny_sets.refs()[0], image_id="../x")]), "entry 0"),
+    ],
+)
+def test_damaged_pickle_is_refused_by_name(tmp_path, content, reason):
+    path = tmp_path / "refs(x).p"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="refs\\(x\\).p.*" + reason):
+        refcoco.load_refs(str(path))
+
+
+@pytest.mark.parametrize("missing", [REFS, INSTANCES])
+def test_missing_annotations_say_where_they_come_from(unc, missing):
+    (unc / missing).unlink()
+    with pytest.raises(UserError, match="data/README.md") as caught:
+        annotations.referents("unc", "train", str(unc))
+    assert str(unc / missing) in str(caught.value)
+
+
+def change_instances(root, change):
+    path = root / INSTANCES
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[1, 2]", '{"images": []}', '{"images": [{}]}', "[" * 100000]
+)
+def test_damaged_instances_are_refused_by_name(unc, content):
+    (unc / INSTANCES).write_text(content)
+    with pytest.raises(UserError, match="instances.json"):
+        annotations.referents("unc", "train", str(unc))
+
+
+def test_binary_instances_are_refused_by_name(unc):
+    (unc / INSTANCES).write_bytes(b"\x1f\x8b\xff\xfe")
+    with pytest.raises(UserError, match="instances.json is damaged"):
+        annotations.referents("unc", "train", str(unc))
+
+
+def test_referent_without_annotation_or_image_is_named(unc):
+    change_instances(unc, lambda content: content["annotations"].pop(3))
+    with pytest.raises(UserError, match="referent 104 has no annotation"):
+        annotations.referents("unc", "train", str(unc))
+    change_instances(unc, lambda content: content["images"].pop(1))
+    with pytest.raises(UserError, match="referent 103: its image 2"):
+        annotations.referents("unc", "val", str(unc))
+
+
+FULL = tiny_sets.run_lengths(np.ones((40, 60), bool))
+
+
+@pytest.mark.parametrize(
+    "segmentation, reason",
+    [
+        (None, "missing"),
+        ([], "missing"),
+        ([[]], "3 or more points"),
+        ([[1, 2, 3, 4]], "3 or more points"),
+        ([[1, 2, 3, 4, 5, 6, 7]], "3 or more points"),
+        ([[0, 0, 9, 0, 9, 9], "x"], "damaged"),
+        ([0, 0, 9, 0, 9, 9], "damaged"),
+        ([[0, 0, 1e9, 0, 1e9, 1e9]], "far outside"),
+        ([[0, 0, float("nan"), 0, 9, 9]], "far outside"),
+        ("polygon", "damaged"),
+        ({"size": [40, 60]}, "damaged"),
+        ({"counts": FULL["counts"]}, "damaged"),
+        ({"size": [60, 40], "counts": FULL["counts"]}, "size"),
+        ({"size": [40, 60], "counts": [5, 5]}, "do not fill"),
+        ({"size": [40, 60], "counts": [0, 10**9]}, "do not fill"),
+        ({"size": [40, 60], "counts": [-100, 2500]}, "damaged"),
+        ({"size": [40, 60], "counts": ["a"]}, "damaged"),
+        ({"size": [40, 60], "counts": 7}, "damaged"),
+        ({"size": [40, 60], "counts": "\u2603"}, "damaged"),
+        ({"size": [40, 60], "counts": "ooooooooooooo"}, "damaged"),
+        (tiny_sets.compressed(np.ones((80, 60), bool)), "size"),
+        (dict(tiny_sets.compressed(np.ones((80, 60), bool)), size=[40, 60]), "damaged"),
+    ],
+)
+def test_bad_mask_names_its_referent(unc, segmentation, reason):
+    change_instances(
+        unc, lambda content: content["annotations"][0].update(segmentation=segmentation)
+    )
+    with pytest.raises(UserError, match="referent 101: the mask.*" + reason):
+        load(annotations.referents("unc", "train", str(unc))[:1])
+
+
+def test_pixels_that_compressed_runs_leave_unset_are_noticed(monkeypatch):
+    """Such pixels hold whatever was in memory, here ones."""
+    runs = tiny_sets.compressed(tiny_sets.box(4, 5, (0, 2, 0, 2)))
+    assert decode_segmentation(runs, 4, 5).sum() == 4
+    ones = np.ones((4, 5), np.uint8)
+    monkeypatch.setattr(refcoco.coco_mask, "decode", lambda packed: ones)
+    with pytest.raises(UserError, match="do not fill"):
+        decode_segmentation(runs, 4, 5)
+
+
+def test_bad_picture_is_named(unc):
+    referent = annotations.referents("unc", "train", str(unc))[0]
+    with open(referent.picture, "rb") as file:
+        content = file.read()
+    with open(referent.picture, "wb") as file:
+        file.write(content[: len(content) // 2])
+    with pytest.raises(UserError, match="cannot read the picture .*000001.jpg"):
+        load([referent])
+    Image.new("RGB", (40, 40)).save(referent.picture)
+    with pytest.raises(UserError, match="101.*40x60.*000001.jpg has 40x40"):
+        load([referent])
+    os.remove(referent.picture)
+    with pytest.raises(UserError, match="no picture .*000001.jpg"):
+        load([referent])
+    with pytest.raises(UserError, match="no file .*000001.jpg"):
+        check_files([referent])
+
+
+def test_upright_size_counts_for_a_turned_picture(unc):
+    referent = annotations.referents("unc", "train", str(unc))[0]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 60)).save(referent.picture, exif=exif.tobytes())
+    picture, (mask,) = load([referent])
+    assert picture.shape == (40, 60, 3)
+    np.testing.assert_array_equal(mask, tiny_sets.MASKS[101])
+
+
+def test_referit(referit):
+    got = annotations.referents("referit", "test", str(referit))
+    assert [r.picture_name for r in got] == ["21", "22", "21"]
+    assert [r.sentences for r in got] == list(tiny_sets.QUERIES.values())
+    check_files(got)
+    for referent, annotation in zip(got, (101, 103, 102)):
+        picture, (mask,) = load([referent])
+        assert mask.dtype == bool and picture.shape == mask.shape + (3,)
+        np.testing.assert_array_equal(mask, tiny_sets.MASKS[annotation])
+
+
+def test_missing_referit_files_are_named(referit):
+    with pytest.raises(UserError, match="referit_query_trainval.json.*README"):
+        annotations.referents("referit", "trainval", str(referit))
+    (referit / "referit" / "mask" / "22_1.mat").unlink()
+    got = annotations.referents("referit", "test", str(referit))
+    for check in (lambda: check_files(got), lambda: load([got[1]])):
+        with pytest.raises(UserError, match="no file .*22_1.mat"):
+            check()
+
+
+def test_bad_referit_masks_are_named(referit):
+    referent = annotations.referents("referit", "test", str(referit))[0]
+    path = referit / "referit" / "mask" / "21_1.mat"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="21_1.mat is damaged"):
+        load([referent])
+    tiny_sets.write_mat(path, np.ones((40, 60)), key="other")
+    with pytest.raises(UserError, match="21_1.mat is damaged.*segimg_t"):
+        load([referent])
+    tiny_sets.write_mat(path, np.ones((40, 60, 3)))
+    with pytest.raises(UserError, match="21_1.mat has 3 axes"):
+        load([referent])
+    tiny_sets.write_mat(path, np.ones((60, 40)))
+    with pytest.raises(UserError, match="referent 21_1.*60x40.*21.jpg has 40x60"):
+        load([referent])
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        ("{", "damaged"),
+        ("[]", "no queries"),
+        ('{"../../etc/passwd_1": ["a"]}', "passwd_1"),
+        ('{"21": ["a"]}', "'21'"),
+        ('{"21_1": "a"}', "'21_1'"),
+        ('{"21_1": [3]}', "'21_1'"),
+    ],
+)
+def test_bad_queries_are_refused_by_name(referit, content, reason):
+    (referit / "referit_query_test.json").write_text(content)
+    with pytest.raises(UserError, match="referit_query_test.json.*" + reason):
+        annotations.referents("referit", "test", str(referit))

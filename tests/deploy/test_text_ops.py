@@ -1,0 +1,145 @@
+"""util.deploy.text_ops: the graph gives the ids that Python gives."""
+
+import os
+import random
+import string
+import subprocess
+import sys
+
+import pytest
+
+from util.data.text_processing import preprocess_sentence, tokenize
+from util.deploy import text_ops
+from util.graph.compat import tf
+
+WORDS = (
+    ["<pad>", "<go>", "<eos>", "<unk>", "the", "red", "circle", "a", "b", "k", "x_1"]
+    + [",", ".", "..", ". .", "'", "red", "", "é", "i\u0307", "σ", "ς", "π", "€", "😀"]
+    + ["\u202e", "-", "?!", "7", "\x03"]
+)
+VOCAB_DICT = {word: number for number, word in enumerate(WORDS)}
+NASTY = [
+    "the Red circle",
+    "  the red circle.  ",
+    "a.",
+    "a .",
+    "a..",
+    "a. .",
+    ". . a",
+    ".a",
+    "a.b,a'b-a",
+    "a , b",
+    "a\u00a0",
+    "\x1ca\x1c",
+    "a\x1c\x1d\x1e\x1fb",
+    "a\u3000b\u2028",
+    "\u200ba",  # a blank that is none in Python
+    "a\u00a0.\u00a0",
+    "a\x01b\x01\x01",
+    "a\x02b",
+    "\x01",
+    "\x01.\x01 a\x01.\x01",
+    "a\0b red",
+    "\0",
+    "a\x03b",
+    "é a É",
+    "\u0130 I \u0131 i\u0307",
+    "\u212a k",  # the Kelvin sign
+    "ΑΣ Σ aΣ Σa",
+    "a€b😀a 😀",
+    "\u202ered\u202c the",
+    "the\r\nred\n",
+    "x_1 X_1 x_1x",
+    "?! ?!a?!",
+    "\\1 \\0 $ ^",
+    "word " * 10000,
+    "a," * 10000,
+    "," * 10000 + "a",
+]
+WITHOUT_WORDS = ["", ".", " .", ". ", " \u00a0\x1c\t\n ", "\u3000"]
+
+
+LOWER = """
+from util import text_ops
+from util.compat import tf
+with tf.Session() as session:
+    print(ascii(session.run(text_ops.tokenize(["I \\u0130"])).values.tolist()))
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Return a function from a list of sentences, str or bytes, to their ids."""
+    path = tmp_path_factory.mktemp("table") / "vocabulary.txt"
+    with open(str(path), "w", encoding="utf-8") as file:
+        text_ops.write_table(file, VOCAB_DICT)
+    with tf.Graph().as_default(), tf.Session() as session:
+        sentences = tf.placeholder(tf.string, [None])
+        ids = text_ops.ids(sentences, str(path), VOCAB_DICT)
+        assert ids.dtype == tf.int32 and ids.shape.as_list() == [None, 20]
+        session.run(tf.tables_initializer())
+        yield lambda texts: session.run(ids, {sentences: texts}).tolist()
+
+
+def assert_same(run, sentences):
+    found = run([sentence.encode("utf-8") for sentence in sentences])
+    for sentence, ids in zip(sentences, found):
+        assert ids == preprocess_sentence(sentence, VOCAB_DICT), repr(sentence[:99])
+
+
+@pytest.mark.parametrize("sentence", NASTY, ids=lambda text: ascii(text[:9]))
+def test_nasty_sentences(run, sentence):
+    assert_same(run, [sentence])
+
+
+def test_random_sentences(run):
+    random.seed(1)
+    pieces = [word for word in WORDS if "<" not in word] + ["The", "RED", "\u0130"]
+    pieces += [*string.whitespace, " ", "\xa0", ".", ". ", "\x01", "\x02", "\0", "É"]
+    sentences = ["".join(random.choices(pieces, k=n)) for n in range(60)] * 50
+    sentences += ["".join(random.choices(pieces, k=30)) for _ in range(2000)]
+    assert_same(run, [sentence for sentence in sentences if tokenize(sentence)])
+
+
+def test_random_code_points(run):
+    """A letter that ICU lowers in another way is unknown in both."""
+    random.seed(2)
+    drawn = (chr(random.randrange(0xD800)) for _ in range(20000))
+    assert_same(run, ["{}a{}a".format(one, next(drawn)) for one in drawn])
+
+
+@pytest.mark.parametrize("sentence", WITHOUT_WORDS, ids=ascii)
+def test_a_sentence_without_words_is_refused(run, sentence):
+    assert not tokenize(sentence)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a sentence has no words"):
+        run(["red", sentence])
+
+
+def test_bytes_that_are_no_text_are_unknown(run):
+    assert run([b"red \xff\xfe circle"])[0][17:] == [16, 3, 6]
+
+
+def test_capitals_of_europe_are_lowered_as_in_python():
+    capitals = [chr(code) for code in range(1, 0x530) if chr(code).isupper()]
+    with tf.Graph().as_default(), tf.Session() as session:
+        words = text_ops.tokenize(tf.constant([one.encode() for one in capitals]))
+        found = [word.decode() for word in session.run(words).values]
+    assert found == [one.lower() for one in capitals]
+
+
+def test_a_turkish_process_lowers_alike():
+    lines = subprocess.check_output(
+        [sys.executable, "-c", LOWER],
+        env=dict(
+            os.environ, LC_ALL="tr_TR.UTF-8", PYTHONPATH=os.pathsep.join(sys.path)
+        ),
+        universal_newlines=True,
+    )
+    wanted = [word.encode() for word in ("i", " i\u0307")]
+    assert lines.splitlines()[-1] == ascii(wanted)
+
+
+def test_words_that_cannot_be_found_are_told():
+    assert text_ops.unusable_words(WORDS) == []
+    odd = [",\t,", "\x01", "a\0", "\x02"]
+    assert text_ops.unusable_words(["a", *odd, "b"]) == odd

@@ -1,0 +1,237 @@
+"""util.evaluation.evaluate, with a stand-in for the network."""
+
+import json
+import os
+import platform
+from concurrent.futures import Future
+
+import numpy as np
+import pytest
+import recipe
+
+from util.core.errors import UserError
+from util.data import im_processing
+from util.evaluation import evaluate
+from util.evaluation.evaluate import WITH_CRF, WITHOUT_CRF
+from util.graph.compat import tf
+from util.inference import dense_crf
+from util.inference.predictor import Found
+
+SIDE = 32
+
+
+class Constant:
+    """A predictor that finds the same logits in every picture.
+
+    Attributes:
+      calls: what it was asked, in order.
+    """
+
+    vocab_size = 50
+
+    def __init__(self, logits):
+        self.logits = np.full((SIDE, SIDE), logits, np.float32)
+        self.calls = []
+
+    def set_image(self, picture):
+        self.image = im_processing.fit_picture(picture, SIDE, SIDE)
+        self.calls.append(picture.shape)
+
+    def find(self, ids):
+        self.calls.append([words[-1] for words in ids])
+        logits = np.stack([self.logits] * len(ids))
+        return Found(logits, 1 / (1 + np.exp(-logits)), None, {})
+
+
+class Workers:
+    """Workers that refine at once, by a function of a picture and one probability."""
+
+    jobs = 1
+
+    def __init__(self, refine):
+        self.refine = refine
+
+    def submit(self, image, probabilities):
+        future = Future()
+        future.set_result(np.array([self.refine(image, p) for p in probabilities]))
+        return future
+
+
+def find(predictor, samples, workers=None):
+    return evaluate.find_masks(predictor, enumerate(samples), workers)
+
+
+def sample(height=24, width=32, word=7, rows=12):
+    """Return a sample whose object fills the upper `rows` rows."""
+    mask = np.zeros((height, width), bool)
+    mask[:rows] = True
+    return {
+        "text_batch": np.array([0] * 19 + [word], np.int32),
+        "im_batch": recipe.image(word, height, width),
+        "mask_batch": mask,
+        "sent_batch": ["word {}".format(word)],
+        "im_name_batch": ["{}.jpg".format(word)],
+    }
+
+
+def test_samples_are_segmented_in_order_and_in_their_own_size():
+    predictor = Constant(1.0)
+    samples = [sample(24, 32, word=3), sample(40, 20, word=4)]
+    results = list(find(predictor, samples))
+    assert predictor.calls == [(24, 32, 3), [3], (40, 20, 3), [4]]
+    assert [result.number for result in results] == [0, 1]
+    for result, one in zip(results, samples):
+        assert result.sample is one
+        assert set(result.masks) == {WITHOUT_CRF}
+        mask = result.masks[WITHOUT_CRF]
+        assert mask.dtype == bool and mask.shape == one["mask_batch"].shape
+        assert mask.all()
+
+
+@pytest.mark.parametrize("logit, found", [(0.0, 0), (1e-10, 0), (1e-9, 1), (1.0, 1)])
+def test_foreground_begins_at_1e_9(logit, found):
+    (result,) = find(Constant(logit), [sample()])
+    assert result.masks[WITHOUT_CRF].mean() == found
+
+
+def test_mask_that_was_found_is_brought_back_from_the_padded_picture():
+    predictor = Constant(-1.0)
+    # A picture of 16 x 32 lies in the rows 8 to 24 of the network's input.
+    predictor.logits[8:16] = 1.0
+    (result,) = find(predictor, [sample(16, 32)])
+    wanted = np.zeros((16, 32), bool)
+    wanted[:8] = True
+    np.testing.assert_array_equal(result.masks[WITHOUT_CRF], wanted)
+
+
+def test_crf_sees_the_padded_picture_and_the_probability():
+    seen = []
+
+    def refine(image, probability):
+        seen.append((image, probability))
+        return np.ones(probability.shape, bool)
+
+    one, predictor = sample(16, 32), Constant(-2.0)
+    (result,) = find(predictor, [one], Workers(refine))
+    ((image, probability),) = seen
+    padded = im_processing.fit_picture(one["im_batch"], SIDE, SIDE)
+    np.testing.assert_array_equal(image, padded)
+    assert image.dtype == np.uint8 and not image[:8].any() and image[8:24].any()
+    np.testing.assert_allclose(probability, 1 / (1 + np.exp(2)), rtol=1e-6)
+    assert list(result.masks) == [WITHOUT_CRF, WITH_CRF]
+    assert not result.masks[WITHOUT_CRF].any() and result.masks[WITH_CRF].all()
+    assert evaluate.best_mask(result) is result.masks[WITH_CRF]
+
+
+def test_words_beyond_the_vocabulary_are_refused():
+    samples = [sample(word=49), sample(word=50)]
+    results = find(Constant(1.0), samples)
+    assert next(results).number == 0
+    with pytest.raises(UserError, match="sample 1 has word 50, .* knows 50 words"):
+        next(results)
+
+
+def same_picture(*words):
+    one = sample(word=1)
+    return [dict(one, text_batch=sample(word=word)["text_batch"]) for word in words]
+
+
+@pytest.mark.parametrize("workers", [None, Workers(lambda image, p: p > 2)])
+def test_sentences_of_a_picture_are_segmented_together(monkeypatch, workers):
+    monkeypatch.setattr(evaluate, "GROUP", 3)
+    predictor = Constant(1.0)
+    samples = same_picture(3, 4, 5, 6) + [sample(word=7)] + same_picture(8)
+    results = list(find(predictor, samples, workers))
+    asked = [call for call in predictor.calls if isinstance(call, list)]
+    assert asked == [[3, 4, 5], [6], [7], [8]]
+    assert [result.number for result in results] == [0, 1, 2, 3, 4, 5]
+    assert [result.sample["text_batch"][-1] for result in results] == [3, 4, 5, 6, 7, 8]
+
+
+def test_order_brings_the_samples_of_a_picture_together():
+    assert evaluate.together(["b", "a", "b", "c", "a"]) == [0, 2, 1, 4, 3]
+
+
+def test_scores_do_not_depend_on_the_order_of_results():
+    results = list(find(Constant(1.0), [sample(rows=n) for n in (3, 7, 11)]))
+    forth, back = (evaluate.Tally.of(some) for some in (results, results[::-1]))
+    assert forth.as_dict() == back.as_dict() and forth.samples == back.samples
+
+
+def test_a_worker_that_dies_is_told_with_its_samples():
+    with dense_crf.Workers(1) as workers:
+        workers._pool.submit(os._exit, 1)
+        with pytest.raises(UserError, match="died at one of the samples 0, 1;"):
+            list(find(Constant(1.0), same_picture(3, 4), workers))
+
+
+def tally(logit, samples):
+    return evaluate.Tally.of(find(Constant(logit), samples))
+
+
+def test_tally_of_fewer_than_50_samples():
+    """All pixels found: IoU 12 / 24 and 18 / 24 of 32 columns."""
+    scores = tally(1.0, [sample(rows=12), sample(rows=18)])
+    described = {"sentence": "word 7", "words": 1, "picture": "7.jpg"}
+    described.update(height=24, width=32)
+    counts = {"number": 0, "area": 384}, {"intersection": 384, "union": 768}
+    assert scores.samples[0] == {**described, **counts[0], WITHOUT_CRF: counts[1]}
+    counts = {"number": 1, "area": 576}, {"intersection": 576, "union": 768}
+    assert scores.samples[1] == {**described, **counts[0], WITHOUT_CRF: counts[1]}
+    assert scores.report().splitlines() == [
+        "Segmentation evaluation (without DenseCRF):",
+        "precision@0.5 = 1.0000",
+        "precision@0.6 = 0.5000",
+        "precision@0.7 = 0.5000",
+        "precision@0.8 = 0.0000",
+        "precision@0.9 = 0.0000",
+        "overall IoU = 0.6250; mean IoU = 0.6250",
+    ]
+
+
+def test_tally_of_empty_masks():
+    scores = tally(-1.0, [sample(rows=0), sample(rows=12)])
+    lines = scores.report().splitlines()
+    assert lines[-2] == "overall IoU = 0.0000; mean IoU = 0.5000"
+    assert lines[-1].startswith("1 of 2 samples had an empty mask and an empty pred")
+
+
+def test_both_blocks_are_reported():
+    workers = Workers(lambda image, p: np.zeros(p.shape, bool))
+    found = find(Constant(1.0), [sample(rows=24)], workers)
+    text = evaluate.Tally.of(found).report()
+    first, second = text.split("Segmentation evaluation (with DenseCRF):\n")
+    assert first.startswith("Segmentation evaluation (without DenseCRF):\n")
+    assert "overall IoU = 1.0000" in first and "overall IoU = 0.0000" in second
+
+
+def test_record_beside_the_snapshot(tmp_path):
+    snapshot = str(tmp_path / "unc_iter_7.tfmodel")
+    scores = tally(1.0, [sample(rows=12), sample(rows=18)])
+    path = evaluate.write_record(snapshot, "unc", "testA", scores, samples=[1, 2])
+    assert path == snapshot + ".testA.json"
+    record = json.loads((tmp_path / "unc_iter_7.tfmodel.testA.json").read_text())
+    versions = record.pop("versions")
+    assert versions["python"] == platform.python_version()
+    assert versions["tensorflow"] == tf.VERSION
+    assert versions["numpy"] == np.__version__
+    assert set(versions) == {"python", "tensorflow", "numpy", "scikit-image"}
+    assert record == {
+        "data_set": "unc",
+        "split": "testA",
+        "snapshot": snapshot,
+        "results": {
+            WITHOUT_CRF: {
+                "precision@0.5": 1.0,
+                "precision@0.6": 0.5,
+                "precision@0.7": 0.5,
+                "precision@0.8": 0.0,
+                "precision@0.9": 0.0,
+                "overall_iou": 0.625,
+                "mean_iou": 0.625,
+                "count": 2,
+                "num_empty": 0,
+            }
+        },
+        "samples": [1, 2],
+    }

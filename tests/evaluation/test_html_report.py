@@ -1,0 +1,286 @@
+"""util.evaluation.html_report: numbers, two tests side by side, mistakes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pages import HOSTILE, Page
+from test_breakdown import record, row
+
+import trainval_model
+from util.core.errors import UserError
+from util.evaluation import breakdown, html_report
+from util.evaluation.breakdown import COUNTS, FIGURES
+from util.evaluation.eval_tools import WITH_CRF, WITHOUT_CRF
+
+NONE = "\u2013"
+DIFFERENCE = "B \u2212 A"
+
+
+def refined(number=0, sentence="the man", words=2, before=(1, 4), after=(1, 2)):
+    counts = dict(zip(("intersection", "union"), after))
+    return row(number, sentence, words, iou=before, **{WITH_CRF: counts})
+
+
+def result_of(rows, **changes):
+    """Return the record of a test with these rows."""
+    titles = [title for title in breakdown.TITLES if title in rows[0]]
+    results = {t: breakdown.scores(rows, t).as_dict() for t in titles}
+    return dict(record(rows, titles), results=results, **changes)
+
+
+ROWS = [
+    refined(0, "the man", 2, (1, 4), (1, 2)),
+    refined(1, "man left of it", 4, (2, 4), (1, 10)),
+]
+
+
+def test_figures_stand_beside_the_published_ones():
+    page = Page(html_report.report(result_of(ROWS)))
+    rows = {name: cells for name, *cells in page.table("Figures of all sentences")}
+    assert rows["in %"] == [
+        WITHOUT_CRF, WITH_CRF, "published, with DenseCRF", "difference"]  # fmt: skip
+    assert rows["overall IoU"] == ["37.50", "16.67", "62.47", "\u221245.80"]
+    assert rows["mean IoU"] == ["37.50", "30.00", NONE, NONE]
+    assert rows["precision@0.5"] == ["50.00", "50.00", NONE, NONE]
+    assert rows["sentences"] == ["2", "2", NONE, NONE]
+    assert any(
+        "It is of 10834 sentences, this test of 2" in t for _, t in page.all("p")
+    )
+    page.check_harmless()
+
+
+def test_without_dense_crf_there_is_no_difference_to_the_published_figure():
+    page = Page(html_report.report(result_of([row()])))
+    rows = {name: cells for name, *cells in page.table("Figures of all sentences")}
+    assert rows["overall IoU"] == ["50.00", "62.47", NONE]
+
+
+def test_data_sets_without_published_figures():
+    page = Page(html_report.report(result_of(ROWS, data_set="shapes")))
+    assert page.table("Figures of all sentences")[0] == ["in %", WITHOUT_CRF, WITH_CRF]
+
+
+def test_groups_of_a_test():
+    page = Page(html_report.report(result_of(ROWS)))
+    assert page.table("By length of the sentence: IoU in %") == [
+        ["group", "sentences", WITHOUT_CRF, WITH_CRF],
+        ["overall", "mean", "overall", "mean"],
+        ["1 to 2 words", "1", "25.00", "25.00", "50.00", "50.00"],
+        ["4 to 5 words", "1", "50.00", "50.00", "10.00", "10.00"],
+    ]
+    titles = [text for _, text in page.all("h2")]
+    assert titles == [
+        "Figures",
+        "IoU of the sentences",
+        "By length of the sentence",
+        "By length of the sentence, grouped as in the papers",
+        "By size of the object, as a share of the picture",
+        "By relation words in the sentence",
+        "Cases",
+    ]
+    assert "No group has 10 sentences." in [text for _, text in page.all("p")]
+    # Two of all sentences, one of each way to divide them that has groups.
+    assert len(page.all("img", **{"class": "plot"})) == 5
+
+
+def test_a_report_without_cases_says_why():
+    page = Page(html_report.report(result_of(ROWS), None, "no <snapshot>"))
+    assert "There are none: no <snapshot>" in [text for _, text in page.all("p")]
+
+
+def test_hostile_records_are_shown():
+    rows = [refined(0, HOSTILE), refined(1, HOSTILE, after=(0, 9))]
+    names = {"data_set": HOSTILE, "split": HOSTILE, "snapshot": HOSTILE}
+    one = result_of(rows, versions={HOSTILE: HOSTILE}, **names)
+    changed = [refined(0, HOSTILE, after=(0, 9)), refined(1, HOSTILE)]
+    other = result_of(changed, **names)
+    for text in (
+        html_report.report(one, None, HOSTILE),
+        html_report.comparison(one, other, [HOSTILE, HOSTILE]),
+    ):
+        Page(text).check_harmless()
+    assert HOSTILE in [text for _, text in Page(text).all("th", scope="row")]
+
+
+# --- Two tests
+
+
+def test_figures_of_two_tests_and_their_differences():
+    one, other = result_of(ROWS), result_of([row(5, iou=(3, 4))])
+    page = Page(html_report.comparison(one, other, ["first.json", "second.json"]))
+    table = page.table("Figures of A and B")
+    assert table[:2] == [["in %", WITHOUT_CRF, WITH_CRF], ["A", "B", DIFFERENCE] * 2]
+    assert table[2] == [
+        "overall IoU", "37.50", "75.00", "+37.50", "16.67", NONE, NONE]  # fmt: skip
+    assert [cells[0] for cells in table[2:]] == [
+        html_report.NAMES.get(name, name) for name in FIGURES + COUNTS
+    ]
+    assert table[-2] == ["sentences", "2", "1", NONE, "2", NONE, NONE]
+    assert page.all("p")[0][1] == "A: first.json: unc val, snapshot s"
+
+
+def test_groups_of_two_tests():
+    one, other = (
+        result_of(ROWS),
+        result_of(ROWS[:1] + [refined(1, "of it", 8, after=(1, 2))]),
+    )
+    page = Page(html_report.comparison(one, other))
+    assert page.table("By length of the sentence: IoU in %") == [
+        ["group", "A", "B", DIFFERENCE],
+        ["sentences", "overall", "mean"] * 2 + ["overall", "mean"],
+        ["1 to 2 words", "1", "50.00", "50.00", "1", "50.00", "50.00"] + ["+0.00"] * 2,
+        ["4 to 5 words", "1", "10.00", "10.00"] + [NONE] * 5,
+        ["8 to 20 words"] + [NONE] * 3 + ["1", "50.00", "50.00"] + [NONE] * 2,
+    ]
+
+
+def test_sentences_that_changed():
+    one = result_of([refined(n, f"s {n}", after=(50, 100)) for n in range(30)])
+    after = [50 + n for n in range(20)] + [40 - n for n in range(10)]
+    other = result_of(
+        [refined(n, f"s {n}", after=(a, 100)) for n, a in enumerate(after)]
+    )
+    page = Page(html_report.comparison(one, other))
+    better = page.table("Better in B: the largest changes of the IoU")
+    assert len(better) == len(page.table("Worse in B: the largest changes of the IoU"))
+    assert len(better) == 11
+    assert better[0] == ["sentence", "number", "A", "B", DIFFERENCE]
+    assert better[1] == ["s 19", "19", "50.00", "69.00", "+19.00"]
+    told = [text for _, text in page.all("p")]
+    assert (
+        "IoU higher in B by more than 0.05: 14 sentences; lower: 10; about the same: 6."
+    ) in told
+    assert "All that follows is of the masks with DenseCRF." in told
+
+
+def headings(*records):
+    return [text for _, text in Page(html_report.comparison(*records)).all("h2")]
+
+
+def test_changes_need_the_same_split_and_sentences():
+    changed = "Sentences that changed"
+    assert changed in headings(result_of(ROWS), result_of(ROWS))
+    other = headings(result_of(ROWS), result_of(ROWS, split="testA"))
+    assert changed not in other and "By length of the sentence" in other
+    text = html_report.comparison(result_of(ROWS), result_of(ROWS[:1]))
+    assert "the two tests are about different sentences" in text
+    papers = "By length of the sentence, grouped as in the papers"
+    assert papers in headings(result_of(ROWS), result_of(ROWS))
+    assert papers not in headings(result_of(ROWS), result_of(ROWS, data_set="Gref"))
+
+
+def test_records_without_samples_give_the_figures_only():
+    one = result_of(ROWS)
+    del one["samples"]
+    assert headings(one, result_of(ROWS)) == ["Figures"]
+
+
+def test_masks_without_dense_crf_are_compared_where_one_test_has_no_others():
+    text = html_report.comparison(result_of(ROWS), result_of([row(0), row(1)]))
+    assert "All that follows is of the masks without DenseCRF." in text
+
+
+# --- Commands
+
+
+def write(path, content):
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+def test_compare_writes_the_page_beside_the_first_record(tmp_path, capsys):
+    one = write(tmp_path / "one.json", result_of(ROWS))
+    other = write(tmp_path / "other.json", result_of(ROWS))
+    command = ["-m", "report", "--compare", one, other]
+    assert trainval_model.main(command) == 0
+    written = tmp_path / "compare.html"
+    assert capsys.readouterr().out == f"report: {written}\n"
+    Page(written.read_text(encoding="utf-8")).check_harmless()
+    output = tmp_path / "new" / "x.html"
+    assert trainval_model.main([*command, "--output", str(output)]) == 0
+    assert output.read_bytes() == written.read_bytes()
+
+
+def test_compare_needs_no_tensorflow(tmp_path):
+    one = write(tmp_path / "one.json", result_of(ROWS))
+    code = (
+        "import sys, trainval_model\n"
+        "assert trainval_model.main(sys.argv[1:]) == 0\n"
+        "assert 'tensorflow' not in sys.modules\n"
+    )
+    command = [sys.executable, "-c", code, "-m", "report", "--compare", one, one]
+    top = Path(__file__).resolve().parents[2]
+    subprocess.run(command, cwd=str(top), check=True)
+
+
+def test_compare_tells_what_cannot_be_read(tmp_path, capsys):
+    one = write(tmp_path / "one.json", result_of(ROWS))
+    command = ["-m", "report", "--compare", one, str(tmp_path / "no.json")]
+    assert trainval_model.main(command) == 2
+    assert "cannot read" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["one.json"]
+
+
+def report_command(tmp_path):
+    return f"-m report -d unc -t val -i 7 -f {tmp_path}".split()
+
+
+def test_a_missing_record_names_the_test(tmp_path, capsys):
+    assert trainval_model.main(report_command(tmp_path)) == 2
+    error = capsys.readouterr().err
+    assert "there is no" in error and error.count("\n") == 1
+    assert f"-m test -d unc -t val -f {tmp_path} -i 7 --report" in error
+
+
+def test_a_record_without_samples_names_the_test(tmp_path, capsys):
+    old = dict(result_of(ROWS), samples=[{"number": 0}])
+    write(tmp_path / "unc_iter_7.tfmodel.val.json", old)
+    assert trainval_model.main(report_command(tmp_path)) == 2
+    error = capsys.readouterr().err
+    assert f"-m test -d unc -t val -f {tmp_path} -i 7 -c --report" in error
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_without_the_snapshot_the_report_has_no_cases(tmp_path, capsys):
+    write(tmp_path / "unc_iter_7.tfmodel.val.json", result_of(ROWS))
+    assert trainval_model.main(report_command(tmp_path)) == 0
+    page = Page((tmp_path / "unc_iter_7.tfmodel.val.html").read_text(encoding="utf-8"))
+    assert not page.all("article") and len(page.all("img")) == 5
+    assert "a report without cases: there is no snapshot" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", ["test", "report"])
+def test_missing_matplotlib_is_told_before_any_work(
+    tmp_path, capsys, monkeypatch, mode
+):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    command = ["-m", mode, *report_command(tmp_path)[2:], "--report"]
+    assert trainval_model.main(command) == 2
+    assert "pip install -e '.[plot]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options, error",
+    [
+        ("-m report -d unc", "needs -t SPLIT and -f DIR"),
+        ("-m report --compare a.json", "--compare"),
+        ("-m report --compare a.json b.json --output a.json", ".html"),
+        ("-m test -d unc -t val -f x --compare a.json b.json", "-m report"),
+    ],
+)
+def test_wrong_command_lines(capsys, options, error):
+    with pytest.raises(SystemExit) as end:
+        trainval_model.main(options.split())
+    assert end.value.code == 2 and error in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+    one = write(tmp_path / "one.json", result_of(ROWS))
+    args = trainval_model.parse(
+        ["-m", "report", "--compare", one, one, "--output", f"{one}/x.html"]
+    )
+    with pytest.raises(UserError, match="cannot write"):
+        html_report.compare(args)

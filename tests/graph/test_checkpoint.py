@@ -1,0 +1,402 @@
+"""util.graph.checkpoint, with graphs of a few variables."""
+
+import contextlib
+import os
+import re
+import resource
+
+import numpy as np
+import pytest
+
+from util.core.errors import UserError
+from util.graph import checkpoint
+from util.graph.compat import tf
+from util.inference.predictor import vocabulary_of
+from util.training.snapshots import Snapshots
+
+ZEROS = tf.zeros_initializer()
+
+
+def make(values):
+    """Add variables of these names and shapes, filled with numbers from 1 on."""
+    for number, (name, shape) in enumerate(values.items(), 1):
+        tf.get_variable(name, shape, initializer=tf.constant_initializer(number))
+
+
+def save(folder, values, step=7, **options):
+    """Write a snapshot of such variables and return its path."""
+    path = checkpoint.path(str(folder), "unc", step)
+    with tf.Graph().as_default(), tf.Session() as session:
+        make(values)
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver(**options).save(session, path, write_meta_graph=False)
+    return path
+
+
+def load(function, path, values):
+    """Load a file into zeros; return what the function says and the values."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        for name, shape in values.items():
+            tf.get_variable(name, shape, initializer=ZEROS)
+        session.run(tf.global_variables_initializer())
+        said = function(session, path)
+        return said, session.run({v.op.name: v for v in tf.global_variables()})
+
+
+TWO = {"text_objseg/a": [2, 3], "text_objseg/b": []}
+
+
+def test_path_is_that_of_the_reference():
+    path = checkpoint.path(os.path.join("ckpts", "unc"), "unc+", 700000)
+    assert path == os.path.join("ckpts", "unc", "unc+_iter_700000.tfmodel")
+
+
+def test_steps_are_those_of_one_data_set_in_order(tmp_path):
+    for step in (100, 20):
+        save(tmp_path, TWO, step)
+    for name in (
+        "unc+_iter_5.tfmodel.index",
+        "unc_iter_6.tfmodel.json",
+        "unc_iter_x.tfmodel.index",
+        "my_unc_iter_8.tfmodel.index",
+        "checkpoint",
+    ):
+        (tmp_path / name).write_text("")
+    assert checkpoint.steps(str(tmp_path), "unc") == [20, 100]
+    assert checkpoint.steps(str(tmp_path), "unc+") == [5]
+    assert checkpoint.steps(str(tmp_path), "Gref") == []
+    assert checkpoint.steps(str(tmp_path / "none"), "unc") == []
+
+
+def test_find_lists_what_is_there(tmp_path):
+    path = save(tmp_path, TWO, 20)
+    save(tmp_path, TWO, 100)
+    assert checkpoint.find(str(tmp_path), "unc", 20) == path
+    with pytest.raises(UserError, match=r"unc_iter_30\.tfmodel.* with -i: 20, 100$"):
+        checkpoint.find(str(tmp_path), "unc", 30)
+    with pytest.raises(UserError, match="there is no snapshot .*train first"):
+        checkpoint.find(str(tmp_path / "none"), "unc", 30)
+
+
+@pytest.mark.parametrize("version", ["V1", "V2"])
+def test_load_takes_the_variables_of_the_graph(tmp_path, version):
+    more = dict(TWO, **{"text_objseg/text_objseg/a/Adam": [2, 3]})
+    version = getattr(tf.train.SaverDef, version)
+    path = save(tmp_path, more, write_version=version)
+    assert checkpoint.find(str(tmp_path), "unc", 7) == path
+    _, values = load(checkpoint.load, path, TWO)
+    np.testing.assert_array_equal(values["text_objseg/a"], np.full([2, 3], 1))
+    assert values["text_objseg/b"] == 2
+
+
+def test_snapshot_that_does_not_fit_is_refused_with_what_differs(tmp_path):
+    path = save(tmp_path, TWO)
+    wanted = {"text_objseg/a": [3, 2], "text_objseg/b": [], "text_objseg/c": [4]}
+    with pytest.raises(UserError) as caught:
+        load(checkpoint.load, path, wanted)
+    told = str(caught.value)
+    assert told.startswith(path + " does not fit")
+    assert "text_objseg/a is [2, 3], not [3, 2]" in told
+    assert "text_objseg/c [4] is missing" in told
+    assert "text_objseg/b" not in told and "more" not in told
+
+
+def test_many_differences_are_counted(tmp_path):
+    path = save(tmp_path, TWO)
+    wanted = {"v{}".format(n): [n] for n in range(checkpoint.NAMED + 3)}
+    with pytest.raises(UserError) as caught:
+        load(checkpoint.load, path, wanted)
+    told = str(caught.value)
+    assert told.count("is missing") == checkpoint.NAMED
+    assert told.endswith("; and 3 more")
+
+
+def data_file(path):
+    return path + ".data-00000-of-00001"
+
+
+def truncate(path):
+    os.truncate(data_file(path), 8)
+
+
+def lose_data(path):
+    os.remove(data_file(path))
+
+
+def change_data(path):
+    with open(data_file(path), "r+b") as file:
+        file.write(b"\xff" * 8)
+
+
+def garble_index(path):
+    with open(path + ".index", "wb") as file:
+        file.write(b"<html>404 not found</html>" * 9)
+
+
+def empty_index(path):
+    with open(path + ".index", "wb"):
+        pass
+
+
+def lose_all(path):
+    lose_data(path)
+    os.remove(path + ".index")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [truncate, lose_data, change_data, garble_index, empty_index, lose_all],
+)
+@pytest.mark.parametrize("function", [checkpoint.load, checkpoint.load_backbone])
+def test_damaged_file_is_named_in_one_line(tmp_path, damage, function):
+    values = {"res2a_branch1/weights": [2, 3], "conv1/weights": [4]}
+    path = save(tmp_path, values)
+    damage(path)
+    with pytest.raises(UserError) as caught:
+        load(function, path, values)
+    assert str(caught.value) == (
+        "cannot read the checkpoint {}: it is missing, damaged or incomplete; copy or "
+        "download all its files again (.index and .data-...)".format(path)
+    )
+
+
+BACKBONE = {
+    "conv1/weights": [2],
+    "bn_conv1/gamma": [3],
+    "res5c_branch2c/weights": [1, 1],
+    "bn5c_branch2c/moving_mean": [2],
+}
+
+
+def test_backbone_is_loaded_by_name_and_the_rest_left_alone(tmp_path):
+    stored = dict(BACKBONE, fc1_voc12_c0=[5], **{"text_objseg/a": [2]})
+    path = save(tmp_path, stored)
+    said, values = load(
+        checkpoint.load_backbone, path, dict(BACKBONE, **{"text_objseg/a": [2]})
+    )
+    assert said == "backbone: 4 of 4 variables loaded from " + path
+    for number, name in enumerate(BACKBONE, 1):
+        assert (values[name] == number).all(), name
+    assert (values["text_objseg/a"] == 0).all()
+
+
+def test_backbone_says_what_is_missing(tmp_path):
+    path = save(tmp_path, {"conv1/weights": [2], "bn_conv1/gamma": [3]})
+    said, values = load(checkpoint.load_backbone, path, BACKBONE)
+    assert said == (
+        "backbone: 2 of 4 variables loaded from {}; missing: res5c_branch2c/weights, "
+        "bn5c_branch2c/moving_mean".format(path)
+    )
+    assert (values["bn_conv1/gamma"] == 2).all()
+    assert (values["res5c_branch2c/weights"] == 0).all()
+
+
+def test_backbone_of_other_shapes_is_refused(tmp_path):
+    path = save(tmp_path, dict(BACKBONE, **{"bn_conv1/gamma": [4]}))
+    with pytest.raises(UserError, match=r"bn_conv1/gamma is \[4\], not \[3\]"):
+        load(checkpoint.load_backbone, path, BACKBONE)
+
+
+def test_file_without_any_of_the_backbone_is_refused(tmp_path):
+    path = save(tmp_path, TWO)
+    with pytest.raises(UserError, match="has no variable of the backbone"):
+        load(checkpoint.load_backbone, path, BACKBONE)
+
+
+NETWORK = {
+    "text_objseg/Variable": [50, 300],
+    "text_objseg/c5_lateral/DW": [1, 1, 2048, 32],
+    "text_objseg/rnn/conv_lstm_cell/W_ci": [8, 12, 16],
+}
+
+
+def test_sizes_are_read_from_the_shapes(tmp_path):
+    assert checkpoint.sizes(save(tmp_path, NETWORK)) == dict(
+        vocab_size=50,
+        glove_dim=300,
+        v_emb_dim=32,
+        rnn_size=32,
+        mlp_dim=16,
+        vf_h=8,
+        vf_w=12,
+        H=64,
+        W=96,
+    )
+
+
+@pytest.mark.parametrize("name", sorted(NETWORK))
+def test_file_of_another_network_has_no_sizes(tmp_path, name):
+    for step, other in enumerate((None, [2])):
+        stored = dict(NETWORK, **{name: other or [], "x": []})
+        if other is None:
+            del stored[name]
+        path = save(tmp_path, stored, step)
+        with pytest.raises(UserError, match="no snapshot of CMPC: " + re.escape(name)):
+            checkpoint.sizes(path)
+
+
+def test_the_last_four_snapshots_are_kept(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    with tf.Graph().as_default(), tf.Session() as session:
+        make(TWO)
+        session.run(tf.global_variables_initializer())
+        snapshots = Snapshots(str(folder), "unc")
+        for step in range(1, 7):
+            path = snapshots.save(session, step)
+            assert path == checkpoint.path(str(folder), "unc", step)
+    assert checkpoint.steps(str(folder), "unc") == [3, 4, 5, 6]
+    names = {name.split(".tfmodel")[-1] for name in os.listdir(str(folder))}
+    assert names == {"checkpoint", ".index", ".data-00000-of-00001", ".state.json"}
+    # The folder can be moved: what lists the snapshots holds no folder.
+    assert str(tmp_path) not in (folder / "checkpoint").read_text()
+    _, values = load(checkpoint.load, path, TWO)
+    assert (values["text_objseg/a"] == 1).all()
+
+
+def test_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with tf.Graph().as_default():
+        make(TWO)
+        with pytest.raises(UserError, match="cannot write snapshots to .*file"):
+            Snapshots(str(tmp_path / "file" / "x"), "unc")
+
+
+def test_snapshot_that_cannot_be_written_is_named(tmp_path):
+    with tf.Graph().as_default(), tf.Session() as session:
+        make(TWO)
+        session.run(tf.global_variables_initializer())
+        snapshots = Snapshots(str(tmp_path / "f"), "unc")
+        (tmp_path / "f").rmdir()
+        (tmp_path / "f").write_text("")
+        with pytest.raises(UserError, match="cannot write the snapshot .*_7.tfmodel"):
+            snapshots.save(session, 7)
+
+
+@contextlib.contextmanager
+def full_disk(size):
+    """Let no file grow beyond `size` bytes, as a full disk or a quota does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("size", [0, 100000])
+def test_full_disk_leaves_the_older_snapshots(tmp_path, size):
+    large = {"text_objseg/a": [100, 1000]}
+    with tf.Graph().as_default(), tf.Session() as session:
+        make(large)
+        session.run(tf.global_variables_initializer())
+        snapshots = Snapshots(str(tmp_path), "unc")
+        paths = [snapshots.save(session, step, {"step": step}) for step in range(4)]
+        before = sorted(os.listdir(str(tmp_path)))
+        with full_disk(size):
+            with pytest.raises(UserError, match="cannot write .*is the disk full"):
+                snapshots.save(session, 4, {"step": 4})
+        assert sorted(os.listdir(str(tmp_path))) == before
+        paths.append(snapshots.save(session, 4, {"step": 4}))
+    for path in paths[1:]:
+        _, values = load(checkpoint.load, path, large)
+        assert (values["text_objseg/a"] == 1).all()
+
+
+def test_newest_whole_snapshot_is_the_one_to_go_on_from(tmp_path):
+    with tf.Graph().as_default(), tf.Session() as session:
+        make(TWO)
+        session.run(tf.global_variables_initializer())
+        snapshots = Snapshots(str(tmp_path), "unc")
+        assert checkpoint.newest(str(tmp_path), "unc") is None
+        for step in (8, 9, 10):
+            snapshots.save(session, step, {"step": step, "seed": 3})
+    (tmp_path / "unc_iter_10.tfmodel.index").unlink()
+    (tmp_path / "unc_iter_9.tfmodel.state.json").unlink()
+    path = checkpoint.newest(str(tmp_path), "unc")
+    assert path == checkpoint.path(str(tmp_path), "unc", 8)
+    assert checkpoint.read_state(path) == {"step": 8, "seed": 3}
+    (tmp_path / "unc_iter_8.tfmodel.state.json").write_text("{")
+    with pytest.raises(UserError, match="cannot read .*_8.tfmodel.state.json"):
+        checkpoint.read_state(path)
+
+
+def test_best_snapshot_stays_when_older_ones_go(tmp_path):
+    with tf.Graph().as_default(), tf.Session() as session:
+        make(TWO)
+        session.run(tf.global_variables_initializer())
+        snapshots = Snapshots(str(tmp_path), "unc")
+        snapshots.save(session, 1)
+        best = snapshots.keep_best(1)
+        tf.global_variables()[1].load(9, session)
+        for step in range(2, 8):
+            snapshots.save(session, step)
+    assert checkpoint.steps(str(tmp_path), "unc") == [4, 5, 6, 7]
+    assert checkpoint.find(str(tmp_path), "unc", "best") == best
+    _, values = load(checkpoint.load, best, TWO)
+    assert values["text_objseg/b"] == 2
+
+
+def test_values_that_are_no_numbers_are_noticed(tmp_path):
+    with tf.Graph().as_default(), tf.Session() as session:
+        make(TWO)
+        session.run(tf.global_variables_initializer())
+        snapshots = Snapshots(str(tmp_path), "unc")
+        assert snapshots.are_finite(session)
+        for value in (np.nan, np.inf):
+            tf.global_variables()[1].load(value, session)
+            assert not snapshots.are_finite(session)
+
+
+TABLE = {"text_objseg/Variable": [4, 2], "text_objseg/a": [2, 3]}
+SLOTS = {
+    "text_objseg/Variable_1": [],
+    "text_objseg/text_objseg/a/Adam": [2, 3],
+    "text_objseg/beta1_power": [],
+}
+
+
+def load_weights(path, values, words, known):
+    return load(
+        lambda session, file: checkpoint.load_weights(session, file, words, known),
+        path,
+        values,
+    )
+
+
+def test_weights_of_another_run_come_without_its_training(tmp_path):
+    path = save(tmp_path, dict(TABLE, **SLOTS))
+    words = ["<pad>", "<unk>", "left", "box"]
+    _, values = load_weights(path, dict(TABLE, **SLOTS), words, None)
+    assert (values["text_objseg/Variable"] == 1).all()
+    assert (values["text_objseg/a"] == 2).all()
+    assert all((values[name] == 0).all() for name in SLOTS)
+
+
+def test_words_that_both_know_keep_their_vectors(tmp_path):
+    path = save(tmp_path, TABLE)
+    wanted = dict(TABLE, **{"text_objseg/Variable": [5, 2]})
+    words = ["<pad>", "<unk>", "right", "box", "tree"]
+    said, values = load_weights(path, wanted, words, ["<pad>", "<unk>", "left", "box"])
+    assert said.endswith("; 3 of 5 words have their vectors from it")
+    assert values["text_objseg/Variable"][:, 0].tolist() == [1, 1, 0, 1, 0]
+    assert (values["text_objseg/a"] == 2).all()
+
+
+def test_other_vocabulary_that_nobody_named_is_refused(tmp_path):
+    path = save(tmp_path, TABLE)
+    with pytest.raises(UserError, match="knows 4 words, .* with --init-vocabulary"):
+        load_weights(path, TABLE, ["<pad>", "<unk>"], None)
+    with pytest.raises(UserError, match="knows 4 words, but the vocabulary named has"):
+        load_weights(path, TABLE, ["<pad>"] * 4, ["<pad>"])
+
+
+def test_vocabulary_lies_beside_a_snapshot_or_is_that_of_its_data_set(tmp_path):
+    unc, mine = (str(tmp_path / name) + "_iter_9.tfmodel" for name in ("unc", "mine"))
+    wanted = os.path.join("elsewhere", "vocabulary_Gref.txt")
+    assert vocabulary_of(unc, "elsewhere") == wanted
+    with pytest.raises(UserError, match="tells no data set: say which vocabulary"):
+        vocabulary_of(mine, "elsewhere")
+    (tmp_path / "vocabulary.txt").write_text("<pad>")
+    for snapshot in (unc, mine):
+        found = vocabulary_of(snapshot, "elsewhere")
+        assert found == str(tmp_path / "vocabulary.txt")

@@ -1,0 +1,51 @@
+"""util.graph.compat: a precision that cannot be had is refused in a line."""
+
+import pytest
+
+from util.core.cli import PRECISIONS
+from util.core.errors import UserError
+from util.graph import session
+from util.graph.compat import tf
+from util.graph.session import new_session
+
+MODERN = int(tf.VERSION.split(".")[0]) >= 2
+
+
+@pytest.fixture(autouse=True)
+def nothing(monkeypatch):
+    """A machine without GPU and with a CPU that can do nothing special."""
+    monkeypatch.setattr(session, "_cpu_flags", lambda: ["fpu"])
+    monkeypatch.setattr(tf.test, "is_gpu_available", lambda *args: False)
+
+
+@pytest.mark.parametrize(
+    "precision, needed",
+    [
+        ("bfloat16", "a CPU with AVX-512 BF16"),
+        ("float16", "a GPU of compute capability 7.0"),
+        ("tf32", "a GPU of compute capability 8.0"),
+    ],
+)
+def test_what_this_machine_lacks_is_named(precision, needed):
+    assert precision in PRECISIONS
+    told = "--precision {} needs TensorFlow 2 and {}.*use float32".format(
+        precision, needed
+    )
+    with pytest.raises(UserError, match=told):
+        new_session(precision=precision)
+
+
+@pytest.mark.parametrize("flags", [["avx512_bf16"], []])
+def test_bfloat16_where_cpu_and_tensorflow_have_it(monkeypatch, flags):
+    monkeypatch.setattr(session, "_cpu_flags", lambda: flags)
+    if MODERN and flags:
+        new_session(precision="bfloat16").close()
+    else:
+        with pytest.raises(UserError, match="bfloat16"):
+            new_session(precision="bfloat16")
+
+
+def test_float32_is_everywhere():
+    with tf.Graph().as_default(), new_session() as session:
+        third = session.run(tf.ones([1, 3]) / 3)
+    assert third.dtype == "float32" and third.sum() == pytest.approx(1, rel=1e-6)

@@ -1,0 +1,61 @@
+"""util.inference.predictor: boxes, run lengths, and what a finding says."""
+
+import json
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from util.inference.predictor import (
+    CLASSES,
+    LEVELS,
+    Finding,
+    Word,
+    box,
+    describe,
+    run_lengths,
+)
+
+MASK = np.zeros((6, 9), bool)
+MASK[2:4, 3:7] = True
+
+
+@pytest.mark.parametrize("at, wanted", [((5, 8), [8, 5, 1, 1]), ((0, 0), [0, 0, 1, 1])])
+def test_box_of_a_pixel(at, wanted):
+    mask = np.zeros((6, 9), bool)
+    mask[at] = True
+    assert box(mask) == wanted
+
+
+def test_box_goes_around_all_and_is_none_without_a_pixel():
+    assert box(MASK) == [3, 2, 4, 2]
+    assert box(MASK & False) is None
+
+
+def test_run_lengths_are_those_of_coco():
+    packed = json.loads(json.dumps(run_lengths(MASK)))
+    np.testing.assert_array_equal(coco_mask.decode(packed), MASK)
+
+
+def a_finding(on_object):
+    weights = dict(zip(CLASSES, (0.1, 0.6, 0.2, 0.1)))
+    words = [Word("red", True, weights)]
+    probability = np.where(on_object, 0.75, 0.25).astype(np.float32)
+    levels = dict.fromkeys(LEVELS, probability)
+    return Finding("Red.", words, 0, MASK.shape, on_object, probability, levels)
+
+
+def test_a_finding_is_described():
+    said = describe(a_finding(MASK))
+    assert json.loads(json.dumps(said)) == said
+    assert (said["area"], said["box"]) == (8, [3, 2, 4, 2])
+    assert said["mean_probability"] == pytest.approx(0.75)
+    assert (said["sentence"], said["num_unread"]) == ("Red.", 0)
+    (word,) = said["words"]
+    assert (word["text"], word["known"], word["class"]) == ("red", True, "attribute")
+    assert word["weights"]["attribute"] == pytest.approx(0.6)
+
+
+def test_an_empty_mask_has_no_box_and_no_probability():
+    said = describe(a_finding(MASK & False))
+    assert (said["area"], said["box"], said["mean_probability"]) == (0, None, None)

@@ -1,0 +1,221 @@
+"""util.inference.predictor: what the network of a snapshot gives."""
+
+import re
+from pathlib import Path
+from unittest import mock
+
+import networks
+import numpy as np
+import pytest
+import recipe
+from networks import SMALL, LSTM_model
+from PIL import Image
+from scipy.special import expit
+
+from util.core.errors import UserError
+from util.data import im_processing
+from util.graph.compat import tf
+from util.inference import dense_crf
+from util.inference.predictor import CHUNK, CLASSES, LEVELS, Predictor
+from util.training.snapshots import Snapshots
+
+PICTURES = [recipe.image(seed, *size) for seed, size in ((1, (64, 64)), (2, (40, 90)))]
+WORDS = [recipe.words(seed, n, vocab=50)[0] for seed, n in ((1, 5), (2, 1))]
+VOCABULARY = ["<pad>", "<go>", "<eos>", "<unk>", "the"]
+VOCABULARY += ["w{}".format(number) for number in range(5, 50)]
+
+
+@pytest.fixture(scope="module")
+def wanted(tmp_path_factory):
+    """Return (path of a snapshot, what its network finds by picture and sentence)."""
+    folder = str(tmp_path_factory.mktemp("snapshot"))
+    with tf.Graph().as_default(), tf.Session() as session:
+        model = LSTM_model(**SMALL)
+        networks.load_recipe(session)
+        snapshots = Snapshots(folder, "unc")
+        path = snapshots.save(session, 1)
+        vocabulary = tmp_path_factory.mktemp("words") / "vocabulary.txt"
+        vocabulary.write_text("\n".join(VOCABULARY))
+        snapshots.copy_beside(str(vocabulary))
+        found = {}
+        fetches = [model.up, model.sigm, model.words_parse]
+        fetches += [getattr(model, "up_" + level) for level in LEVELS]
+        for p, picture in enumerate(PICTURES):
+            image = im_processing.fit_picture(picture, 64, 64)
+            image = im_processing.to_network_input(image)
+            for w, words in enumerate(WORDS):
+                feed = {model.im: [image], model.words: [words]}
+                found[p, w] = session.run(fetches, feed)
+        return path, found
+
+
+@pytest.fixture(scope="module")
+def predictor(wanted):
+    with Predictor(LSTM_model, wanted[0]) as predictor:
+        yield predictor
+
+
+def test_finds_many_sentences_of_many_pictures(predictor, wanted, monkeypatch):
+    assert predictor.vocab_size == 50
+    for chunk in (CHUNK, 1):
+        monkeypatch.setattr("util.inference.predictor.CHUNK", chunk)
+        for p, picture in enumerate(PICTURES):
+            predictor.set_image(picture)
+            assert predictor.image.shape == (64, 64, 3)
+            found = predictor.find(WORDS)
+            shape = (len(WORDS), 64, 64)
+            assert found.logits.shape == found.probability.shape == shape
+            assert found.word_weights.shape == (len(WORDS), 20, 4)
+            for w in range(len(WORDS)):
+                logits, probability, *others = wanted[1][p, w]
+                # The same sums in another order.
+                error = np.abs(found.logits[w] - logits[0, :, :, 0]).max()
+                assert error <= 1e-5 * np.abs(logits).max()
+                pairs = [(found.probability[w], probability[0, :, :, 0])]
+                pairs.append((found.word_weights[w], others[0][0]))
+                for level, scores in zip(LEVELS, others[1:]):
+                    pairs.append((found.levels[level][w], expit(scores[0, :, :, 0])))
+                for got, right in pairs:
+                    np.testing.assert_allclose(got, right, atol=1e-5)
+
+
+def test_a_sentence_and_what_the_network_makes_of_it(predictor, monkeypatch):
+    predictor.set_image(PICTURES[1])
+    sentence = "The w17, zebra."
+    ids = predictor.ids(sentence)
+    # These weights find nothing anywhere; half of the picture makes a better test.
+    middle = np.median(predictor.find([ids]).logits)
+    monkeypatch.setattr("util.inference.predictor.FOREGROUND", middle)
+    finding = predictor.segment(sentence)
+    assert ids.tolist() == [0] * 16 + [4, 17, 3, 3]
+    found = predictor.find([ids])
+    assert finding.sentence == sentence and finding.num_unread == 0
+    assert [word.text for word in finding.words] == ["the", "w17", ", ", "zebra"]
+    assert [word.is_known for word in finding.words] == [True, True, False, False]
+    for word, weights in zip(finding.words, found.word_weights[0, 16:]):
+        assert list(word.weights) == list(CLASSES)
+        np.testing.assert_allclose(list(word.weights.values()), weights, atol=1e-6)
+        assert word.kind == CLASSES[np.argmax(weights)]
+    restored = im_processing.restore_mask(found.logits[0] >= middle, 40, 90)
+    assert restored.any() and not restored.all()
+    np.testing.assert_array_equal(finding.mask, restored)
+    right = im_processing.resize_and_crop(found.probability[0], 40, 90)
+    np.testing.assert_allclose(finding.probability, right, atol=1e-6)
+    right = im_processing.resize_and_crop(found.levels["c3"][0], 40, 90)
+    np.testing.assert_allclose(finding.levels["c3"], right, atol=1e-6)
+
+
+def test_several_sentences_are_one_run(predictor):
+    predictor.set_image(PICTURES[0])
+    texts = ["the w9", "w10 w11"]
+    alone = [predictor.segment(text) for text in texts]
+    run = predictor._session.run
+    with mock.patch.object(predictor._session, "run", wraps=run) as runs:
+        together = predictor.segment(texts)
+        assert runs.call_count == 1
+    for one, other in zip(alone, together):
+        np.testing.assert_allclose(one.probability, other.probability, atol=1e-5)
+        assert one.sentence == other.sentence
+    assert predictor.segment([]) == []
+
+
+def test_words_after_the_twentieth_are_not_read(predictor):
+    predictor.set_image(PICTURES[0])
+    finding = predictor.segment("the w9 " * 5000)
+    assert len(finding.words) == 20 and finding.num_unread == 9980
+
+
+def test_dense_crf_refines_the_mask_and_nothing_else(predictor):
+    predictor.set_image(PICTURES[0])
+    (plain,), (refined,) = (predictor.segment(["the w9"], crf) for crf in (False, True))
+    found = predictor.find([predictor.ids("the w9")])
+    right = dense_crf.refine(predictor.image, found.probability[0])
+    np.testing.assert_array_equal(refined.mask, right)
+    np.testing.assert_array_equal(plain.probability, refined.probability)
+
+
+def test_pictures_come_in_any_form(predictor, tmp_path):
+    array = PICTURES[1]
+    Image.fromarray(array).save(str(tmp_path / "a.png"))
+    forms = [array, tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(array)]
+    for form in forms:
+        predictor.set_image(PICTURES[0])
+        predictor.set_image(form)
+        wanted = im_processing.fit_picture(array, 64, 64)
+        np.testing.assert_array_equal(predictor.image, wanted)
+    for bad in ("none.png", array.astype(float), array[:, :0], array[np.newaxis]):
+        with pytest.raises(UserError):
+            predictor.set_image(bad)
+    np.testing.assert_array_equal(predictor.image, wanted)
+
+
+def test_without_a_picture_or_words_nothing_is_segmented(wanted):
+    with Predictor(LSTM_model, wanted[0], remembered=2) as predictor:
+        with pytest.raises(RuntimeError, match="set_image"):
+            predictor.segment("left")
+        predictor.set_image(PICTURES[0])
+        with pytest.raises(UserError, match="has no words"):
+            predictor.segment(["left", " "])
+
+
+def test_vocabulary_of_another_network_is_refused(wanted, tmp_path):
+    path = tmp_path / "vocabulary.txt"
+    path.write_text("<pad>\n<unk>\nleft\n")
+    with pytest.raises(UserError, match="has 3 words, but .* knows 50"):
+        Predictor(LSTM_model, wanted[0], str(path))
+
+
+def test_the_backbone_looks_at_a_picture_once(predictor):
+    predictor.set_image(PICTURES[0])
+    with mock.patch.object(
+        im_processing, "to_network_input", wraps=im_processing.to_network_input
+    ) as looks:
+        predictor.set_image(PICTURES[0].copy())
+        assert looks.call_count == 0
+        predictor.set_image(PICTURES[1])
+        predictor.set_image(PICTURES[0])
+        assert looks.call_count == 2
+
+
+def test_remembered_pictures_cost_nothing(wanted):
+    with Predictor(LSTM_model, wanted[0], remembered=2) as predictor:
+        run = predictor._session.run
+        with mock.patch.object(predictor._session, "run", wraps=run) as runs:
+            for picture, count in ((0, 1), (1, 2), (0, 2), (1, 2)):
+                predictor.set_image(PICTURES[picture])
+                assert runs.call_count == count
+            predictor.set_image(recipe.image(3, 64, 64))
+            predictor.set_image(PICTURES[1])
+            assert runs.call_count == 3
+            predictor.set_image(PICTURES[0])
+            assert runs.call_count == 4
+            found = predictor.find(WORDS[:1]).logits[0]
+    np.testing.assert_allclose(found, wanted[1][0, 0][0][0, :, :, 0], rtol=1e-3)
+
+
+def test_example_of_readme(wanted, tmp_path, monkeypatch):
+    readme = Path(__file__).resolve().parents[2] / "README.md"
+    (code,) = re.findall(
+        r"^```python\n(.*?)^```", readme.read_text("utf-8"), re.S | re.M
+    )
+    (named,) = re.findall(r'"(ckpts/.*?)"', code)
+    monkeypatch.chdir(str(tmp_path))
+    Image.fromarray(PICTURES[1]).save("picture.jpg")
+    found = {}
+    exec(compile(code.replace(named, wanted[0]), "README.md", "exec"), found)
+    assert found["circle"].mask.shape == (40, 90)
+    assert found["square"].words[1].text == "small"
+
+
+def test_snapshot_of_another_network_is_refused(wanted, tmp_path):
+    """Its table, lateral and peephole tell sizes, and nothing else is there."""
+    reader = tf.train.NewCheckpointReader(wanted[0])
+    names = ("Variable", "c5_lateral/DW", "rnn/conv_lstm_cell/W_ci")
+    with tf.Graph().as_default(), tf.Session() as session:
+        for name in names:
+            name = "text_objseg/" + name
+            tf.get_variable(name, initializer=reader.get_tensor(name))
+        session.run(tf.global_variables_initializer())
+        path = Snapshots(str(tmp_path), "unc").save(session, 1)
+    with pytest.raises(UserError, match="does not fit the network: conv1/weights"):
+        Predictor(LSTM_model, path)

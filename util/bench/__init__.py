@@ -1,0 +1,1 @@
+"""What `util.benchmark` measures."""

@@ -1,0 +1,236 @@
+"""Many clients at once on the page's call, for `util.benchmark --serve`.
+
+The server is a process of its own, as users start it, with a small network drawn at
+random. Each answer is compared with that of a Predictor alone.
+"""
+
+import contextlib
+import importlib
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from importlib import util as importing
+from typing import Any, Dict, List, Sequence, Tuple
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from util.bench import scaling
+from util.core.errors import UserError
+from util.core.files import whole_file
+from util.data import im_processing, shapes
+from util.inference import visualize
+
+CLIENTS = 8
+SECONDS = 120
+SETTLED = 0.5  # share of the time after which memory must not grow any more
+SIZES = dict(H=64, W=64, vf_h=8, vf_w=8, v_emb_dim=16, rnn_size=16, mlp_dim=8)
+PICTURES, SENTENCES = 6, 5  # more pictures than a server remembers
+START_S = 120
+
+Question = Tuple[str, str]  # path of a picture, sentence
+
+
+def measure(model: str, seconds: float = SECONDS) -> Dict[str, Any]:
+    """Ask for a while with CLIENTS clients at once.
+
+    Args:
+      model: name of the module with the class `LSTM_model`.
+      seconds: how long.
+
+    Returns:
+      calls, wrong: numbers of answers and of those that were wrong or failed;
+      calls_per_s; p50_s, p95_s: of the time of a call; settled_mb, end_mb: the
+      server's memory after the first half and at the end, 10^6 bytes; growth: by
+      which share it grew.
+
+    Raises:
+      UserError: Gradio is not there, or the server did not start.
+    """
+    from util.deploy import server
+
+    server.import_gradio()
+    model_class = importlib.import_module(model).LSTM_model
+    with tempfile.TemporaryDirectory(prefix="refseg-benchmark-") as folder:
+        pictures = draw_pictures(folder)
+        snapshot = draw_network(model_class, folder, pictures)
+        answers = right_answers(model_class, snapshot, pictures)
+        with server(snapshot) as (url, process):
+            return _ask(url, process, answers, seconds)
+
+
+def draw_pictures(folder: str) -> List[str]:
+    """Draw a few pictures of `shapes` and return their paths."""
+    rng = np.random.RandomState(5)
+    paths = []
+    for number in range(PICTURES):
+        scene = shapes.scene(rng, shapes.KINDS[number % len(shapes.KINDS)])
+        paths.append(os.path.join(folder, "{}.png".format(number)))
+        visualize.save_png(paths[-1], shapes.render(rng, scene))
+    return paths
+
+
+def draw_network(model_class, folder: str, pictures: Sequence[str]) -> str:
+    """Save a small network drawn at random that finds half of what it sees.
+
+    Args:
+      model_class: class with the arguments and attributes of `LSTM_model`.
+      folder: gets the snapshot of step 1 and its vocabulary, that of `shapes`.
+      pictures: paths, which it is fitted to.
+
+    Returns:
+      The path of the snapshot.
+    """
+    from util.graph import checkpoint
+    from util.graph.compat import tf
+    from util.graph.session import new_session
+    from util.training import start
+    from util.training.snapshots import Snapshots
+
+    words, rows, columns = shapes.vocabulary(), SIZES["H"], SIZES["W"]
+    images = [
+        im_processing.fit_picture(im_processing.read_picture(path), rows, columns)
+        for path in pictures
+    ]
+    with whole_file(os.path.join(folder, checkpoint.VOCABULARY), "w") as file:
+        file.writelines(word + "\n" for word in words)
+    with tf.Graph().as_default():
+        tf.set_random_seed(1)
+        model = model_class(batch_size=len(images), vocab_size=len(words), **SIZES)
+        with new_session() as session:
+            session.run(tf.global_variables_initializer())
+            start.calibrate(session, model, images)
+            ids = np.random.RandomState(1).randint(4, len(words), [len(images), 20])
+            inputs = im_processing.to_network_input(np.stack(images))
+            up = session.run(model.up, {model.im: inputs, model.words: ids})
+            with tf.variable_scope("text_objseg/score", reuse=True):
+                bias = tf.get_variable("biases")
+            session.run(tf.assign_sub(bias, [np.median(up)]))
+            return Snapshots(folder, "shapes").save(session, 1)
+
+
+def right_answers(model_class, snapshot: str, pictures: Sequence[str]):
+    """Return question -> bool [H, W], the mask that a Predictor alone finds."""
+    from util.inference.predictor import Predictor
+
+    words = shapes.vocabulary()[4:]
+    answers = {}
+    with Predictor(model_class, snapshot) as predictor:
+        for number, path in enumerate(pictures):
+            predictor.set_image(path)
+            for n in range(SENTENCES):
+                sentence = "the {} {}".format(
+                    words[(3 * number + n) % len(words)], words[n]
+                )
+                answers[path, sentence] = predictor.segment(sentence).mask
+    return answers
+
+
+@contextlib.contextmanager
+def server(snapshot: str):
+    """Serve a snapshot of step 1 in a process of its own while the `with` lasts.
+
+    Yields:
+      (URL of the page, the process).
+
+    Raises:
+      UserError: it did not start.
+    """
+    (port,) = scaling.free_ports(1)
+    script = importing.find_spec("trainval_model").origin
+    command = [sys.executable, "-u", script, *"-m serve -d shapes -i 1 -g -1".split()]
+    command += ["-f", os.path.dirname(snapshot), "--port", str(port)]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        universal_newlines=True,
+    ) as process:
+        alarm = threading.Timer(START_S, process.kill)
+        alarm.start()
+        try:
+            line = process.stdout.readline()
+            alarm.cancel()
+            if not line.startswith("the page: "):
+                raise UserError("the server did not start; try -m serve by itself")
+            yield line.split()[2], process
+        finally:
+            alarm.cancel()
+            process.terminate()
+
+
+def _ask(url, process, answers, seconds):
+    """Return the figures of `measure`."""
+    begin, times, wrong, memory = time.time(), [], [], []
+    end = begin + seconds
+    clients = [
+        threading.Thread(target=_client, args=(url, n, answers, end, times, wrong))
+        for n in range(CLIENTS)
+    ]
+    for client in clients:
+        client.start()
+    while any(client.is_alive() for client in clients):
+        memory.append((time.time() - begin, memory_mb(process.pid)))
+        time.sleep(0.5)
+    took = time.time() - begin
+    settled = [mb for at, mb in memory if at <= SETTLED * seconds]
+    settled_mb, end_mb = settled[-1], max(mb for _, mb in memory[-4:])
+    p50, p95 = np.percentile(times or [np.nan], [50, 95])
+    return {
+        "calls": len(times),
+        "wrong": len(wrong),
+        "calls_per_s": len(times) / took,
+        "p50_s": float(p50),
+        "p95_s": float(p95),
+        "settled_mb": settled_mb,
+        "end_mb": end_mb,
+        "growth": end_mb / settled_mb - 1,
+    }
+
+
+def _client(url, seed, answers, end, times, wrong):
+    """Ask until the end, each client in an order of its own."""
+    from gradio_client import Client, handle_file
+
+    questions = list(answers)
+    rng = np.random.RandomState(seed)
+    try:
+        client = Client(url, verbose=False)
+        while time.time() < end:
+            question = questions[rng.randint(len(questions))]
+            path, sentence = question
+            begin = time.time()
+            found = client.predict(
+                handle_file(path), sentence, False, api_name="/segment"
+            )
+            times.append(time.time() - begin)
+            if not is_same(coco_mask.decode(found["mask"]) > 0, answers[question]):
+                wrong.append(question)
+    except Exception as error:  # whatever a client raises is a wrong answer
+        wrong.append(repr(error))
+
+
+def is_same(found: np.ndarray, wanted: np.ndarray) -> bool:
+    """Tell whether two masks agree up to pixels that rounding may turn."""
+    if found.shape != wanted.shape:
+        return False
+    return (found & wanted).sum() >= 0.999 * (found | wanted).sum()
+
+
+def memory_mb(pid: int) -> float:
+    """Return the memory that a process holds now, in 10^6 bytes (Linux)."""
+    with open("/proc/{}/statm".format(pid)) as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def describe(figures: Dict[str, Any]) -> str:
+    """Return the figures of `measure` as a line."""
+    return (
+        "{} clients at once: {calls} calls, {wrong} wrong; {calls_per_s:.1f} a second, "
+        "half of them within {p50_s:.2f} s, 95 % within {p95_s:.2f} s; memory "
+        "{settled_mb:.0f} MB after the first half, {end_mb:.0f} MB at the end "
+        "({growth:+.1%})".format(CLIENTS, **figures)
+    )

@@ -1,0 +1,298 @@
+"""What `util.benchmark` measures: each function is called in a fresh process.
+
+TensorFlow loads inside them, so that the process that waits for theirs stays small.
+"""
+
+import argparse
+import contextlib
+import importlib
+import itertools
+import os
+import time
+from typing import Any, Dict, Iterator, NamedTuple, Optional, Tuple
+
+from util.bench import workload
+from util.data.build import build_samples
+
+TRAINING_PICTURES = 4
+WARM_UP = 1
+
+Figures = Dict[str, Any]
+
+
+class Sizes(NamedTuple):
+    """How much is measured.
+
+    Attributes:
+      network: arguments of `LSTM_model`.
+      picture: (height, width) of pictures to test and to prepare, in pixels.
+      product: rows of the square matrices of the float32 product.
+      runs: how many of each kind are timed; of long training steps fewer.
+      streams: sentences a picture -> pictures in a stream through DenseCRF.
+      prepared: pictures to prepare.
+      prepared_singly: pictures to prepare in the reference's way.
+    """
+
+    network: Dict[str, int] = {"vocab_size": 12112, "H": 320, "W": 320}
+    picture: Tuple[int, int] = (480, 640)
+    product: int = 3072
+    runs: int = 6
+    streams: Dict[int, int] = {1: 12, 7: 8}
+    prepared: int = 200
+    prepared_singly: int = 12
+
+
+class Setup(NamedTuple):
+    """The module of the network's class, the precision of products, the sizes."""
+
+    model: str = "CMPC_model"
+    precision: str = "float32"
+    sizes: Sizes = Sizes()
+
+
+# --- The network
+
+
+def peak_gflops(size: int) -> float:
+    """Return the GFLOP/s of a product of two float32 [size, size], best of a few."""
+    from util.graph.compat import tf
+    from util.graph.session import new_session, release_freed_memory
+
+    with tf.Graph().as_default(), new_session() as session:
+        left, right = (
+            tf.get_variable(name, initializer=tf.random_uniform([size, size]))
+            for name in ("left", "right")
+        )
+        product = tf.matmul(left, right).op
+        session.run(tf.global_variables_initializer())
+        times = [_seconds(lambda: session.run(product)) for _ in range(6)]
+    release_freed_memory()
+    return 2 * size**3 / min(times) / 1e9
+
+
+def _seconds(work):
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def _result(sentences_per_s, peak_before, sizes):
+    from util.training import progress
+
+    return {
+        "sentences_per_s": sentences_per_s,
+        "peak_mb": progress.peak_memory_mb(),
+        "peak_gflops": max(peak_before, peak_gflops(sizes.product)),
+    }
+
+
+def _model_class(setup):
+    return importlib.import_module(setup.model).LSTM_model
+
+
+def make_snapshot(setup: Setup, folder: str) -> str:
+    """Save a network with random weights and return the path."""
+    from util.graph.compat import tf
+    from util.graph.session import new_session
+    from util.training.snapshots import Snapshots
+
+    with tf.Graph().as_default():
+        _model_class(setup)(**setup.sizes.network)
+        with new_session(precision=setup.precision) as session:
+            session.run(tf.global_variables_initializer())
+            return Snapshots(folder, "unc").save(session, 1)
+
+
+def start(setup: Setup, snapshot: str, begin: float) -> Figures:
+    """Measure what somebody waits for who asks for a mask, then for another one.
+
+    Args:
+      setup: what is measured.
+      snapshot: path of a network with random weights.
+      begin: time of the start, of `time.time`.
+
+    Returns:
+      start_s: seconds from `begin` to the first mask; second_sentence: see
+      `_second_sentence`.
+    """
+    from util.inference.predictor import Predictor
+
+    with Predictor(
+        _model_class(setup), snapshot, precision=setup.precision
+    ) as predictor:
+        _answer(predictor, workload.random_samples(0, 1, *_form(setup.sizes))[0])
+        start_s = time.time() - begin
+        return {
+            "start_s": start_s,
+            "second_sentence": _second_sentence(predictor, setup.sizes),
+        }
+
+
+def _second_sentence(predictor, sizes) -> Figures:
+    """Measure the first and the second sentence on a picture.
+
+    Returns:
+      first_s, second_s: from picture and sentence to the mask at the picture's size,
+        the fastest of a few pictures; ratio: second_s / first_s.
+    """
+    times = {"first_s": [], "second_s": []}
+    for seed in range(1, 1 + WARM_UP + sizes.runs):
+        samples = workload.random_samples(seed, 2, *_form(sizes))
+        for name, sample in zip(times, samples):
+            seconds = _seconds(lambda sample=sample: _answer(predictor, sample))
+            times[name].append(seconds)
+    first, second = (min(of_one[WARM_UP:]) for of_one in times.values())
+    return {"first_s": first, "second_s": second, "ratio": second / first}
+
+
+def _form(sizes):
+    return (*sizes.picture, sizes.network["vocab_size"])
+
+
+def _answer(predictor, sample):
+    from util.data import im_processing
+    from util.inference.predictor import is_on_object
+
+    predictor.set_image(sample["im_batch"])
+    found = predictor.find([sample["text_batch"]])
+    on_object = is_on_object(found.logits[0])
+    return im_processing.restore_mask(on_object, *sample["mask_batch"].shape)
+
+
+def _find(evaluation, predictor, seeds, sentences, sizes, workers=None):
+    """Find the masks of a picture a seed and return how long that took, in seconds."""
+    samples = [
+        sample
+        for seed in seeds
+        for sample in workload.random_samples(seed, sentences, *_form(sizes))
+    ]
+    found = evaluation.find_masks(predictor, enumerate(samples), workers)
+    return _seconds(lambda: list(found))
+
+
+def testing(setup: Setup, snapshot: str, sentences: int, use_crf: bool) -> Figures:
+    """Measure sentences a second, each picture with as many `sentences`."""
+    from util.evaluation import evaluate
+    from util.inference import dense_crf
+    from util.inference.predictor import Predictor
+
+    sizes, seeds = setup.sizes, itertools.count()
+    pictures = sizes.streams[sentences] if use_crf else 1
+    jobs = os.cpu_count()
+    model_class = _model_class(setup)
+    with contextlib.ExitStack() as stack:
+        workers = stack.enter_context(dense_crf.Workers(jobs)) if use_crf else None
+        peak = peak_gflops(sizes.product)
+        predictor = Predictor(model_class, snapshot, precision=setup.precision)
+        stack.enter_context(predictor)
+
+        def run(pictures):
+            chosen = list(itertools.islice(seeds, pictures))
+            return _find(evaluate, predictor, chosen, sentences, sizes, workers)
+
+        run(jobs if use_crf else WARM_UP)
+        seconds = min(run(pictures) for _ in range(1 if use_crf else sizes.runs))
+    return _result(pictures * sentences / seconds, peak, sizes)
+
+
+def _training_samples(sizes) -> Iterator[Figures]:
+    """Return samples for ever, those of TRAINING_PICTURES pictures."""
+    size = sizes.network
+    form = (1, size["H"], size["W"], size["vocab_size"])
+    samples = (
+        workload.random_samples(seed, *form) for seed in range(TRAINING_PICTURES)
+    )
+    return itertools.cycle(itertools.chain(*samples))
+
+
+def training_steps(
+    setup: Setup, folder: str, batch_size: int, use_cache: bool
+) -> Optional[Figures]:
+    """Measure sentences a second in training; None: the cache has no room."""
+    from util.graph.compat import tf
+    from util.graph.session import new_session, release_freed_memory
+    from util.training import feature_cache, feeds
+
+    sizes, cache = setup.sizes, os.path.join(folder, "cache_{}".format(batch_size))
+    args = argparse.Namespace(
+        cache_features=cache if use_cache else None,
+        cache_dtype="float32",
+        cache_size=None,
+        precision=setup.precision,
+    )
+    peak = peak_gflops(sizes.product)
+    with tf.Graph().as_default():
+        model = _model_class(setup)(
+            mode="train", batch_size=batch_size, **sizes.network
+        )
+        with new_session(precision=setup.precision) as session:
+            session.run(tf.global_variables_initializer())
+            samples = _training_samples(sizes)
+            release_freed_memory()
+            seen = None
+            if use_cache:
+                seen = feature_cache.open_cache(session, model, args)
+            feed = feeds.feeds(model, samples, seen)
+            warm_up = WARM_UP
+            if use_cache:  # each picture once and the next step
+                warm_up = TRAINING_PICTURES // batch_size + 1
+            with contextlib.closing(feed):
+                runs = max(2, sizes.runs // (2 * batch_size))
+                times = _step_times(session, model, feed, warm_up + runs)
+    if use_cache and _count(cache) < TRAINING_PICTURES:
+        return None
+    return _result(batch_size / min(times[warm_up:]), peak, sizes)
+
+
+def _step_times(session, model, feed, steps):
+    """Train as `loop.Loop` does and return the seconds of each step."""
+    from util.training import loop
+
+    fetches = loop.step_fetches(model)
+    with contextlib.closing(loop.take_ahead(feed, loop.STEPS_AHEAD)) as ready:
+        return [
+            _seconds(lambda: session.run(fetches, next(ready).values))
+            for _ in range(steps)
+        ]
+
+
+def _count(folder):
+    return sum(name.endswith(".npz") for name in os.listdir(folder))
+
+
+# --- Preparation
+
+
+def preparation(sizes: Sizes, folder: str) -> Figures:
+    """Measure the building of samples: both layouts and the reference's way."""
+    from util.data.build import BUILDERS
+
+    workload.draw_pictures(folder, sizes.prepared, *sizes.picture)
+    found, rows = {}, sizes.network["H"]
+    for layout in BUILDERS:
+        built = os.path.join(folder, layout)
+        seconds = _seconds(
+            lambda built=built, layout=layout: build_samples(
+                "unc", "train", folder, built, size=rows, jobs=2, layout=layout
+            )
+        )
+        found[layout] = _prepared(sizes.prepared, seconds, built)
+    built = os.path.join(folder, "reference")
+    os.mkdir(built)
+    seconds = _seconds(
+        lambda: workload.build_singly(folder, built, sizes.prepared_singly, rows)
+    )
+    found["reference"] = _prepared(sizes.prepared_singly, seconds, built)
+    return found
+
+
+def _prepared(pictures, seconds, folder):
+    size = sum(
+        os.path.getsize(os.path.join(parent, name))
+        for parent, _, names in os.walk(folder)
+        for name in names
+    )
+    return {
+        "pictures_per_s": pictures / seconds,
+        "bytes_per_sample": size / (pictures * sum(workload.OBJECTS)),
+    }

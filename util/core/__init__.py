@@ -1,0 +1,1 @@
+"""Errors, files, command lines, processes."""

@@ -1,0 +1,117 @@
+"""Work on several cores: processes that share it out, threads that begin it early."""
+
+import collections
+import contextlib
+import functools
+import itertools
+import multiprocessing
+import signal
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Callable, Iterable, Iterator, Sequence
+
+from util.core.errors import UserError
+
+_END = object()
+
+
+def run(work: Callable, tasks: Sequence, jobs: int) -> Iterator[Any]:
+    """Yield `work(task)` of each task, in order.
+
+    Closing the iterator or an error ends the processes; tasks that were not begun
+    stay undone.
+
+    Args:
+      work: a function that can be pickled, if `jobs` is not 1.
+      tasks: its arguments, likewise.
+      jobs: number of processes; 1: this one.
+
+    Raises:
+      UserError: a process died.
+    """
+    if jobs == 1:
+        yield from map(work, tasks)
+        return
+    # A fork would copy the threads of whatever is loaded already.
+    context = multiprocessing.get_context("spawn")
+    try:
+        with _one_interrupt() as allow, ProcessPoolExecutor(jobs, context) as pool:
+            futures = [pool.submit(work, task) for task in tasks]
+            allow()
+            try:
+                for future in futures:
+                    yield future.result()
+            finally:
+                for future in futures:
+                    future.cancel()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process died; free some memory or use fewer --jobs"
+        ) from error
+
+
+@contextlib.contextmanager
+def _one_interrupt():
+    """Ignore Ctrl-C until the function yielded is called, and then all but one.
+
+    Processes that start before the call ignore it for good, and the end of the
+    pool, which the one brings about, would hang if it were interrupted too.
+    """
+
+    def interrupt(*_):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield functools.partial(signal.signal, signal.SIGINT, interrupt)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def do_ahead(
+    work: Callable[[Any], Any], items: Iterable, depth: int, threads: int
+) -> Iterator:
+    """Yield `work(item)` of each item, in order, begun before it is asked for.
+
+    Args:
+      work: function of an item; several threads call it at once.
+      items: may be endless; the caller's own thread takes them, `depth` ahead.
+      depth: how many results are under way or wait.
+      threads: how many work.
+
+    Yields:
+      The results. What `work` raised is raised in the place of its result. Closing the
+      generator waits for what is under way and drops the rest.
+    """
+    items = iter(items)
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = collections.deque()
+        try:
+            for item in itertools.islice(items, depth):
+                waiting.append(pool.submit(work, item))
+            while waiting:
+                for item in itertools.islice(items, 1):
+                    waiting.append(pool.submit(work, item))
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def take_ahead(items: Iterator, depth: int) -> Iterator:
+    """Yield the items of an iterator that a thread takes `depth` items ahead.
+
+    What the iterator raises is raised here, after the items before it. Closing the
+    generator waits for the item under way; the iterator can then be used or closed.
+    """
+    taken = do_ahead(
+        lambda _: next(items, _END), itertools.repeat(None), depth, threads=1
+    )
+    try:
+        for item in taken:
+            if item is _END:
+                return
+            yield item
+    finally:
+        taken.close()

@@ -1,0 +1,1 @@
+"""Data sets, annotations and samples, without TensorFlow."""

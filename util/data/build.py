@@ -1,0 +1,251 @@
+"""Build the samples of a split from its annotations."""
+
+import contextlib
+import functools
+import os
+import sys
+from typing import List, NamedTuple, Optional
+
+from tqdm import tqdm
+
+from util.core import files, npz, parallel
+from util.core.errors import UserError
+from util.data import (
+    annotations,
+    build_info,
+    compact,
+    datasets,
+    im_processing,
+    text_processing,
+)
+from util.data.referent import Referent, check_files, load
+from util.data.samples import sample_file, write_sample
+
+
+class _Object(NamedTuple):
+    """A referent, the number of its first sample and the ids of its sentences."""
+
+    referent: Referent
+    first: int
+    words: List[List[int]]
+
+
+class _Picture(NamedTuple):
+    """A picture, by its number, and the referents in it that have sentences."""
+
+    number: int
+    objects: List[_Object]
+
+    @property
+    def num_samples(self):
+        return sum(len(one.words) for one in self.objects)
+
+    def load(self, size):
+        """Return the picture and the masks of its objects, fitted to `size` if any."""
+        picture, masks = load([one.referent for one in self.objects])
+        if size:
+            picture = im_processing.fit_picture(picture, size, size)
+            masks = [im_processing.fit_mask(mask, size, size) for mask in masks]
+        return picture, masks
+
+    def samples(self):
+        """Yield (number, ids, sentence, number of its mask) of each sample."""
+        for mask, (referent, first, words) in enumerate(self.objects):
+            for n, sentence in enumerate(referent.sentences):
+                yield first + n, words[n], sentence, mask
+
+
+class _FileBuilder(NamedTuple):
+    """Builds one file a sample."""
+
+    folder: str
+    prefix: str
+
+    def todo(self, pictures):
+        """Return the pictures that are still to be built."""
+        return [picture for picture in pictures if not self._has(picture)]
+
+    def _has(self, picture):
+        numbers = (number for number, *_ in picture.samples())
+        return all(npz.is_whole(self._path(number)) for number in numbers)
+
+    def begin(self, pictures):
+        """Nothing comes before the pictures."""
+
+    def build(self, picture, size):
+        """Write the samples of a picture and return their number."""
+        name = picture.objects[0].referent.picture_name
+        im, masks = picture.load(size)
+        # Turned into bytes once, however many files take them.
+        im, masks = npz.as_npy(im), [npz.as_npy(mask) for mask in masks]
+        for number, words, sentence, mask in picture.samples():
+            path = self._path(number)
+            if not npz.is_whole(path):
+                write_sample(path, words, im, masks[mask], sentence, name)
+        return picture.num_samples
+
+    def _path(self, number):
+        return sample_file(self.folder, self.prefix, number)
+
+
+class _CompactBuilder(NamedTuple):
+    """Builds one file a picture, after the index of their samples."""
+
+    folder: str
+    prefix: str
+
+    def todo(self, pictures):
+        """Return the pictures still to be built: all, if they have another index."""
+        if not self._has_index(pictures):
+            return pictures
+        return [p for p in pictures if not npz.is_whole(self._path(p))]
+
+    def begin(self, pictures):
+        """Write the index, if there is none or another one."""
+        if not self._has_index(pictures):
+            compact.remove(self.folder, self.prefix)
+            compact.write_index(self.folder, self.prefix, self._index(pictures))
+
+    def build(self, picture, size):
+        """Write a picture and return the number of its samples."""
+        compact.write_picture(self._path(picture), *picture.load(size))
+        return picture.num_samples
+
+    def _path(self, picture):
+        return compact.picture_file(self.folder, self.prefix, picture.number)
+
+    def _has_index(self, pictures):
+        try:
+            found = compact.read_index(self.folder, self.prefix)
+        except UserError:
+            return False
+        return compact.same(found, self._index(pictures))
+
+    def _index(self, pictures):
+        entries = {
+            number: (words, sentence, picture.number, mask)
+            for picture in pictures
+            for number, words, sentence, mask in picture.samples()
+        }
+        names = [picture.objects[0].referent.picture_name for picture in pictures]
+        return compact.make_index(entries, names)
+
+
+BUILDERS = {"npz": _FileBuilder, "compact": _CompactBuilder}
+
+
+def build_samples(
+    dataset: str,
+    split: str,
+    root: str = "data",
+    batches: Optional[str] = None,
+    size: Optional[int] = None,
+    jobs: int = 1,
+    layout: str = "npz",
+) -> str:
+    """Write the samples of a split, one for each sentence in file order.
+
+    Goes on where an interrupted build stopped. Training splits are stored at the
+    network's input size, others at the size of their pictures.
+
+    Args:
+      dataset: its name, see `datasets.get`.
+      split: one of its splits.
+      root: the data folder.
+      batches: where the samples go in place of `root`, or None.
+      size: height and width of training samples, in pixels; None: the data set's.
+      jobs: number of processes.
+      layout: "npz", one file a sample, or "compact".
+
+    Returns:
+      The folder of the samples.
+
+    Raises:
+      UserError: bad annotations, pictures or vocabulary; or the folder holds
+        samples that were built from something else, or in the other layout.
+    """
+    if dataset == "shapes" and not os.path.isfile(datasets.refs_file(dataset, root)):
+        from util.data import shapes  # not needed for any other data set
+
+        shapes.draw(root)
+    referents = annotations.referents(dataset, split, root)
+    about = datasets.get(dataset, root)
+    vocabulary = datasets.vocabulary_file(dataset, root)
+    if about.annotations and not os.path.isfile(vocabulary):
+        place = "" if root == "data" else f"--data {root} "
+        raise UserError(
+            f"there is no vocabulary {vocabulary}; make it: python -m util.vocabulary "
+            f"-d {dataset} {place}--output {vocabulary}"
+        )
+    pictures = _plan(referents, text_processing.load_vocab_dict_from_file(vocabulary))
+    num_samples = sum(picture.num_samples for picture in pictures)
+    if not num_samples:
+        raise UserError(f"the annotations of {dataset} have no sentences for {split}")
+    size = (size or about.input_size) if "train" in split else None
+    settings = {
+        "size": size,
+        "vocabulary": build_info.file_checksum(vocabulary),
+        "annotations": build_info.annotation_checksum(referents),
+        "sentences": num_samples,
+        "layout": layout,
+    }
+    folder = datasets.batch_dir(dataset, split, root, batches)
+    prefix = datasets.sample_prefix(dataset, split)
+    build_info.check_settings(folder, prefix, settings)
+    builder = BUILDERS[layout](folder, prefix)
+    done = "built" if _build(builder, pictures, settings, jobs) else "already complete"
+    print(f"{dataset} {split}: {done}, {num_samples} samples in {folder}")
+    _warn_of_count(f"{dataset} {split}", about.splits[split], num_samples)
+    return folder
+
+
+def _warn_of_count(what, expected, num_samples):
+    if expected not in (None, num_samples):
+        print(
+            f"warning: {what} has {num_samples} sentences, "
+            f"not the {expected} of the published annotations",
+            file=sys.stderr,
+        )
+
+
+def _plan(referents, vocab_dict):
+    """Return the pictures, their samples numbered in the file order of referents."""
+    pictures, first = {}, 0
+    for referent in referents:
+        try:
+            words = [
+                text_processing.preprocess_sentence(sentence, vocab_dict)
+                for sentence in referent.sentences
+            ]
+        except UserError as error:
+            raise UserError(f"{referent.name}: {error}") from error
+        if words:
+            one = _Object(referent, first, words)
+            pictures.setdefault(referent.picture, []).append(one)
+        first += len(words)
+    return [_Picture(n, objects) for n, objects in enumerate(pictures.values())]
+
+
+def _build(builder, pictures, settings, jobs):
+    """Build what is missing, with a progress bar, and return whether anything was."""
+    todo = builder.todo(pictures)
+    if todo:
+        check_files([one.referent for p in todo for one in p.objects])
+        build_info.write(builder.folder, settings, complete=False)
+        files.remove_parts(builder.folder)
+        builder.begin(pictures)
+        work = functools.partial(builder.build, size=settings["size"])
+        total = settings["sentences"]
+        bar = tqdm(
+            total=total,
+            initial=total - sum(picture.num_samples for picture in todo),
+            desc=builder.prefix,
+            unit=" samples",
+        )
+        with bar, contextlib.closing(
+            parallel.run(work, todo, min(jobs, len(todo)))
+        ) as counts:
+            for count in counts:
+                bar.update(count)
+    build_info.write(builder.folder, settings, complete=True)
+    return bool(todo)

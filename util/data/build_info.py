@@ -1,0 +1,124 @@
+"""What the samples of a folder were built from, in a file beside them."""
+
+import hashlib
+import json
+import os
+from typing import Any, Dict, Optional
+
+from util.core import files
+from util.core.errors import UserError
+from util.core.files import writing
+from util.data import datasets
+
+RECORD = "build.json"
+
+
+def read(folder: str) -> Optional[Dict[str, Any]]:
+    """Return the settings that `write` got, and `complete`; None: there is no file.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    path = os.path.join(folder, RECORD)
+    if not os.path.exists(path):
+        return None
+    try:
+        record = files.read_json(path)
+    except UserError:
+        record = None
+    if not isinstance(record, dict) or not {"complete", "sentences"} <= set(record):
+        raise UserError(f"{path} is damaged: delete the folder to build anew")
+    record.setdefault("layout", "npz")  # there was no other one at first
+    return record
+
+
+def write(folder: str, settings: Dict[str, Any], complete: bool) -> None:
+    """Write the record of a folder.
+
+    Args:
+      folder: where the samples lie.
+      settings: what they depend on, as JSON can hold it; `sentences`, their number,
+        and `layout`, "npz" or "compact", among it.
+      complete: whether all of them are there.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    with writing(os.path.join(folder, RECORD)) as file:
+        record = json.dumps(dict(settings, complete=complete), indent=2)
+        file.write(record.encode("ascii"))
+
+
+def check_complete(folder: str, num_samples: int) -> None:
+    """Refuse a folder whose build was interrupted or whose files were lost.
+
+    Args:
+      folder: where the samples lie; one made by the reference always passes.
+      num_samples: how many there are.
+
+    Raises:
+      UserError: there should be more; says to go on building.
+    """
+    record = read(folder)
+    if record and not (record["complete"] and record["sentences"] == num_samples):
+        raise UserError(
+            f"{folder} has {num_samples} of {record['sentences']} samples, "
+            "or its build was interrupted: run build_batches.py again to finish it"
+        )
+
+
+def check_settings(folder: str, prefix: str, settings: Dict[str, Any]) -> None:
+    """Refuse a folder with samples that these settings would not give.
+
+    Raises:
+      UserError: says which settings differ, and what to do.
+    """
+    record = read(folder)
+    if record is None:
+        if datasets.has_samples(folder, prefix):
+            raise UserError(
+                f"{folder} holds samples of the reference: "
+                "use them as they are, or move the folder away to build anew"
+            )
+        return
+    others = [key for key, value in settings.items() if record.get(key) != value]
+    if others == ["layout"]:
+        how = "with" if record["layout"] == "compact" else "without"
+        raise UserError(
+            f"{folder} was built {how} --compact: go on so, turn it into the other "
+            "layout with python -m util.convert, or delete the folder to build anew"
+        )
+    if others:
+        raise UserError(
+            f"{folder} was built with other {', '.join(others)}: "
+            "delete the folder to build anew"
+        )
+
+
+def file_checksum(path: str) -> str:
+    """Return a checksum of a file's content.
+
+    Raises:
+      UserError: the file is missing.
+    """
+    with open(files.require_file(path), "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def annotation_checksum(referents) -> str:
+    """Return a checksum of what `annotations.referents` says, wherever the files lie.
+
+    Raises:
+      UserError: a mask that is a picture, which counts by its content, is missing.
+    """
+    said = [[r.picture_name, r.sentences, _mask_of(r)] for r in referents]
+    return hashlib.sha256(json.dumps(said).encode("ascii")).hexdigest()
+
+
+def _mask_of(referent):
+    if not referent.mask_picture:
+        return referent.segmentation
+    try:
+        return file_checksum(referent.mask_picture)
+    except UserError as error:
+        raise UserError(f"{referent.name}: {error}") from error

@@ -1,0 +1,121 @@
+"""Samples in order or shuffled, epoch after epoch, loaded ahead."""
+
+import collections
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Dict, Hashable, Iterator, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from util.data.samples import open_samples
+
+NUM_THREADS = 4
+
+
+class DataReader:
+    """Gives the samples of a folder one after the other, for ever.
+
+    Each epoch gives every sample once. Use it as a context manager, or call
+    `close` at the end.
+
+    Attributes:
+      num_batch: number of samples an epoch.
+      number: of the sample given last; None before the first one.
+      position: how many samples come before the next one, those left to the readers of
+        other shares among them; a reader that begins there goes on with it.
+    """
+
+    def __init__(
+        self,
+        folder_name: str,
+        prefix: str,
+        shuffle: bool = True,
+        prefetch_num: int = 8,
+        seed: Optional[int] = None,
+        order: Optional[Sequence[int]] = None,
+        begin: int = 0,
+        share: Tuple[int, int, int] = (0, 1, 1),
+    ) -> None:
+        """Start to load.
+
+        Args:
+          folder_name: where the samples lie, in either layout.
+          prefix: `datasets.sample_prefix` of the split.
+          shuffle: a new order each epoch, or always that of `order`.
+          prefetch_num: how many samples are loaded ahead, at least 1.
+          seed: of the shuffling; None: another order each time.
+          order: the numbers of the samples that make an epoch; None: all, 0, 1, 2, ...
+          begin: `position` of the reader that this one goes on from.
+          share: (own, of, block): gives only the share number `own` of as many as
+            `of`, which take turns for a `block` of samples each.
+
+        Raises:
+          UserError: no samples, a gap in their numbers, or an unfinished build.
+          ValueError: `order` is empty or has numbers that no sample has.
+        """
+        self._samples = open_samples(folder_name, prefix)
+        everything = range(len(self._samples))
+        self._epoch = everything if order is None else list(order)
+        if not self._epoch or not set(self._epoch) <= set(everything):
+            raise ValueError(f"order must take samples from {everything}")
+        self.num_batch = len(self._epoch)
+        self.number, self.position = None, begin
+        numbers = self._epochs(np.random.RandomState(seed) if shuffle else None)
+        own, of, block = share
+        self._numbers = (
+            (position, number)
+            for position, number in enumerate(numbers, start=1)
+            if position > begin and (position - 1) // block % of == own
+        )
+        self._pool = ThreadPoolExecutor(min(NUM_THREADS, prefetch_num))
+        self._ahead = collections.deque()
+        for _ in range(prefetch_num):
+            self._load_next()
+
+    def read_batch(self) -> Dict[str, Any]:
+        """Return the next sample, see `samples.read_sample`.
+
+        Raises:
+          UserError: its file is damaged; the samples after it can still be read.
+          RuntimeError: the reader is closed.
+        """
+        if not self._ahead:
+            raise RuntimeError("the reader is closed")
+        self._load_next()
+        self.position, self.number, sample = self._ahead.popleft()
+        return sample.result()
+
+    def pictures(self) -> List[Hashable]:
+        """Return the pictures of all samples, by number, without reading them.
+
+        Returns:
+          A key for each sample of the folder, whatever `order` is; the same where
+          they show the same picture.
+
+        Raises:
+          UserError: a file is damaged; names it.
+        """
+        return self._samples.pictures()
+
+    def close(self) -> None:
+        """Stop loading; closing again does nothing."""
+        for _, _, future in self._ahead:
+            future.cancel()
+        self._ahead.clear()
+        self._pool.shutdown()
+
+    def __enter__(self) -> "DataReader":
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()
+
+    def _epochs(self, random) -> Iterator[int]:
+        while True:
+            n = self.num_batch
+            for place in range(n) if random is None else random.permutation(n):
+                yield self._epoch[place]
+
+    def _load_next(self):
+        position, number = next(self._numbers)
+        sample = self._pool.submit(self._samples.read, number)
+        self._ahead.append((position, number, sample))

@@ -1,0 +1,316 @@
+"""Pictures: read, resized to fit, and as the network wants them.
+
+Axes: H rows, W columns, C channels.
+"""
+
+import os
+import warnings
+from typing import Any, Callable, List, Tuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from util.core.errors import UserError
+
+MAX_PIXELS = 10**8  # of a picture: more is a mistake or an attack
+MEAN_BGR = np.array((104.00698793, 116.66876762, 122.67891434))  # Caffe's ImageNet
+
+
+def read_picture(path: str) -> np.ndarray:
+    """Read a picture of any kind that Pillow knows.
+
+    Args:
+      path: the file.
+
+    Returns:
+      uint8 [H, W, 3], RGB, turned upright as its EXIF data say. Of 16 bits the
+      high byte is taken; transparency is left out.
+
+    Raises:
+      UserError: the file is missing, damaged, truncated or no picture.
+    """
+    return _read(path, "picture", _to_rgb)
+
+
+def read_mask(path: str) -> np.ndarray:
+    """Read a mask that is a picture.
+
+    Args:
+      path: the file.
+
+    Returns:
+      bool [H, W], turned upright as its EXIF data say: True where a value is not 0.
+      That is the index where there is a palette, and any of the colours; transparency
+      is left out.
+
+    Raises:
+      UserError: the file is missing, damaged, truncated or no picture.
+    """
+    return _read(path, "mask", _to_mask)
+
+
+def _read(path, what, convert):
+    if not os.path.isfile(path):
+        raise UserError(f"there is no {what} {path}")
+    try:
+        with warnings.catch_warnings():
+            # Of sizes that are refused here, and of harmless oddities.
+            warnings.simplefilter("ignore")
+            with Image.open(path) as file:
+                _check_size(*file.size[::-1])
+                return convert(ImageOps.exif_transpose(file))
+    except Exception as error:  # Pillow's readers raise anything on damaged files
+        raise UserError(f"cannot read the {what} {path}: {error}") from error
+
+
+def _to_mask(image: Image.Image) -> np.ndarray:
+    """Return bool [H, W] of a Pillow image of any mode."""
+    if image.mode in ("LA", "RGBA"):
+        image = image.convert(image.mode[:-1])
+    values = np.asarray(image) != 0
+    return values.any(axis=2) if values.ndim == 3 else values
+
+
+def to_picture(picture: Any) -> np.ndarray:
+    """Take a picture in any of the forms that people have.
+
+    Args:
+      picture: path of a file, see `read_picture`; a Pillow image; or uint8 [H, W],
+        [H, W, 1], [H, W, 3] RGB or [H, W, 4] RGBA.
+
+    Returns:
+      uint8 [H, W, 3], RGB, H and W at least 1, at most MAX_PIXELS in all.
+
+    Raises:
+      UserError: it is none of these, or too large.
+    """
+    if isinstance(picture, (str, os.PathLike)):
+        return read_picture(os.fspath(picture))
+    if isinstance(picture, Image.Image):
+        _check_size(*picture.size[::-1])
+        return _to_rgb(ImageOps.exif_transpose(picture))
+    if not isinstance(picture, np.ndarray):
+        raise UserError(f"a picture must be a path, image or array, not {picture!r}")
+    array = picture[..., np.newaxis] if picture.ndim == 2 else picture
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3, 4):
+        raise UserError(
+            f"a picture must be uint8 [H, W], [H, W, 3] or [H, W, 4], not "
+            f"{picture.dtype} {list(picture.shape)}"
+        )
+    _check_size(*array.shape[:2])
+    return np.ascontiguousarray(np.broadcast_to(array[..., :3], array.shape[:2] + (3,)))
+
+
+def _check_size(rows: int, columns: int) -> None:
+    if not 1 <= rows * columns <= MAX_PIXELS:
+        raise UserError(
+            f"{columns} x {rows} pixels; a picture has 1 to {MAX_PIXELS} of them: "
+            "make it smaller"
+        )
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    """Return uint8 [H, W, 3] of a Pillow image of any mode."""
+    if image.mode.startswith("I"):
+        high_byte = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
+        image = Image.fromarray(high_byte.astype(np.uint8))
+    if image.mode == "P":
+        # Pillow warns about transparent palettes unless told to keep them first.
+        image = image.convert("RGBA")
+    return np.array(image.convert("RGB"))
+
+
+def to_network_input(im: np.ndarray) -> np.ndarray:
+    """Turn pictures into the network's input.
+
+    Args:
+      im: uint8 [..., 3], RGB.
+
+    Returns:
+      float32 [..., 3], BGR minus MEAN_BGR.
+    """
+    return (im[..., ::-1].astype(np.float32) - MEAN_BGR).astype(np.float32)
+
+
+ALL = slice(None)  # the whole of an axis
+
+
+def _samples(
+    size: int, new_size: int, kept: slice = ALL
+) -> Tuple[np.ndarray, np.ndarray]:
+    """Lay `new_size` samples evenly over `size` pixels, in whole numbers.
+
+    Returns, of the samples that are kept:
+      (before, part): the pixel at or before each sample, -1 before the first one; and
+      the way on to the sample, in pixels / (2 * new_size).
+    """
+    position = (2 * np.arange(new_size)[kept] + 1) * size - new_size
+    return np.divmod(position, 2 * new_size)
+
+
+def _interpolate(
+    im: np.ndarray, axis: int, new_size: int, dtype, kept: slice
+) -> np.ndarray:
+    """Resize one axis, zeros outside; the values become 2 * new_size times larger."""
+    size = im.shape[axis]
+    before, part = _samples(size, new_size, kept)
+    terms = []
+    for pixel, weight in ((before, 2 * new_size - part), (before + 1, part)):
+        weight = np.where((pixel >= 0) & (pixel < size), weight, 0).astype(dtype)
+        weight = weight.reshape((-1,) + (1,) * (im.ndim - 1 - axis))
+        terms.append(np.take(im, pixel, axis, mode="clip") * weight)
+    terms[0] += terms[1]
+    return terms[0]
+
+
+def _resize(
+    im: np.ndarray, height: int, width: int, rows: slice = ALL, columns: slice = ALL
+) -> np.ndarray:
+    """Resize as scikit-image did in 2018; all its defaults have changed since.
+
+    Bilinear without anti-aliasing, zeros outside, kept within the values of `im`. For
+    uint8 it counts in whole numbers up to the last division, so that every version of
+    numpy gives the same.
+
+    Args:
+      im: [H, W] or [H, W, C]; uint8, or float.
+      height: rows of the result.
+      width: columns of the result.
+      rows: those of the result to compute, no others.
+      columns: likewise.
+
+    Returns:
+      float [height, width] or [height, width, C], in the unit of `im`.
+    """
+    scale = 4.0 * height * width
+    dtype = im.dtype
+    if dtype == np.uint8:
+        dtype = np.int32 if 255 * scale < 2**31 else np.float64
+    resized = _interpolate(im, 0, height, dtype, rows)
+    resized = _interpolate(resized, 1, width, dtype, columns) / scale
+    # Only an axis that grows has samples that lie partly outside.
+    if height > im.shape[0] or width > im.shape[1]:
+        resized = np.clip(resized, im.min(), im.max())
+    return resized
+
+
+def _resize_to_unit(
+    im: np.ndarray, height: int, width: int, rows: slice = ALL, columns: slice = ALL
+) -> np.ndarray:
+    """Resize; 0..255 of uint8 becomes 0..1."""
+    resized = _resize(im, height, width, rows, columns)
+    return resized / 255 if im.dtype == np.uint8 else resized
+
+
+def _resize_to_uint8(im: np.ndarray, height: int, width: int) -> np.ndarray:
+    return np.rint(_resize(im, height, width)).astype(np.uint8)
+
+
+def _resize_mask(
+    mask: np.ndarray, height: int, width: int, rows: slice = ALL, columns: slice = ALL
+) -> np.ndarray:
+    """Return where `_resize` of 0 and 1 is not 0: where a sample sees a True pixel."""
+    resized = _resize_mask_rows(mask, height, rows)
+    return _resize_mask_rows(resized.T, width, columns).T
+
+
+def _resize_mask_rows(mask: np.ndarray, height: int, kept: slice) -> np.ndarray:
+    before, part = _samples(len(mask), height, kept)
+    above = np.take(mask, before, axis=0, mode="clip")
+    return above | np.take(mask, before + (part > 0), axis=0, mode="clip")
+
+
+def _scaled_size(im: np.ndarray, scale: float) -> List[int]:
+    """Return [height, width] of `im` times `scale`, at least one pixel each."""
+    return [max(1, int(np.round(side * scale))) for side in im.shape[:2]]
+
+
+def _fit(resize: Callable, im: np.ndarray, h: int, w: int) -> np.ndarray:
+    """Scale to fit with `resize`, centred, with zeros around."""
+    height, width = _scaled_size(im, min(h / im.shape[0], w / im.shape[1]))
+    resized = resize(im, height, width)
+    top, left = (h - height) // 2, (w - width) // 2
+    padded = np.zeros((h, w) + im.shape[2:], resized.dtype)
+    padded[top : top + height, left : left + width] = resized
+    return padded
+
+
+def _cover(resize: Callable, im: np.ndarray, h: int, w: int) -> np.ndarray:
+    """Scale to cover with `resize` and keep the centre.
+
+    What is cut off is not computed: of a long, narrow picture that is nearly all.
+    """
+    height, width = _scaled_size(im, max(h / im.shape[0], w / im.shape[1]))
+    top, left = (height - h) // 2, (width - w) // 2
+    return resize(im, height, width, slice(top, top + h), slice(left, left + w))
+
+
+def resize_and_pad(im: np.ndarray, input_h: int, input_w: int) -> np.ndarray:
+    """Scale to fit, centred, with zeros around.
+
+    Args:
+      im: [H, W] or [H, W, C]; uint8 0..255, or float.
+      input_h: height of the result, in pixels.
+      input_w: width of the result, in pixels.
+
+    Returns:
+      float [input_h, input_w] or [input_h, input_w, C]; 0..1 for uint8. Of an odd
+      rest the smaller half lies above and left.
+    """
+    return _fit(_resize_to_unit, im, input_h, input_w)
+
+
+def resize_and_crop(im: np.ndarray, input_h: int, input_w: int) -> np.ndarray:
+    """Scale to cover and keep the centre, the way back from `resize_and_pad`.
+
+    Args:
+      im: [H, W] or [H, W, C]; uint8 0..255, or float.
+      input_h: height of the result, in pixels.
+      input_w: width of the result, in pixels.
+
+    Returns:
+      float [input_h, input_w] or [input_h, input_w, C]; 0..1 for uint8.
+    """
+    return _cover(_resize_to_unit, im, input_h, input_w)
+
+
+def fit_picture(im: np.ndarray, h: int, w: int) -> np.ndarray:
+    """Fit a picture into the network's input size.
+
+    Args:
+      im: uint8 [H, W, 3], RGB.
+      h: height of the result, in pixels.
+      w: width of the result, in pixels.
+
+    Returns:
+      uint8 [h, w, 3], RGB, zeros around.
+    """
+    return _fit(_resize_to_uint8, im, h, w)
+
+
+def fit_mask(mask: np.ndarray, h: int, w: int) -> np.ndarray:
+    """Fit a mask the same way; every pixel that it touches counts, so edges grow.
+
+    Args:
+      mask: bool [H, W], True on the object.
+      h: height of the result, in pixels.
+      w: width of the result, in pixels.
+
+    Returns:
+      bool [h, w].
+    """
+    return _fit(_resize_mask, mask, h, w)
+
+
+def restore_mask(mask: np.ndarray, h: int, w: int) -> np.ndarray:
+    """Bring a mask that was found back to the size of its picture.
+
+    Args:
+      mask: bool [H, W], on the picture as `fit_picture` gives it.
+      h: height of the picture, in pixels.
+      w: width of the picture, in pixels.
+
+    Returns:
+      bool [h, w]; every pixel that the mask touches counts, as in `fit_mask`.
+    """
+    return _cover(_resize_mask, mask, h, w)

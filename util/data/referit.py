@@ -1,0 +1,52 @@
+"""The annotations of ReferIt."""
+
+import re
+from typing import (
+    Dict,
+    List,
+)
+
+from util.core.errors import UserError
+from util.core.files import read_json
+from util.data import datasets
+from util.data.referent import Referent
+
+
+def referents(split: str, root: str) -> List[Referent]:
+    """Return the referents of a split, see `annotations.referents`."""
+    path = datasets.query_file(split, root)
+    return [
+        Referent(
+            f"{path}: referent {name}",
+            datasets.picture_file("referit", name.split("_")[0], root),
+            sentences,
+            mask_file=datasets.mask_file(name, root),
+        )
+        for name, sentences in load_queries(path).items()
+    ]
+
+
+def load_queries(path: str) -> Dict[str, List[str]]:
+    """Read the sentences of a ReferIt query file.
+
+    Args:
+      path: the file.
+
+    Returns:
+      "<image>_<object>", two numbers -> texts, in file order.
+
+    Raises:
+      UserError: the file is missing, damaged or of another form.
+    """
+    queries = read_json(path)
+    if not isinstance(queries, dict):
+        raise UserError(f"{path} holds no queries")
+    for name, sentences in queries.items():
+        # The names become paths of files.
+        is_name = re.fullmatch("[0-9]+_[0-9]+", name)
+        is_list = isinstance(sentences, list)
+        if not is_name or not is_list or not all(isinstance(s, str) for s in sentences):
+            raise UserError(
+                f"{path}: {name!r} is no <image>_<object> with a list of sentences"
+            )
+    return queries

@@ -1,0 +1,278 @@
+"""Exporting: a snapshot's network as a model that needs none of our code.
+
+From the picture's bytes to masks of its size all is part of the graph, except DenseCRF.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from typing import Any, Dict, Tuple
+
+import numpy as np
+
+from util.core import files
+from util.core.errors import Stopped, UserError
+from util.data import text_processing
+from util.deploy import image_ops, text_ops
+from util.evaluation.eval_tools import compute_mask_IU
+from util.graph import checkpoint
+from util.graph.compat import tf
+from util.graph.session import new_session, versions
+from util.inference.predictor import (
+    FOREGROUND,
+    is_on_object,
+    read_vocabulary,
+    vocabulary_of,
+)
+
+VERSION = "1"  # TensorFlow Serving wants numbered folders
+OPSET = 15  # the newest that onnxruntime 1.10, the last one for Python 3.7, knows
+INSTALL = "-m export --format onnx needs tf2onnx and onnxruntime: pip install -e "
+INSTALL += "'.[export]'"
+# What the check of an ONNX model allows: sums in another order.
+MOST_DIFFERENCE, LEAST_IOU = 1e-3, 0.999
+CHECKED_SIZE = 97, 61  # of its picture: odd, and of no network's shape
+
+INPUTS = {
+    "picture": "uint8 [rows, columns, 3], RGB, upright",
+    "sentences": "string [B], UTF-8, B above 0, all about the picture",
+    "ids": "int32 [B, 20], line numbers from 0 in the vocabulary, of a repeated word "
+    "the last one; padded in front with 0; of unknown words that of <unk>",
+}
+OUTPUTS = {
+    "mask": "bool [B, rows, columns], true on the object",
+    "probability": "float32 [B, rows, columns], of the object",
+    "word_weights": "float32 [B, 20, 4], entity, attribute, relation, unnecessary: "
+    "what each word is for; 0 at padding",
+    "ids": "int32 [B, 20], what the sentences were read as",
+}
+
+
+def run(model_class, args) -> None:
+    """Write a snapshot's network as a SavedModel or for ONNX.
+
+    Args:
+      model_class: class with the arguments and attributes of `LSTM_model`.
+      args: options of `trainval_model.py -m export`.
+
+    Raises:
+      UserError: missing or bad snapshot or vocabulary, a missing package, or the
+        output is there already.
+      Stopped: the ONNX model does not give what TensorFlow gives.
+    """
+    write = {"savedmodel": _write_saved_model, "onnx": _write_onnx}[args.format]
+    if args.format == "onnx":
+        _import_onnx()
+    snapshot = checkpoint.find(args.folder, args.dataset, args.iteration)
+    sizes = checkpoint.sizes(snapshot)
+    path = args.vocabulary or vocabulary_of(snapshot, args.data)
+    words = read_vocabulary(snapshot, path)
+    with files.whole_folder(args.output) as folder:
+        network = Network(model_class, snapshot, sizes, args.max_pixels)
+        about = write(network, path, words, folder)
+        with open(os.path.join(folder, "model.json"), "w", encoding="utf-8") as file:
+            json.dump(dict(_describe(snapshot, args, sizes), **about), file, indent=2)
+            file.write("\n")
+    print("exported: {}".format(args.output))
+
+
+def _describe(snapshot, args, sizes) -> Dict[str, Any]:
+    """Return what model.json says of every model."""
+    return {
+        "snapshot": snapshot,
+        "data_set": args.dataset,
+        "format": args.format,
+        "network_input": [sizes["H"], sizes["W"], 3],
+        "vocabulary_size": sizes["vocab_size"],
+        "foreground": "logit >= {}".format(FOREGROUND),
+        "not_in_the_graph": ["DenseCRF"],
+        "versions": versions(),
+    }
+
+
+class Network:
+    """Builds the graph from a picture and its sentences to the results.
+
+    Args:
+      model_class: class with the arguments and attributes of `LSTM_model`.
+      snapshot: path of a checkpoint.
+      sizes: see `checkpoint.sizes`.
+      max_pixels: int, larger pictures are refused.
+    """
+
+    def __init__(self, model_class, snapshot, sizes, max_pixels: int) -> None:
+        self._model_class, self._snapshot = model_class, snapshot
+        self._sizes, self.max_pixels = sizes, max_pixels
+
+    def build(self, picture, ids) -> Dict[str, Any]:
+        """Return name -> tensor, the results as OUTPUTS describes them."""
+        size = tf.shape(picture, out_type=tf.int64)
+        pixels = tf.reduce_prod(size[:2])
+        message = "the picture must have 1 to {} pixels; rows, columns, channels:"
+        is_right = (pixels > 0) & (pixels <= self.max_pixels)
+        check = tf.Assert(is_right, [message.format(self.max_pixels), size])
+        with tf.control_dependencies([check]):
+            picture = tf.identity(picture)
+        image = image_ops.fit_picture(picture, self._sizes["H"], self._sizes["W"])
+        im = image_ops.to_network_input(image)[tf.newaxis]
+        # TensorFlow 2 warns of each reference variable in a SavedModel.
+        with tf.variable_scope(tf.get_variable_scope(), use_resource=True):
+            model = self._model_class(
+                batch_size=None,
+                num_pictures=1,
+                mode="eval",
+                num_steps=text_processing.MAX_WORDS,
+                inputs={"words": ids, "im": im},
+                **self._sizes,
+            )
+        rows, columns, _ = tf.unstack(size)
+        found = is_on_object(model.up[..., 0])
+        is_word = tf.cast(tf.not_equal(ids, 0), tf.float32)[..., tf.newaxis]
+        probability = model.sigm[..., 0]
+        return {
+            "mask": image_ops.restore_mask(found, rows, columns),
+            "probability": image_ops.resize_and_crop(probability, rows, columns),
+            "word_weights": model.words_parse * is_word,
+        }
+
+    def session(self):
+        """Open a session of the default graph, with the snapshot's weights."""
+        session = new_session()
+        checkpoint.load(session, self._snapshot)
+        return session
+
+
+def _placeholders(*names) -> Dict[str, Any]:
+    make = {
+        "picture": lambda: tf.placeholder(tf.uint8, [None, None, 3], "picture"),
+        "sentences": lambda: tf.placeholder(tf.string, [None], "sentences"),
+        "ids": lambda: tf.placeholder(
+            tf.int32, [None, text_processing.MAX_WORDS], "ids"
+        ),
+    }
+    return {name: make[name]() for name in names}
+
+
+def _write_saved_model(network: Network, path, vocab_dict, folder) -> Dict[str, Any]:
+    """Write folder/VERSION with one signature; return what model.json says of it."""
+    odd = text_ops.unusable_words(list(vocab_dict))
+    with tf.Graph().as_default(), tempfile.TemporaryDirectory() as scratch:
+        inputs = _placeholders("picture", "ids" if odd else "sentences")
+        if odd:
+            outputs = network.build(**inputs)
+        else:
+            table_file = os.path.join(scratch, checkpoint.VOCABULARY)
+            with open(table_file, "w", encoding="utf-8") as file:
+                text_ops.write_table(file, vocab_dict)
+            ids = text_ops.ids(inputs["sentences"], table_file, vocab_dict)
+            outputs = dict(network.build(inputs["picture"], ids), ids=ids)
+        with network.session() as session:
+            _save(session, os.path.join(folder, VERSION), inputs, outputs)
+    if odd:
+        print(
+            "the model takes ids: no sentence could hold the word {!r}".format(odd[0])
+        )
+    return _signature(inputs, outputs, max_pixels=network.max_pixels)
+
+
+def _save(session, path, inputs, outputs):
+    builder = tf.saved_model.Builder(path)
+    signature = tf.saved_model.predict_signature_def(inputs, outputs)
+    try:
+        builder.add_meta_graph_and_variables(
+            session,
+            [tf.saved_model.tag_constants.SERVING],
+            {tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY: signature},
+            assets_collection=tf.get_collection(tf.GraphKeys.ASSET_FILEPATHS),
+            main_op=tf.tables_initializer(),
+            clear_devices=True,
+            strip_default_attrs=True,
+        )
+        builder.save()
+    except tf.errors.OpError as error:
+        raise UserError("cannot write {}: {}".format(path, error.message)) from error
+
+
+def _signature(inputs, outputs, **more) -> Dict[str, Any]:
+    return dict(
+        inputs={name: INPUTS[name] for name in inputs},
+        outputs={name: OUTPUTS[name] for name in outputs},
+        **more,
+    )
+
+
+def _import_onnx() -> Tuple[Any, Any]:
+    """Return the modules tf2onnx and onnxruntime.
+
+    Raises:
+      UserError: one is not installed.
+    """
+    try:
+        import onnxruntime
+        import tf2onnx
+    except ImportError as error:
+        raise UserError(INSTALL) from error
+    return tf2onnx, onnxruntime
+
+
+def _write_onnx(network: Network, path, vocab_dict, folder) -> Dict[str, Any]:
+    """Write the model and its vocabulary; return what model.json says of it."""
+    tf2onnx, onnxruntime = _import_onnx()
+    with tf.Graph().as_default() as graph:
+        inputs = _placeholders("picture", "ids")
+        outputs = {
+            name: tf.identity(tensor, name)
+            for name, tensor in network.build(**inputs).items()
+        }
+        with network.session() as session:
+            frozen = tf.graph_util.convert_variables_to_constants(
+                session, graph.as_graph_def(), list(outputs)
+            )
+            fed = _random_feed(len(vocab_dict))
+            feed = {tensor: fed[name] for name, tensor in inputs.items()}
+            wanted = session.run(outputs, feed)
+    model_file = os.path.join(folder, "model.onnx")
+    names = {tensor.name: name for name, tensor in {**inputs, **outputs}.items()}
+    tf2onnx.convert.from_graph_def(
+        frozen,
+        name="CMPC",
+        input_names=[tensor.name for tensor in inputs.values()],
+        output_names=[tensor.name for tensor in outputs.values()],
+        opset=OPSET,
+        tensors_to_rename=names,
+        output_path=model_file,
+    )
+    shutil.copyfile(path, os.path.join(folder, checkpoint.VOCABULARY))
+    session = onnxruntime.InferenceSession(
+        model_file, providers=["CPUExecutionProvider"]
+    )
+    checked = _compare(wanted, dict(zip(outputs, session.run(list(outputs), fed))))
+    return _signature(inputs, outputs, opset=OPSET, checked=checked)
+
+
+def _random_feed(vocab_size: int) -> Dict[str, np.ndarray]:
+    """Draw a picture and sentences of one word and of the most words."""
+    random = np.random.RandomState(1)
+    ids = random.randint(1, vocab_size, (2, text_processing.MAX_WORDS))
+    ids[0, :-1] = 0
+    picture = random.randint(0, 256, (*CHECKED_SIZE, 3))
+    return {"picture": picture.astype(np.uint8), "ids": ids.astype(np.int32)}
+
+
+def _compare(wanted, found) -> Dict[str, float]:
+    """Print and return how far ONNX agrees with TensorFlow.
+
+    Raises:
+      Stopped: not far enough.
+    """
+    difference = np.abs(wanted["probability"] - found["probability"]).max()
+    intersection, union = compute_mask_IU(wanted["mask"], found["mask"])
+    iou = intersection / union if union else 1.0
+    print(
+        "onnxruntime and TensorFlow on a random picture: IoU of the masks {:.6f}, "
+        "largest difference of a probability {:.1e}".format(iou, difference)
+    )
+    if not (difference <= MOST_DIFFERENCE and iou >= LEAST_IOU):
+        raise Stopped("the ONNX model does not give these masks: nothing was written")
+    return {"iou": float(iou), "largest_difference": float(difference)}

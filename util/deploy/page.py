@@ -1,0 +1,320 @@
+"""What the page of `-m serve` looks like: its parts, and what an answer becomes there.
+
+All text of users is escaped. Gradio is imported inside functions.
+"""
+
+import os
+import tempfile
+from html import escape
+from typing import Any, Callable, Dict, List, NamedTuple, Sequence
+
+import numpy as np
+from PIL import Image
+
+from util.core.errors import UserError
+from util.data import im_processing, shapes
+from util.inference import visualize
+from util.inference.predictor import LEVELS, Finding
+from util.inference.visualize import CLASS_COLOURS
+
+SHOWN_SIDE, LEVEL_SIDE = 800, 400  # pixels, the longer side of what the page shows
+MAX_ASKED = 50  # questions in the history
+EXAMPLES_SEED = 4
+FONTS = ["system-ui", "sans-serif"]  # nothing to download
+LOOK = {"primary_hue": "orange", "font": FONTS, "font_mono": ["monospace"]}
+CSS = """
+footer { opacity: 0.6; }
+#picture img, #mask img { width: 100%; height: 100%; object-fit: contain; }
+#message { padding: 0.6em 0.9em; border-radius: 8px; border: 1px solid #dc2626;
+  background: color-mix(in srgb, #dc2626 12%, transparent); overflow-wrap: anywhere; }
+.words { display: flex; flex-wrap: wrap; gap: 0.4em; }
+.word { border-radius: 8px; padding: 0.25em 0.6em; border-bottom: 4px solid var(--c);
+  background: color-mix(in srgb, var(--c) 16%, transparent); line-height: 1.3; }
+.word.unknown { border-bottom-style: dashed; }
+.word small, .fine { opacity: 0.75; font-size: 0.8em; }
+.word small { display: block; }
+.word b, .asked td { overflow-wrap: anywhere; }
+.asked { width: 100%; border-collapse: collapse; font-size: 0.9em; }
+.asked th { text-align: left; font-weight: 600; }
+.asked th, .asked td { padding: 0.25em 0.6em 0.25em 0; }
+.asked td { border-top: 1px solid var(--border-color-primary); }
+.asked .number { text-align: right; white-space: nowrap; }
+"""
+API = """Segment the object that a sentence refers to.
+
+Returns the mask as COCO's run lengths, its box and area in pixels, its mean probability
+and what the network takes each word for.
+"""
+
+
+class Asked(NamedTuple):
+    """A line of the history; the area is in pixels."""
+
+    sentence: str
+    picture: str
+    area: int
+    seconds: float
+
+
+def draw_examples(folder: str) -> List[List[str]]:
+    """Draw pictures of `shapes` that no split has.
+
+    Returns:
+      [path, sentence] a picture.
+    """
+    rng = np.random.RandomState(EXAMPLES_SEED)
+    examples = []
+    for kind in shapes.KINDS:
+        scene = shapes.scene(rng, kind)
+        path = os.path.join(folder, "examples", kind + ".png")
+        visualize.save_png(path, shapes.render(rng, scene))
+        examples.append([path, scene.sentences[0].text])
+    return examples
+
+
+def build(
+    answer: Callable, folder: str, examples: Sequence, kept_s: int, max_letters: int
+) -> Any:
+    """Build the page and the JSON call `/segment`.
+
+    Args:
+      answer: function of path, sentence and whether to refine; see `Service.answer`.
+      folder: where files for the browser go.
+      examples: see `draw_examples`; may be empty.
+      kept_s: seconds after which files are removed.
+      max_letters: most letters of a sentence.
+
+    Returns:
+      `gradio.Blocks`, not launched.
+    """
+    import gradio as gr
+
+    with gr.Blocks(
+        title="RefSeg", analytics_enabled=False, delete_cache=(60, kept_s)
+    ) as blocks:
+        gr.Markdown("## RefSeg\nChoose a picture and say which object you mean.")
+        with gr.Row():
+            with gr.Column():
+                asking, button = _asking_parts(gr, max_letters)
+            with gr.Column():
+                message = gr.HTML(elem_id="message", visible=False)
+                with gr.Column(visible=False) as result:
+                    shown = _result_parts(gr)
+        history = gr.HTML(apply_default_css=False)
+        asked = gr.State([])
+        if examples:
+            gr.Examples(
+                list(examples),
+                asking[:2],
+                cache_examples=False,
+                api_visibility="private",
+            )
+
+        def show(picture, sentence, with_dense_crf, so_far):
+            try:
+                found = answer(picture, sentence, with_dense_crf)
+            except UserError as error:
+                return {message: gr.HTML(escape(str(error)), visible=True)}
+            name, record = os.path.basename(picture), found.record
+            so_far = [Asked(sentence, name, record["area"], record["seconds"])] + so_far
+            so_far = so_far[:MAX_ASKED]
+            return {
+                message: gr.HTML("", visible=False),
+                result: gr.Column(visible=True),
+                history: history_html(so_far),
+                asked: so_far,
+                **dict(zip(shown, _drawn(found, folder))),
+            }
+
+        def segment(picture, sentence, refine=False):
+            try:
+                return answer(picture, sentence, refine).record
+            except UserError as error:
+                raise gr.Error(str(error), print_exception=False) from error
+
+        # One at a time: both wait in one queue.
+        network = {"concurrency_id": "network", "concurrency_limit": 1}
+        gr.on(
+            [button.click, asking[1].submit],
+            show,
+            [*asking, asked],
+            [message, result, history, asked, *shown],
+            show_progress_on=[button],
+            api_name="show",
+            api_visibility="undocumented",
+            **network,
+        )
+        gr.Button(visible=False).click(
+            segment,
+            asking,
+            gr.JSON(label="answer", visible=False),
+            api_name="segment",
+            api_description=API,
+            **network,
+        )
+    return blocks
+
+
+def _asking_parts(gr, max_letters):
+    """Return ([picture, sentence, whether to refine], button)."""
+    picture = gr.Image(
+        type="filepath",
+        image_mode=None,
+        sources=["upload", "clipboard"],
+        label="Picture",
+        height=320,
+        elem_id="picture",
+    )
+    _take_uploads_only(gr, picture)
+    sentence = gr.Textbox(
+        label="Sentence",
+        placeholder="the small red circle left of the square",
+        max_length=max_letters,
+        elem_id="sentence",
+    )
+    with gr.Row(equal_height=True):
+        refine = gr.Checkbox(label="refine (DenseCRF)", container=False)
+        button = gr.Button("Find it", variant="primary", elem_id="find")
+    return [picture, sentence, refine], button
+
+
+def _take_uploads_only(gr, picture):
+    """Leave reading to the service, and fetch nothing from elsewhere.
+
+    Gradio would open the file with its own messages, and download any URL that a
+    request names in its place.
+    """
+    move = picture.async_move_resource_to_block_cache
+
+    async def move_file(path):
+        if path and "://" in path:
+            raise gr.Error("upload the picture: a URL is not fetched")
+        return await move(path)
+
+    picture.async_move_resource_to_block_cache = move_file
+    picture.preprocess = lambda payload: payload and payload.path
+
+
+def _result_parts(gr):
+    """Return what shows an answer, in the order of `_drawn`."""
+    plain = {"interactive": False, "buttons": ["fullscreen"]}
+    overlay = gr.Image(label="The object", height=320, elem_id="mask", **plain)
+    summary, words = (
+        gr.HTML(apply_default_css=False, elem_id=name) for name in ("summary", "words")
+    )
+    gr.HTML("<span class='fine'>What each level of features alone sees</span>")
+    with gr.Row(elem_id="levels"):
+        levels = [gr.Image(label=level, min_width=90, **plain) for level in LEVELS]
+    mask = gr.DownloadButton("Download the mask (PNG)", elem_id="download")
+    return [overlay, summary, words, *levels, mask]
+
+
+def _drawn(found, folder):
+    finding, record = found.finding, found.record
+    folder = tempfile.mkdtemp(dir=folder)
+    levels = zip(LEVELS, level_pictures(found.picture, finding))
+    return (
+        _save(folder, "object", overlay_picture(found.picture, finding)),
+        summary_html(record),
+        words_html(record),
+        *(_save(folder, level, picture) for level, picture in levels),
+        save_mask(finding, folder),
+    )
+
+
+def _save(folder, name, picture):
+    """Write a picture for the browser and return its path.
+
+    Gradio would keep equal pictures in one file, and write it anew for each answer,
+    also while a browser loads it.
+    """
+    path = os.path.join(folder, name + ".webp")
+    Image.fromarray(picture).save(path)
+    return path
+
+
+# --- What an answer becomes
+
+
+def _scale(picture: np.ndarray, side: int) -> np.ndarray:
+    image = Image.fromarray(picture)
+    scale = side / max(image.size)
+    size = [max(1, round(scale * length)) for length in image.size]
+    return np.array(image.resize(size, Image.BICUBIC))
+
+
+def overlay_picture(picture: np.ndarray, finding: Finding) -> np.ndarray:
+    """Draw the mask over the picture, SHOWN_SIDE pixels long."""
+    picture = _scale(picture, SHOWN_SIDE)
+    mask = im_processing.restore_mask(finding.on_object, *picture.shape[:2])
+    return visualize.overlay(picture, mask)
+
+
+def level_pictures(picture: np.ndarray, finding: Finding) -> List[np.ndarray]:
+    """Draw heat maps over the picture, LEVEL_SIDE pixels long, one for each LEVELS."""
+    picture = _scale(picture, LEVEL_SIDE)
+    maps = (
+        im_processing.resize_and_crop(finding.seen_levels[level], *picture.shape[:2])
+        for level in LEVELS
+    )
+    return [visualize.heat_map(picture, seen) for seen in maps]
+
+
+def save_mask(finding: Finding, folder: str) -> str:
+    """Write the mask, 255 on the object, at the picture's size; return its path."""
+    path = os.path.join(folder, "mask.png")
+    visualize.save_png(path, finding.mask.astype(np.uint8) * 255)
+    return path
+
+
+def summary_html(record: Dict[str, Any]) -> str:
+    """Say in a line what was found."""
+    rows, columns = record["mask"]["size"]
+    if not record["area"]:
+        text = "nothing found"
+    else:
+        text = "{:,} pixels ({:.1%}), mean probability {:.2f}".format(
+            record["area"],
+            record["area"] / (rows * columns),
+            record["mean_probability"],
+        )
+    return "<b>{}</b><br><span class='fine'>{}; {:.2f} s</span>".format(
+        escape(record["sentence"]), text, record["seconds"]
+    )
+
+
+def words_html(record: Dict[str, Any]) -> str:
+    """Show the words in the colours of their classes, with weights."""
+    words = "".join(map(_word_html, record["words"]))
+    unread = record["num_unread"]
+    note = "<p class='fine'>{} more words were not read</p>".format(unread)
+    return "<div class='words'>{}</div>{}".format(words, note if unread else "")
+
+
+def _word_html(word):
+    kind, weights = word["class"], word["weights"]
+    known = "" if word["known"] else "; the network does not know this word"
+    return (
+        "<span class='word{}' style='--c: {}' title='{}'><b>{}</b>"
+        "<small>{} {:.2f}</small></span>"
+    ).format(
+        "" if word["known"] else " unknown",
+        CLASS_COLOURS[kind],
+        ", ".join("{} {:.2f}".format(*item) for item in weights.items()) + known,
+        escape(word["text"]),
+        kind,
+        weights[kind],
+    )
+
+
+def history_html(asked: Sequence[Asked]) -> str:
+    """Show the questions of a session."""
+    form = "<tr><td>{}</td><td>{}</td><td class='number'>{:,}</td>"
+    form += "<td class='number'>{:.2f}</td></tr>"
+    rows = "".join(
+        form.format(escape(one.sentence), escape(one.picture), one.area, one.seconds)
+        for one in map(Asked._make, asked)
+    )
+    head = "<th>Asked in this session</th><th>Picture</th><th class='number'>Pixels"
+    head += "</th><th class='number'>Seconds</th>"
+    return "<table class='asked' id='history'><tr>{}</tr>{}</table>".format(head, rows)

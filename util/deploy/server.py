@@ -1,0 +1,314 @@
+"""A web page and a JSON call over a Predictor, for `-m serve`.
+
+`Service` answers, whoever asks; `serving` puts a server in front of it. What the page
+looks like is in `util.page`. Gradio is imported inside functions.
+"""
+
+import contextlib
+import os
+import socket
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from typing import Any, Dict, Iterator, NamedTuple, Optional
+
+import numpy as np
+from PIL import Image
+
+from util.core.errors import UserError
+from util.core.signals import Listener
+from util.data import im_processing
+from util.deploy import page
+from util.graph import checkpoint
+from util.inference.predictor import (
+    Finding,
+    Predictor,
+    describe,
+    run_lengths,
+    vocabulary_of,
+)
+
+MAX_UPLOAD_BYTES = 20 * 10**6
+MAX_UPLOAD_PIXELS = 25 * 10**6
+MAX_REQUEST_BYTES = MAX_UPLOAD_BYTES + 10**6  # a picture and what comes with it
+MAX_LETTERS = 1000  # of a sentence
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow's names
+REMEMBERED = 4  # pictures
+MAX_WAITING = 32  # requests
+KEPT_S = 3600  # uploads and what was made of them
+# Gradio and its parts read these when they are imported.
+QUIET = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+# Whatever the page may hold, the browser asks nobody else for it.
+POLICY = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
+    "frame-ancestors 'self'; form-action 'self'; base-uri 'self'"
+)
+
+
+class Answer(NamedTuple):
+    """What a sentence refers to.
+
+    Attributes:
+      picture: uint8 [H, W, 3], as it was uploaded.
+      finding: all about the object.
+      record: the same for JSON: `predictor.describe`, and "mask", see
+        `predictor.run_lengths`, and "seconds".
+    """
+
+    picture: np.ndarray
+    finding: Finding
+    record: Dict[str, Any]
+
+
+class Service:
+    """Answers one question at a time, from any thread.
+
+    Args:
+      predictor: the network; it is the service's from now on.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+        self._turn = threading.Lock()
+
+    def answer(
+        self, path: Optional[str], sentence: str, with_dense_crf: bool = False
+    ) -> Answer:
+        """Segment a sentence on an uploaded picture.
+
+        Args:
+          path: the picture; None: there is none. Errors name the file, not its folder.
+          sentence: at most MAX_LETTERS.
+          with_dense_crf: refine the mask.
+
+        Raises:
+          UserError: picture or sentence is missing, too large or cannot be read.
+        """
+        if path is None:
+            raise UserError("choose a picture first")
+        if len(sentence) > MAX_LETTERS:
+            raise UserError(
+                "the sentence has {} letters, more than {}: make it shorter".format(
+                    len(sentence), MAX_LETTERS
+                )
+            )
+        with self._turn:
+            begin = time.time()
+            self._predictor.ids(sentence)  # no word, no work
+            picture = read_upload(path)
+            self._predictor.set_image(picture)
+            finding = self._predictor.segment(sentence, with_dense_crf)
+            record = describe(finding)
+            record["mask"] = run_lengths(finding.mask)
+            record["seconds"] = time.time() - begin
+        return Answer(picture, finding, record)
+
+    def close(self) -> None:
+        """Free the network after the answer that it is at."""
+        with self._turn:
+            self._predictor.close()
+
+
+def read_upload(path: str) -> np.ndarray:
+    """Read a picture that anybody may have sent.
+
+    Its header decides whether its pixels are looked at.
+
+    Returns:
+      uint8 [H, W, 3], RGB.
+
+    Raises:
+      UserError: it is too large, damaged, no picture, or not there any more.
+    """
+    name = os.path.basename(path)
+    if not os.path.isfile(path):
+        raise UserError("the picture is not here any more: upload it again")
+    if os.path.getsize(path) > MAX_UPLOAD_BYTES:
+        raise UserError(
+            "{} has more than {} MB: make it smaller".format(
+                name, MAX_UPLOAD_BYTES // 10**6
+            )
+        )
+    form, num_pixels = _header(path)
+    if form not in FORMATS:
+        raise UserError(
+            "{} is damaged or no picture; good are {}".format(name, ", ".join(FORMATS))
+        )
+    if num_pixels > MAX_UPLOAD_PIXELS:
+        raise UserError(
+            "{} has more than {} million pixels: make it smaller".format(
+                name, MAX_UPLOAD_PIXELS // 10**6
+            )
+        )
+    try:
+        return im_processing.read_picture(path)
+    except UserError as error:
+        raise UserError(str(error).replace(path, name)) from error
+
+
+def _header(path):
+    """Return format and number of pixels; (None, 0) of what is no picture."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as file:
+                return file.format, file.size[0] * file.size[1]
+    except Image.DecompressionBombError:
+        return FORMATS[0], MAX_UPLOAD_PIXELS + 1
+    except Exception:  # Pillow's readers raise anything on damaged files
+        return None, 0
+
+
+# --- The server
+
+
+def run(model_class, args) -> int:
+    """Serve a snapshot until Ctrl-C or SIGTERM.
+
+    Args:
+      model_class: class with the arguments and attributes of `LSTM_model`.
+      args: options of `trainval_model.py -m serve`.
+
+    Returns:
+      The exit code.
+
+    Raises:
+      UserError: no Gradio, no snapshot, or nobody can listen at that address.
+    """
+    import_gradio()
+    check_address(args.host, args.port)
+    snapshot = checkpoint.find(args.folder, args.dataset, args.iteration)
+    vocabulary = args.vocabulary or vocabulary_of(snapshot, args.data)
+    predictor = Predictor(
+        model_class, snapshot, vocabulary, args.precision, remembered=REMEMBERED
+    )
+    service = Service(predictor)
+    with contextlib.closing(service), Listener() as signals:
+        with serving(service, args.host, args.port, args.dataset == "shapes") as url:
+            print("the page: {} (Ctrl-C ends)".format(url), flush=True)
+            while not signals.heard:
+                time.sleep(0.1)
+    return 0
+
+
+@contextlib.contextmanager
+def serving(
+    service: Service, host: str, port: int, has_examples: bool = False
+) -> Iterator[str]:
+    """Serve the page and the JSON call while the `with` lasts.
+
+    Files that come up and down lie in a folder of their own, which goes at the end.
+
+    Args:
+      service: answers.
+      host: address to listen at.
+      port: likewise; see `check_address`.
+      has_examples: offer drawn pictures of `shapes`.
+
+    Yields:
+      The URL of the page.
+
+    Raises:
+      UserError: there is no Gradio.
+    """
+    gradio = import_gradio()
+    from starlette.middleware import Middleware
+
+    with tempfile.TemporaryDirectory(prefix="refseg-web-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        examples = page.draw_examples(folder) if has_examples else []
+        blocks = page.build(service.answer, folder, examples, KEPT_S, MAX_LETTERS)
+        blocks.queue(max_size=MAX_WAITING, api_open=False)
+        _, url, _ = blocks.launch(
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            inbrowser=False,
+            footer_links=["api"],
+            run_history=False,
+            enable_monitoring=False,
+            mcp_server=False,
+            ssr_mode=False,
+            pwa=False,
+            max_file_size=MAX_UPLOAD_BYTES,
+            app_kwargs={"middleware": [Middleware(Guard)]},
+            theme=gradio.themes.Default(**page.LOOK),
+            css=page.CSS,
+        )
+        try:
+            yield url
+        finally:
+            blocks.close(verbose=False)
+
+
+def import_gradio():
+    """Return the module, told to call nobody.
+
+    Raises:
+      UserError: it is not installed, or cannot be on this Python.
+    """
+    os.environ.update(QUIET)
+    try:
+        import gradio
+    except ImportError as error:
+        raise UserError(
+            "-m serve needs Gradio: pip install -e '.[web]' on Python 3.10 or newer "
+            "(this is {}.{})".format(*sys.version_info)
+        ) from error
+    return gradio
+
+
+def check_address(host: str, port: int) -> None:
+    """Refuse, before the network loads, an address that nobody can listen at.
+
+    Raises:
+      UserError: the port is taken, or the host is none of this machine.
+    """
+    try:
+        info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(*info[:2]) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(info[4])
+    except OSError as error:
+        raise UserError(
+            "cannot listen at {} port {} ({}): choose another --port or --host".format(
+                host, port, error.strerror
+            )
+        ) from error
+
+
+class Guard:
+    """ASGI middleware: bounds what a request sends, and sends POLICY with answers."""
+
+    def __init__(self, app) -> None:
+        self._app = app
+
+    async def __call__(self, scope, receive, send) -> None:
+        """Pass a request on."""
+        from starlette.exceptions import HTTPException
+
+        left = MAX_REQUEST_BYTES
+
+        async def receive_some():
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                raise HTTPException(413, "the request is too large")
+            return message
+
+        async def send_more(message):
+            if message["type"] == "http.response.start":
+                policy = (b"content-security-policy", POLICY.encode("ascii"))
+                message = dict(message, headers=[*message["headers"], policy])
+            await send(message)
+
+        await self._app(scope, receive_some, send_more)

@@ -1,0 +1,96 @@
+"""What `text_processing` does, as operations of a graph.
+
+`strings.lower` is ICU's, of the Unicode version that TensorFlow was built with; what is
+not ASCII may differ from Python there (README.md says where it does).
+
+Axes: B batch of sentences, T words.
+"""
+
+from typing import IO, Dict, List
+
+from util.data.text_processing import MAX_WORDS, UNKNOWN
+from util.graph.compat import tf
+
+# Between words; in the sentence both become OTHER, which is no word either. (NUL would
+# end a sentence early in TensorFlow.)
+SEPARATOR, NUL, OTHER = "\x01", "\0", "\x02"
+COLUMN = "\t"  # between a word and its id in the table's file
+
+_BLANKS = [chr(code) for code in range(0x3001) if chr(code).isspace()]
+_BLANK = "[{}]+".format("".join("\\x{%x}" % ord(blank) for blank in _BLANKS))
+_NON_WORD = "[^0-9A-Za-z_]+"  # \W, without a doubt what it means
+
+
+def unusable_words(words: List[str]) -> List[str]:
+    """Return those words of a vocabulary that the operations below cannot find."""
+    reserved = {SEPARATOR, NUL, OTHER, COLUMN}
+    return [word for word in words if reserved.intersection(word)]
+
+
+def write_table(file: IO[str], vocab_dict: Dict[str, int]) -> None:
+    """Write word and id of a vocabulary, a line each, as `ids` reads them."""
+    for word, number in sorted(vocab_dict.items(), key=lambda item: item[1]):
+        if word:
+            file.write("{}{}{}\n".format(word, COLUMN, number))
+
+
+def tokenize(sentences):
+    """Split sentences into lower-case words, see `text_processing.tokenize`.
+
+    Args:
+      sentences: string [B], UTF-8.
+
+    Returns:
+      SparseTensor string [B, words of the longest one].
+    """
+    replace = tf.strings.regex_replace
+    marked = replace(sentences, "[{}{}]".format("\\x00", SEPARATOR), OTHER)
+    marked = replace(marked, "\\A{0}|{0}\\z".format(_BLANK), "")
+    marked = replace(marked, _NON_WORD, SEPARATOR + "\\0" + SEPARATOR)
+    marked = replace(marked, SEPARATOR + _BLANK + SEPARATOR, SEPARATOR)
+    marked = replace(marked, "{0}\\.{0}\\z".format(SEPARATOR), "")
+    words = tf.string_split(marked, SEPARATOR)
+    return tf.SparseTensor(words.indices, _lower(words.values), words.dense_shape)
+
+
+def _lower(words):
+    """Do as str.lower, in every language that the process may run in."""
+    words = tf.strings.lower(words)  # a Turkish ICU would not make an i of an I
+    words = tf.strings.regex_replace(words, "\u0130", "i\u0307")
+    return tf.strings.lower(words, encoding="utf-8")
+
+
+def ids(sentences, table_file, vocab_dict):
+    """Turn sentences into ids, see `text_processing.preprocess_sentence`.
+
+    Args:
+      sentences: string [B], UTF-8.
+      table_file: path of what `write_table` wrote; becomes an asset of a SavedModel.
+      vocab_dict: word -> id, the same.
+
+    Returns:
+      int32 [B, T], padded in front. It cannot be computed where a sentence has no
+      words.
+    """
+    table = tf.lookup.StaticHashTable(
+        tf.lookup.TextFileInitializer(
+            table_file, tf.string, 0, tf.int64, 1, delimiter=COLUMN
+        ),
+        vocab_dict[UNKNOWN],
+    )
+    words = tokenize(sentences)
+    row, place = tf.unstack(words.indices, axis=1)
+    number = tf.size(sentences, out_type=tf.int64)
+    count = tf.unsorted_segment_sum(tf.ones_like(row), row, number)
+    has_words = tf.reduce_all(count > 0)
+    message = ["a sentence has no words; words of each:", count]
+    with tf.control_dependencies([tf.Assert(has_words, message)]):
+        padding = MAX_WORDS - tf.minimum(count, MAX_WORDS)
+    first = place < MAX_WORDS
+    row, place = tf.boolean_mask(row, first), tf.boolean_mask(place, first)
+    place = tf.stack([row, place + tf.gather(padding, row)], axis=1)
+    found = table.lookup(tf.boolean_mask(words.values, first))
+    shape = tf.stack([number, MAX_WORDS])
+    found = tf.scatter_nd(place, tf.cast(found, tf.int32), shape)
+    found.set_shape([None, MAX_WORDS])
+    return found

@@ -1,0 +1,266 @@
+"""The record of a test taken apart: by sentence length, mask size, relation words."""
+
+import json
+from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
+
+import numpy as np
+
+from util.core.errors import UserError
+from util.data import text_processing
+from util.evaluation.eval_tools import WITH_CRF, WITHOUT_CRF, Scores
+
+TITLES = (WITHOUT_CRF, WITH_CRF)
+TEXTS = ("sentence", "picture")
+NUMBERS = ("number", "words", "height", "width", "area")
+FIGURES = ("overall_iou", "mean_iou") + tuple(
+    f"precision@{threshold}" for threshold in Scores.THRESHOLDS
+)
+COUNTS = ("count", "num_empty")
+
+LENGTHS = ((1, 2), (3, 3), (4, 5), (6, 7), (8, 20))  # words, both ends included
+# As in the tables of RRN (CVPR 2018), BRINet (CVPR 2020) and CMPC (CVPR 2020).
+PUBLISHED_LENGTHS = {
+    "Gref": ((1, 5), (6, 7), (8, 10), (11, 20)),
+    "unc": ((1, 2), (3, 3), (4, 5), (6, 20)),
+    "unc+": ((1, 2), (3, 3), (4, 5), (6, 20)),
+    "referit": ((1, 1), (2, 2), (3, 4), (5, 20)),
+}
+SHARES = (1, 3, 10, 30)  # per cent of the picture, where mask sizes are divided
+RELATION_WORDS = (
+    "left right top bottom upper lower middle center centre corner side edge "
+    "front behind back background foreground far near next beside by close closest "
+    "between among above below over under underneath on in inside at against around "
+    "facing toward towards away with without holding wearing "
+    "first second third last end"
+).split()
+NO_RELATION = "none of them"
+LEAST = 10  # sentences that a relation word needs for a row of its own
+CHANGE = 0.05  # of the IoU: less counts as the same
+
+SEED = 0  # of the cases that chance chooses
+
+Row = Dict[str, Any]  # of one sentence, see `evaluate.Tally`
+
+
+class Grouping(NamedTuple):
+    """A way to divide sentences.
+
+    Attributes:
+      title: of what.
+      names: of the groups, in order.
+      of: row -> the names of those that it belongs to.
+      least: groups with fewer sentences are not worth a row.
+    """
+
+    title: str
+    names: Sequence[str]
+    of: Callable[[Row], List[str]]
+    least: int = 1
+
+
+class Changes(NamedTuple):
+    """What a second test found otherwise than a first one.
+
+    Attributes:
+      better, worse: (row, IoU before, IoU after), the largest changes first.
+      same: how many sentences changed by no more than CHANGE.
+    """
+
+    better: List[Tuple[Row, float, float]]
+    worse: List[Tuple[Row, float, float]]
+    same: int
+
+
+# --- Reading
+
+
+def read_record(path: str) -> Dict[str, Any]:
+    """Read what `evaluate.write_record` wrote.
+
+    Args:
+      path: the JSON file of a test.
+
+    Returns:
+      The record. It has "samples" only where each row has all that
+      `evaluate.Tally` says; records of older versions lack the sentences.
+
+    Raises:
+      UserError: the file is missing, or no record of a test.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            record = json.load(file)
+        _check(record)
+        rows = record.pop("samples", None)
+        if rows and set(TEXTS + NUMBERS) <= set(rows[0]):
+            record["samples"] = [_checked(row, record["results"]) for row in rows]
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is no record of a test ({error!r})") from error
+    return record
+
+
+def _check(record):
+    for key in ("data_set", "split", "snapshot"):
+        _require(isinstance(record[key], str), key)
+    results = record["results"]
+    _require({WITHOUT_CRF} <= set(results) <= set(TITLES), "results")
+    for scores in results.values():
+        for name in FIGURES:
+            _require(type(scores[name]) in (int, float), name)
+            _require(0 <= scores[name] <= 1, name)
+        for name in COUNTS:
+            _require(_is_count(scores[name]), name)
+
+
+def _checked(row, titles):
+    for key in TEXTS:
+        _require(isinstance(row[key], str), key)
+    for key in NUMBERS:
+        _require(_is_count(row[key]), key)
+    _require(row["area"] <= row["height"] * row["width"] > 0, "area")
+    for title in titles:
+        overlap, union = row[title]["intersection"], row[title]["union"]
+        _require(_is_count(overlap) and _is_count(union) and overlap <= union, title)
+    return row
+
+
+def _is_count(value):
+    return type(value) is int and value >= 0
+
+
+def _require(is_right, key):
+    if not is_right:
+        raise ValueError(f"{key} is not as a test writes it")
+
+
+def last_title(record: Dict[str, Any]) -> str:
+    """Return the title of the refined masks where there are some."""
+    return WITH_CRF if WITH_CRF in record["results"] else WITHOUT_CRF
+
+
+# --- Dividing
+
+
+def groupings(dataset: str) -> List[Grouping]:
+    """Return the ways in which the sentences of a data set are divided."""
+    published = PUBLISHED_LENGTHS.get(dataset)
+    ways = [_by_length("length of the sentence", LENGTHS)]
+    if published:
+        title = "length of the sentence, grouped as in the papers"
+        ways.append(_by_length(title, published))
+    names = [f"under {SHARES[0]} %"]
+    names += [f"{low} to {high} %" for low, high in zip(SHARES, SHARES[1:])]
+    names += [f"{SHARES[-1]} % or more"]
+    ways.append(
+        Grouping(
+            "size of the object, as a share of the picture",
+            names,
+            lambda row: [names[np.digitize(_share(row), SHARES)]],
+        )
+    )
+    words = RELATION_WORDS + [NO_RELATION]
+    ways.append(Grouping("relation words in the sentence", words, _relations, LEAST))
+    return ways
+
+
+def _by_length(title, ranges):
+    def name(low, high):
+        number = str(low) if low == high else f"{low} to {high}"
+        return number + (" word" if high == 1 else " words")
+
+    def of(row):
+        return [name(*ends) for ends in ranges if ends[0] <= row["words"] <= ends[1]]
+
+    return Grouping(title, [name(*ends) for ends in ranges], of)
+
+
+def _share(row):
+    """Return the share of the picture, in per cent, that the object covers."""
+    return 100 * row["area"] / (row["height"] * row["width"])
+
+
+def _relations(row):
+    said = set(text_processing.tokenize(row["sentence"]))
+    return [word for word in RELATION_WORDS if word in said] or [NO_RELATION]
+
+
+def divide(rows: Sequence[Row], title: str, grouping: Grouping) -> Dict[str, Scores]:
+    """Compute the scores of each group.
+
+    Args:
+      rows: of a record's samples.
+      title: WITHOUT_CRF or WITH_CRF.
+      grouping: see `groupings`.
+
+    Returns:
+      Name of the group -> Scores, for those with at least `grouping.least` sentences,
+      in the order of `grouping.names`.
+    """
+    groups = {name: Scores() for name in grouping.names}
+    for row in rows:
+        for name in grouping.of(row):
+            groups[name].add(row[title]["intersection"], row[title]["union"])
+    return {
+        name: scores
+        for name, scores in groups.items()
+        if scores.count >= grouping.least
+    }
+
+
+def scores(rows: Sequence[Row], title: str) -> Scores:
+    """Return the scores of all rows."""
+    everything = Grouping("", [""], lambda row: [""])
+    return divide(rows, title, everything)[""]
+
+
+# --- Choosing and comparing
+
+
+def choose(rows: Sequence[Row], title: str, number: int) -> Dict[str, List[Row]]:
+    """Choose sentences to look at, always the same ones; each at most once.
+
+    Args:
+      rows: of a record's samples.
+      title: WITHOUT_CRF or WITH_CRF, whose IoU says what is good.
+      number: of each kind.
+
+    Returns:
+      "best", "worst" and "random" -> rows; of equal ones chance decides.
+    """
+    order = np.random.RandomState(SEED).permutation(len(rows))
+    ious = scores(rows, title).ious()
+    ranked = sorted(order, key=lambda place: -ious[place])
+    best = ranked[:number]
+    worst = ranked[number:][::-1][:number]
+    rest = [place for place in order if place not in best + worst][:number]
+    kinds = {"best": best, "worst": worst, "random": rest}
+    return {kind: [rows[place] for place in places] for kind, places in kinds.items()}
+
+
+def changes(before: Sequence[Row], after: Sequence[Row], title: str) -> Changes:
+    """Compare two tests sentence by sentence.
+
+    Args:
+      before, after: samples of two records of the same split.
+      title: WITHOUT_CRF or WITH_CRF, which both have.
+
+    Raises:
+      ValueError: they are not about the same sentences.
+    """
+    before, after = ({row["number"]: row for row in rows} for rows in (before, after))
+    if {n: row["sentence"] for n, row in before.items()} != {
+        n: row["sentence"] for n, row in after.items()
+    }:
+        raise ValueError("the two tests are about different sentences")
+    numbers = sorted(before)
+    ious = [
+        scores([rows[n] for n in numbers], title).ious() for rows in (before, after)
+    ]
+    pairs = [(before[n], *map(float, both)) for n, *both in zip(numbers, *ious)]
+    pairs.sort(key=lambda pair: -abs(pair[2] - pair[1]))
+    # Rounded: 0.55 is not more than 0.05 above 0.5.
+    better = [pair for pair in pairs if round(pair[2] - pair[1], 9) > CHANGE]
+    worse = [pair for pair in pairs if round(pair[1] - pair[2], 9) > CHANGE]
+    return Changes(better, worse, len(pairs) - len(better) - len(worse))

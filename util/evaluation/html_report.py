@@ -1,0 +1,378 @@
+"""The report of a test as one HTML file, or two tests side by side.
+
+All but the cases comes from the records that `-m test` writes.
+"""
+
+import os
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Sequence
+
+from util.core import figures
+from util.core.errors import UserError
+from util.core.files import writing
+from util.data import datasets
+from util.evaluation import breakdown, charts
+from util.evaluation.breakdown import COUNTS, FIGURES, TITLES, Row
+from util.evaluation.eval_tools import WITH_CRF, WITHOUT_CRF
+from util.evaluation.gallery import gallery
+from util.evaluation.html import Column, element, join, page, plot, table
+
+if TYPE_CHECKING:
+    from util.evaluation.cases import Case
+
+NONE, MINUS = "\u2013", "\u2212"
+SHOWN_CHANGES = 10  # each way
+NAMES = {
+    "overall_iou": "overall IoU",
+    "mean_iou": "mean IoU",
+    "count": "sentences",
+    "num_empty": "mask and prediction both empty",
+}
+DIFFERENCE = f"B {MINUS} A"
+PARTS = ("overall", "mean")
+
+
+class Series(NamedTuple):
+    """What has its own columns in tables and its own colour in plots.
+
+    Attributes:
+      label: names it.
+      rows: of the samples of a record.
+      title: WITHOUT_CRF or WITH_CRF.
+    """
+
+    label: str
+    rows: Sequence[Row]
+    title: str
+
+
+# --- Commands
+
+
+def require_matplotlib() -> None:
+    """Refuse to begin without matplotlib.
+
+    Raises:
+      UserError: it is missing.
+    """
+    figures.new_figure(1, 1)
+
+
+def run(model_class, args) -> str:
+    """Write the report of a test and return its path.
+
+    Where the snapshot or the samples of the test are gone the report has no cases and
+    says why: training keeps the newest snapshots only.
+
+    Args:
+      model_class: class with the arguments and attributes of `LSTM_model`.
+      args: options of `trainval_model.py -m report`.
+
+    Raises:
+      UserError: there is no record, it lists no sentences, or matplotlib is missing.
+    """
+    from util.graph import checkpoint  # TensorFlow loads here, not for --compare
+
+    require_matplotlib()
+    snapshot = checkpoint.path(args.folder, args.dataset, args.iteration)
+    stem = f"{snapshot}.{args.split}"
+    if not os.path.exists(stem + ".json"):
+        raise UserError(f"there is no {stem}.json; test first: {_command(args)}")
+    record = breakdown.read_record(stem + ".json")
+    if "samples" not in record:
+        raise UserError(
+            f"{stem}.json does not list its sentences; test again: "
+            + _command(args, WITH_CRF in record["results"])
+        )
+    cases, reason = _cases(model_class, record, args)
+    return _write(args.output or stem + ".html", report(record, cases, reason))
+
+
+def _command(args, has_crf=False):
+    """Return the command of the test."""
+    words = ["python", "trainval_model.py", "-m", "test", "-d", args.dataset]
+    words += ["-t", args.split, "-f", args.folder, "-i", str(args.iteration)]
+    words += ["-c"] * has_crf + ["--report"]
+    return " ".join(map(shlex.quote, words))
+
+
+def _cases(model_class, record, args):
+    """Return (cases, ""), or (None, why there are none)."""
+    from util.evaluation import cases
+
+    try:
+        return cases.find(model_class, record, args), ""
+    except UserError as error:
+        print(f"warning: a report without cases: {error}", file=sys.stderr)
+        return None, str(error)
+
+
+def compare(args) -> str:
+    """Write two tests side by side and return the path.
+
+    Args:
+      args: options of `trainval_model.py -m report --compare A B`.
+
+    Raises:
+      UserError: a record cannot be read, or matplotlib is missing.
+    """
+    require_matplotlib()
+    records = [breakdown.read_record(path) for path in args.compare]
+    beside = os.path.join(os.path.dirname(args.compare[0]), "compare.html")
+    return _write(args.output or beside, comparison(*records, names=args.compare))
+
+
+def _write(path, content):
+    with writing(path) as file:
+        file.write(content.encode("utf-8"))
+    print(f"report: {path}")
+    return path
+
+
+# --- Pages
+
+
+def report(
+    record: Dict[str, Any],
+    cases: Optional[Dict[str, List["Case"]]] = None,
+    reason: str = "",
+) -> str:
+    """Return the page of one test.
+
+    Args:
+      record: see `breakdown.read_record`; with samples.
+      cases: see `cases.find`; None: there are none.
+      reason: why not.
+    """
+    rows = record["samples"]
+    titles = [title for title in TITLES if title in record["results"]]
+    series = [Series(title, rows, title) for title in titles]
+    return page(
+        f"Test on {record['data_set']} {record['split']}",
+        _about(record),
+        element("h2", "Figures"),
+        _figures(record),
+        *_plots_and_groups(series, record["data_set"]),
+        element("h2", "Cases"),
+        gallery(cases) if cases else element("p", f"There are none: {reason}"),
+    )
+
+
+def comparison(
+    one: Dict[str, Any], other: Dict[str, Any], names: Sequence[str] = ("", "")
+) -> str:
+    """Return the page of two tests, A and B.
+
+    Args:
+      one, other: see `breakdown.read_record`.
+      names: what the user calls them.
+    """
+    records = {"A": one, "B": other}
+    parts = [
+        _about(record, f"{label}: {name}: ")
+        for (label, record), name in zip(records.items(), names)
+    ]
+    parts += [element("h2", "Figures"), _two_figures(records)]
+    if all("samples" in record for record in records.values()):
+        titles = [breakdown.last_title(record) for record in records.values()]
+        title = WITH_CRF if set(titles) == {WITH_CRF} else WITHOUT_CRF
+        series = [Series(n, r["samples"], title) for n, r in records.items()]
+        is_same = len({record["data_set"] for record in records.values()}) == 1
+        parts.append(element("p", f"All that follows is of the masks {title}."))
+        parts += _plots_and_groups(series, one["data_set"] if is_same else "")
+        parts += _changes(records, title)
+    else:
+        note = "There is no more: not both records list their sentences (--report)."
+        parts.append(element("p", note))
+    return page("Two tests side by side", *parts)
+
+
+def _about(record, label=""):
+    """Say in a line what was tested with what."""
+    versions = record.get("versions")
+    versions = versions.items() if isinstance(versions, dict) else ()
+    line = ", ".join(f"{name} {version}" for name, version in versions)
+    what = f"{record['data_set']} {record['split']}, snapshot {record['snapshot']}"
+    return join(
+        [element("p", label + what), element("p", line, class_="faint")],
+    )
+
+
+# --- Tables of all sentences
+
+
+def _figures(record):
+    """Show the figures of a test beside the published ones."""
+    dataset = datasets.DATASETS.get(record["data_set"])
+    published = dataset and dataset.published.get(record["split"])
+    titles = [title for title in TITLES if title in record["results"]]
+    columns = [Column("in %"), *map(Column, titles)]
+    if published:
+        columns += [Column("published, with DenseCRF"), Column("difference")]
+    rows = []
+    for name in FIGURES + COUNTS:
+        values = [record["results"][title][name] for title in titles]
+        row = [NAMES.get(name, name), *(_figure(name, value) for value in values)]
+        if published:
+            is_it = name == "overall_iou"
+            found = values[-1] if is_it and WITH_CRF in titles else None
+            row += [f"{published:.2f}" if is_it else NONE]
+            row += [NONE if found is None else _signed(found - published / 100)]
+        rows.append(row)
+    shown = table("Figures of all sentences", columns, rows)
+    return join([shown, _of_how_many(record, dataset)] if published else [shown])
+
+
+def _of_how_many(record, dataset):
+    """Say what the published figure is of, where the test was of something else."""
+    all_of_them = dataset.splits.get(record["split"])
+    tested = record["results"][WITHOUT_CRF]["count"]
+    note = "Published: CMPC, in its later release."
+    if all_of_them and tested != all_of_them:
+        note += f" It is of {all_of_them} sentences, this test of {tested}."
+    return element("p", note, class_="faint")
+
+
+def _two_figures(records):
+    titles = [t for t in TITLES if any(t in r["results"] for r in records.values())]
+    columns = [Column("in %")]
+    columns += [Column(title, [*records, DIFFERENCE]) for title in titles]
+    rows = []
+    for name in FIGURES + COUNTS:
+        row = [NAMES.get(name, name)]
+        for title in titles:
+            found = [r["results"].get(title, {}).get(name) for r in records.values()]
+            row += [NONE if value is None else _figure(name, value) for value in found]
+            is_score = name in FIGURES and None not in found
+            row.append(_signed(found[1] - found[0]) if is_score else NONE)
+        rows.append(row)
+    return table("Figures of A and B", columns, rows)
+
+
+def _figure(name, value):
+    return _percent(value) if name in FIGURES else f"{value:d}"
+
+
+def _percent(value):
+    return f"{100 * value:.2f}"
+
+
+def _signed(value):
+    return f"{100 * value:+.2f}".replace("-", MINUS)
+
+
+# --- Plots and groups
+
+
+def _plots_and_groups(series, dataset):
+    """Yield the sections that need the samples."""
+    scores = {one.label: breakdown.scores(one.rows, one.title) for one in series}
+    means = ", ".join(f"{_percent(s.mean_iou)} {n}" for n, s in scores.items())
+    curve = "Precision: the share of sentences with at least each IoU"
+    yield element("h2", "IoU of the sentences")
+    yield element(
+        "div",
+        plot(charts.histogram(scores), f"Histogram of the IoU; means: {means}"),
+        plot(
+            charts.precision(scores), f"{curve}; the table of figures has five points"
+        ),
+        class_="beside",
+    )
+    for grouping in breakdown.groupings(dataset):
+        yield from _group(series, grouping)
+
+
+def _group(series, grouping):
+    """Yield heading, plot and table of one way to divide the sentences."""
+    groups = {
+        one.label: breakdown.divide(one.rows, one.title, grouping) for one in series
+    }
+    names = [n for n in grouping.names if any(n in some for some in groups.values())]
+    heading = f"By {grouping.title}"
+    yield element("h2", heading)
+    if not names:
+        yield element("p", f"No group has {grouping.least} sentences.")
+        return
+    shown = plot(
+        charts.bars(groups, names), f"Overall IoU {heading.lower()}, as in the table"
+    )
+    yield element("div", shown, _group_table(groups, names, heading), class_="beside")
+    if grouping.least > 1:
+        note = (
+            f"Words with at least {grouping.least} sentences; a sentence counts for "
+            "each such word in it."
+        )
+        yield element("p", note, class_="faint")
+
+
+def _group_table(groups, names, heading):
+    """Show the scores of groups; how many sentences once where all have as many."""
+    counts = [
+        {n: scores.count for n, scores in some.items()} for some in groups.values()
+    ]
+    has_same = all(count == counts[0] for count in counts)
+    own = () if has_same else ("sentences",)
+    columns = [Column("group")] + [Column("sentences")] * has_same
+    columns += [Column(label, [*own, *PARTS]) for label in groups]
+    is_comparison = set(groups) == {"A", "B"}
+    columns += [Column(DIFFERENCE, PARTS)] * is_comparison
+    rows = []
+    for name in names:
+        found = [some.get(name) for some in groups.values()]
+        row = [name] + [str(counts[0].get(name))] * has_same
+        for scores in found:
+            row += _cells(scores, bool(own))
+        rows.append(row + _differences(*found) * is_comparison)
+    return table(f"{heading}: IoU in %", columns, rows)
+
+
+def _cells(scores, has_count):
+    if scores is None:
+        return [NONE] * (len(PARTS) + has_count)
+    ious = [_percent(scores.overall_iou), _percent(scores.mean_iou)]
+    return [str(scores.count)] * has_count + ious
+
+
+def _differences(before, after=None):
+    if before is None or after is None:
+        return [NONE] * len(PARTS)
+    return [
+        _signed(after.overall_iou - before.overall_iou),
+        _signed(after.mean_iou - before.mean_iou),
+    ]
+
+
+# --- Sentences that changed
+
+
+def _changes(records, title):
+    """Yield what became better and worse, where A and B are of the same split."""
+    one, other = records.values()
+    if any(one[key] != other[key] for key in ("data_set", "split")):
+        return
+    yield element("h2", "Sentences that changed")
+    try:
+        found = breakdown.changes(one["samples"], other["samples"], title)
+    except ValueError as error:
+        yield element("p", f"They cannot be compared one by one: {error}.")
+        return
+    yield element(
+        "p",
+        f"IoU higher in B by more than {breakdown.CHANGE:g}: {len(found.better)} "
+        f"sentences; lower: {len(found.worse)}; about the same: {found.same}.",
+    )
+    for heading, pairs in (("Better", found.better), ("Worse", found.worse)):
+        if pairs:
+            yield element("h3", f"{heading} in B")
+            yield _change_table(heading, pairs[:SHOWN_CHANGES])
+
+
+def _change_table(heading, pairs):
+    columns = [Column(name) for name in ("sentence", "number", "A", "B", DIFFERENCE)]
+    rows = [
+        [row["sentence"], str(row["number"]), *map(_percent, ious)]
+        + [_signed(ious[1] - ious[0])]
+        for row, *ious in pairs
+    ]
+    return table(f"{heading} in B: the largest changes of the IoU", columns, rows)

@@ -1,0 +1,1 @@
+"""Parts of graphs, sessions and checkpoints: TensorFlow, without data."""

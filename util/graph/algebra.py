@@ -1,0 +1,67 @@
+"""Sums and products in an order that costs less; they own no variables.
+
+Axes: B batch of sentences, P pictures, T words, H rows, W columns, N = H * W cells,
+C channels, K terms of a sum.
+"""
+
+from util.graph.compat import tf
+
+
+def project_back(x, kernel):
+    """Multiply by the transpose of a 1x1 kernel: what `x` asks of the kernel's inputs.
+
+    Args:
+      x: float32 [B, T, C_out].
+      kernel: float32 [1, 1, C_in, C_out].
+
+    Returns:
+      float32 [B, T, C_in].
+    """
+    _, _, channels, filters = kernel.shape.as_list()
+    kernel = tf.reshape(kernel, [channels, filters])
+    y = tf.matmul(tf.reshape(x, [-1, filters]), kernel, transpose_b=True)
+    return tf.reshape(y, [-1, x.shape.as_list()[1], channels])
+
+
+def sum_of_products(seen, said):
+    """Weight the projections of pictures with those of their sentences, and add up.
+
+    Args:
+      seen: list of K float32 [P, H, W, C].
+      said: list of K float32 [B, 1, 1, C]; the sentences of a picture stand together.
+
+    Returns:
+      float32 [B, H, W, C], or another shape of as many elements in their order.
+    """
+    pictures, rows, columns, channels = seen[0].shape.as_list()
+    if said[0].shape.as_list()[0] == pictures:
+        return tf.add_n([one * weights for one, weights in zip(seen, said)])
+    # Several sentences a picture: for each channel a product [N, K] x [K, sentences].
+    shape = [-1, rows * columns, channels, len(seen)]
+    seen = tf.transpose(tf.reshape(tf.stack(seen, axis=4), shape), [0, 2, 1, 3])
+    shape = [tf.shape(seen)[0], -1, channels, len(said)]
+    said = tf.transpose(tf.reshape(tf.stack(said, axis=4), shape), [0, 2, 3, 1])
+    return tf.transpose(tf.matmul(seen, said), [0, 3, 2, 1])
+
+
+def sums_of_one_picture(seen, said):
+    """Weight a picture's projections with those of its sentences and add them up.
+
+    A depthwise convolution over the heads reads the picture once for each sentence
+    and makes nothing but the sum. (Its gradients are slow.)
+
+    Args:
+      seen: float32 [1, H, W, K * C].
+      said: list of K float32 [B, 1, 1, C].
+
+    Returns:
+      float32 [B, H * W, 1, 1, C].
+    """
+    heads, channels = len(said), said[0].shape.as_list()[3]
+    seen = tf.reshape(seen, [-1, heads, 1, channels])
+    weights = tf.reshape(tf.concat(said, axis=1), [-1, heads, 1, channels, 1])
+
+    def of_sentence(weights):
+        return tf.nn.depthwise_conv2d(seen, weights, [1, 1, 1, 1], "VALID")
+
+    return tf.map_fn(of_sentence, weights, parallel_iterations=1)

@@ -1,0 +1,312 @@
+"""Snapshots: their names, what is in them, and loading."""
+
+import contextlib
+import json
+import os
+import re
+from typing import Any, Dict, List, Optional
+
+from util.core.errors import UserError
+from util.graph.compat import tf
+
+NAMED = 10  # differences that an error message spells out
+
+BACKBONE_PREFIXES = ("res", "bn", "conv1")
+
+WORD_VECTORS = "text_objseg/Variable"
+
+# Not weights: Adam's slots and counts, and the number of steps.
+OF_TRAINING = re.compile(r".*/Adam(_1)?|(.*/)?beta[12]_power|text_objseg/Variable_1")
+
+DATA, STATE, INDEX = ".data-00000-of-00001", ".state.json", ".index"
+
+VOCABULARY = "vocabulary.txt"  # beside the snapshots
+
+BEST = "best"
+
+
+def path(folder: str, dataset: str, step: Any) -> str:
+    """Return the path of a snapshot as TensorFlow wants it, without file endings.
+
+    Args:
+      step: int, or BEST.
+    """
+    return os.path.join(folder, "{}_iter_{}.tfmodel".format(dataset, step))
+
+
+def steps(folder: str, dataset: str) -> List[int]:
+    """Return the steps of the snapshots in a folder, in rising order."""
+    if not os.path.isdir(folder):
+        return []
+    pattern = re.compile(re.escape(dataset) + r"_iter_([0-9]+)\.tfmodel(\.index)?")
+    matches = map(pattern.fullmatch, os.listdir(folder))
+    return sorted({int(match.group(1)) for match in matches if match})
+
+
+def without_ending(snapshot: str) -> str:
+    """Return a snapshot's path also where one of its files was named."""
+    return re.sub(r"(\.index|\.data-\d+-of-\d+|\.meta)$", "", snapshot)
+
+
+def newest(folder: str, dataset: str) -> Optional[str]:
+    """Return the path of the newest snapshot that training can go on from, or None."""
+    for step in reversed(steps(folder, dataset)):
+        snapshot = path(folder, dataset, step)
+        if all(os.path.exists(snapshot + end) for end in (INDEX, DATA, STATE)):
+            return snapshot
+    return None
+
+
+def read_state(snapshot: str) -> Dict[str, Any]:
+    """Return what `Snapshots.save` got as `state`.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    try:
+        with open(snapshot + STATE, encoding="utf-8") as file:
+            return dict(json.load(file))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            "cannot read {}: move the snapshot away to go on from an older one".format(
+                snapshot + STATE
+            )
+        ) from error
+
+
+def find(folder: str, dataset: str, step: Any) -> str:
+    """Return the path of a snapshot that is there.
+
+    Args:
+      step: int, or BEST.
+
+    Raises:
+      UserError: it is not; lists those that are.
+    """
+    there = steps(folder, dataset)
+    best = path(folder, dataset, BEST)
+    if os.path.exists(best + INDEX):
+        there.append(BEST)
+    if step not in there:
+        raise UserError(
+            "there is no snapshot {}; {}".format(
+                path(folder, dataset, step),
+                "choose one with -i: " + ", ".join(map(str, there))
+                if there
+                else "train first (-m train) or put a downloaded one there",
+            )
+        )
+    return path(folder, dataset, step)
+
+
+@contextlib.contextmanager
+def _reading(file):
+    """Say in a line what TensorFlow says in fifty of a file that it cannot read."""
+    try:
+        yield
+    except (tf.errors.OpError, ValueError, IndexError) as error:
+        raise UserError(
+            "cannot read the checkpoint {}: it is missing, damaged or incomplete; copy "
+            "or download all its files again (.index and .data-...)".format(file)
+        ) from error
+
+
+def shapes(checkpoint: str) -> Dict[str, List[int]]:
+    """Return variable name -> shape of a checkpoint file.
+
+    Raises:
+      UserError: the file is missing or damaged.
+    """
+    with _reading(checkpoint):
+        return tf.train.NewCheckpointReader(checkpoint).get_variable_to_shape_map()
+
+
+def sizes(checkpoint: str) -> Dict[str, int]:
+    """Read from a snapshot's variables how large its network is.
+
+    Returns:
+      The arguments of `LSTM_model` that say so.
+
+    Raises:
+      UserError: the file cannot be read, or a variable that tells is missing.
+    """
+    stored = shapes(checkpoint)
+
+    def shape(name, rank):
+        found = stored.get("text_objseg/" + name)
+        if found is None or len(found) != rank:
+            raise UserError(
+                "{} is no snapshot of CMPC: text_objseg/{} is {}".format(
+                    checkpoint, name, "missing" if found is None else found
+                )
+            )
+        return found
+
+    vocab_size, glove_dim = shape("Variable", 2)
+    channels = shape("c5_lateral/DW", 4)[3]
+    rows, columns, fused_channels = shape("rnn/conv_lstm_cell/W_ci", 3)
+    return {
+        "vocab_size": vocab_size,
+        "glove_dim": glove_dim,
+        "v_emb_dim": channels,
+        "rnn_size": channels,
+        "mlp_dim": fused_channels,
+        "vf_h": rows,
+        "vf_w": columns,
+        "H": 8 * rows,
+        "W": 8 * columns,
+    }
+
+
+def load(session, checkpoint: str) -> None:
+    """Load every variable of the session's graph from a snapshot.
+
+    Raises:
+      UserError: the file cannot be read or does not fit; names what differs.
+    """
+    variables = session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
+    _load(session, checkpoint, shapes(checkpoint), variables)
+
+
+def _load(session, checkpoint, stored, variables):
+    differences = []
+    for variable in variables:
+        name, wanted = variable.op.name, variable.shape.as_list()
+        if name not in stored:
+            differences.append("{} {} is missing".format(name, wanted))
+        elif stored[name] != wanted:
+            differences.append("{} is {}, not {}".format(name, stored[name], wanted))
+    if differences:
+        more = len(differences) - NAMED
+        raise UserError(
+            "{} does not fit the network: {}{}".format(
+                checkpoint,
+                "; ".join(differences[:NAMED]),
+                "; and {} more".format(more) if more > 0 else "",
+            )
+        )
+    with _reading(checkpoint):
+        tf.train.Saver(variables).restore(session, checkpoint)
+
+
+def backbone_variables(graph) -> List:
+    """Return the variables of the backbone: BACKBONE_PREFIXES begin their names."""
+    return [
+        variable
+        for variable in graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
+        if variable.op.name.startswith(BACKBONE_PREFIXES)
+    ]
+
+
+def read_backbone(checkpoint: str) -> int:
+    """Read the backbone's variables of a file, and return how many they are.
+
+    Raises:
+      UserError: the file cannot be read or has none.
+    """
+    names = [name for name in shapes(checkpoint) if name.startswith(BACKBONE_PREFIXES)]
+    if not names:
+        raise UserError("{} has no variable of the backbone".format(checkpoint))
+    with _reading(checkpoint):
+        reader = tf.train.NewCheckpointReader(checkpoint)
+        for name in names:
+            reader.get_tensor(name)
+    return len(names)
+
+
+def load_backbone(session, checkpoint: str) -> str:
+    """Load the backbone's variables from the published starting weights.
+
+    What the file lacks keeps its value.
+
+    Returns:
+      A line that says how many were loaded and which were missing.
+
+    Raises:
+      UserError: the file cannot be read, a shape differs or nothing fits.
+    """
+    stored = shapes(checkpoint)
+    wanted = backbone_variables(session.graph)
+    found = [v for v in wanted if v.op.name in stored]
+    missing = [v.op.name for v in wanted if v.op.name not in stored]
+    for variable in found:
+        shape = stored[variable.op.name]
+        if shape != variable.shape.as_list():
+            raise UserError(
+                "{} does not fit the backbone: {} is {}, not {}".format(
+                    checkpoint, variable.op.name, shape, variable.shape.as_list()
+                )
+            )
+    if not found:
+        raise UserError("{} has no variable of the backbone".format(checkpoint))
+    with _reading(checkpoint):
+        tf.train.Saver(found).restore(session, checkpoint)
+    line = "backbone: {} of {} variables loaded from {}".format(
+        len(found), len(wanted), checkpoint
+    )
+    return line + ("; missing: " + ", ".join(missing) if missing else "")
+
+
+def load_weights(
+    session, checkpoint: str, words: List[str], known: Optional[List[str]]
+) -> str:
+    """Load the weights of another run, but nothing of its training.
+
+    Args:
+      session: of the graph; its variables are initialised.
+      checkpoint: a snapshot.
+      words: the vocabulary of the graph.
+      known: that of the snapshot; None: the same. Words that are in both keep their
+        vectors, the others those that the graph began with.
+
+    Returns:
+      A line that says what was loaded.
+
+    Raises:
+      UserError: the file cannot be read or does not fit, or the vocabularies differ in
+        size and `known` is None.
+    """
+    stored = shapes(checkpoint)
+    variables = [
+        variable
+        for variable in session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
+        if not OF_TRAINING.fullmatch(variable.op.name)
+    ]
+    line = "weights: loaded from {}".format(checkpoint)
+    rows = stored.get(WORD_VECTORS, [0])[0]
+    if known is None and rows != len(words) or known is not None and rows != len(known):
+        raise UserError(
+            "{} knows {} words, but the vocabulary {} has {}: name that of the "
+            "snapshot with --init-vocabulary".format(
+                checkpoint,
+                rows,
+                "of this data set" if known is None else "named",
+                len(words if known is None else known),
+            )
+        )
+    if known is not None and known != words:
+        table = next(v for v in variables if v.op.name == WORD_VECTORS)
+        variables.remove(table)
+        shared = _carry_over(session, checkpoint, table, words, known)
+        line += "; {} of {} words have their vectors from it".format(shared, len(words))
+    _load(session, checkpoint, stored, variables)
+    return line
+
+
+def _carry_over(session, checkpoint, table, words, known):
+    """Give words that are known their vectors; return how many they are."""
+    with _reading(checkpoint):
+        vectors = tf.train.NewCheckpointReader(checkpoint).get_tensor(WORD_VECTORS)
+    value = session.run(table)
+    if vectors.shape[1] != value.shape[1]:
+        raise UserError(
+            "{} has word vectors of {} numbers, the network of {}: leave out -emb or "
+            "use vectors of that length".format(
+                checkpoint, vectors.shape[1], value.shape[1]
+            )
+        )
+    place = {word: row for row, word in enumerate(known)}
+    shared = [row for row, word in enumerate(words) if word in place]
+    value[shared] = vectors[[place[words[row]] for row in shared]]
+    table.load(value, session)
+    return len(shared)

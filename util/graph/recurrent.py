@@ -1,0 +1,141 @@
+"""Recurrent layers: the LSTM over words and the ConvLSTM over levels.
+
+Axes: B batch, T words, H rows, W columns, C channels.
+"""
+
+from collections import namedtuple
+
+from util.graph.compat import tf
+from util.graph.layers import layer_norm_variables, normalise
+
+ConvLstmVariables = namedtuple(
+    "ConvLstmVariables",
+    "kernel peep_i peep_f norm_j norm_i norm_f peep_o norm_o norm_c",
+)
+
+
+def lstm(x, is_word, size, name):
+    """Read sentences with an LSTM; padding leaves its state alone.
+
+    Args:
+      x: float32 [B, T, C_in], one vector a word; T and C_in known.
+      is_word: bool [B, T], False where the position is padding.
+      size: int, C of the state.
+      name: str, scope of the variables below.
+
+    Returns:
+      float32 [B, T, size], zeros at padding.
+
+    Variables:
+      {name}/kernel  [C_in + size, 4 * size], gates in the order input, candidate,
+                     forget, output (that of BasicLSTMCell)
+      {name}/bias    [4 * size]
+    """
+    _, steps, width = x.shape.as_list()
+    with tf.variable_scope(name):
+        kernel = tf.get_variable("kernel", [width + size, 4 * size])
+        bias = tf.get_variable("bias", [4 * size], initializer=tf.zeros_initializer())
+    from_words, from_hidden = tf.split(kernel, [width, size])
+    from_words = tf.tensordot(x, from_words, 1) + bias
+    keep = tf.cast(is_word, tf.float32)[:, :, tf.newaxis]
+    cell = hidden = tf.zeros_like(from_words[:, 0, :size])
+    outputs = []
+    for step in range(steps):
+        gates = from_words[:, step] + tf.matmul(hidden, from_hidden)
+        i, j, f, o = tf.split(gates, 4, axis=1)
+        new_cell = tf.sigmoid(f + 1.0) * cell + tf.sigmoid(i) * tf.tanh(j)
+        new_hidden = tf.sigmoid(o) * tf.tanh(new_cell)
+        kept = keep[:, step]
+        cell = kept * new_cell + (1.0 - kept) * cell
+        hidden = kept * new_hidden + (1.0 - kept) * hidden
+        outputs.append(kept * new_hidden)
+    return tf.stack(outputs, axis=1)
+
+
+def conv_lstm_variables(rows, columns, channels):
+    """Make the variables of a ConvLSTM with 1x1 kernels.
+
+    Args:
+      rows, columns, channels: int, H, W, C of an input and of the state.
+
+    Returns:
+      ConvLstmVariables.
+
+    Variables:
+      kernel             [1, 1, 2 * C, 4 * C], rows: input, state; columns: candidate,
+                         input, forget and output gate
+      W_ci, W_cf, W_co   [H, W, C], peepholes
+      LayerNorm{,_1,_2,_3,_4}/beta, gamma  [C]: candidate, input, forget, output, cell
+    """
+
+    def peephole(gate):
+        return tf.get_variable("W_c" + gate, [rows, columns, channels])
+
+    return ConvLstmVariables(
+        kernel=tf.get_variable(
+            "kernel",
+            [1, 1, 2 * channels, 4 * channels],
+            initializer=tf.glorot_uniform_initializer(),
+        ),
+        peep_i=peephole("i"),
+        peep_f=peephole("f"),
+        norm_j=layer_norm_variables(channels, "LayerNorm"),
+        norm_i=layer_norm_variables(channels, "LayerNorm_1"),
+        norm_f=layer_norm_variables(channels, "LayerNorm_2"),
+        peep_o=peephole("o"),
+        norm_o=layer_norm_variables(channels, "LayerNorm_3"),
+        norm_c=layer_norm_variables(channels, "LayerNorm_4"),
+    )
+
+
+def conv_lstm(inputs, name):
+    """Read a sequence with a ConvLSTM (arXiv:1506.04214) of 1x1 kernels.
+
+    Gates are normalised, and so is the cell that is carried on. The state begins as
+    zeros: the first input meets no peepholes, no forget gate and half of the kernel.
+
+    Args:
+      inputs: list of float32 [B, H, W, C]; H, W and C known.
+      name: str, scope of the variables.
+
+    Returns:
+      float32 [B, H, W, C], the last hidden state.
+
+    Variables:
+      {name}/...: see conv_lstm_variables
+    """
+    with tf.variable_scope(name):
+        variables = conv_lstm_variables(*inputs[0].shape.as_list()[1:])
+    state = None
+    for x in inputs:
+        state = _conv_lstm_step(x, state, variables)
+    _, hidden = state
+    return hidden
+
+
+def _conv_lstm_step(x, state, v):
+    """Return the new (cell, hidden); `state` is the old one, None for zeros."""
+    _, rows, columns, channels = x.shape.as_list()
+
+    def product(x, kernel):
+        y = tf.matmul(tf.reshape(x, [-1, channels]), kernel)
+        return tf.reshape(y, [-1, rows, columns, kernel.shape.as_list()[1]])
+
+    kernel = tf.reshape(v.kernel, [2 * channels, 4 * channels])
+    of_input, of_hidden = tf.split(kernel, 2)
+    if state is None:
+        of_j, of_i, _, of_o = tf.split(of_input, 4, axis=1)
+        j, i, o = product(x, of_j), product(x, of_i), product(x, of_o)
+        kept = 0.0
+    else:
+        cell, hidden = state
+        gates = product(x, of_input) + product(hidden, of_hidden)
+        j, i, f, o = tf.split(gates, 4, axis=3)
+        i += v.peep_i * cell
+        f = normalise(f + v.peep_f * cell, *v.norm_f)
+        kept = tf.sigmoid(f + 1.0) * cell
+    j, i = normalise(j, *v.norm_j), normalise(i, *v.norm_i)
+    cell = kept + tf.sigmoid(i) * tf.tanh(j)
+    o = normalise(o + v.peep_o * cell, *v.norm_o)
+    cell = normalise(cell, *v.norm_c)
+    return cell, tf.sigmoid(o) * tf.tanh(cell)

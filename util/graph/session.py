@@ -1,0 +1,110 @@
+"""Sessions: precision, threads, memory; and the versions that results depend on."""
+
+import contextlib
+import ctypes
+import platform
+from typing import (
+    Dict,
+)
+
+import numpy as np
+import skimage
+from tensorflow.core.protobuf import rewriter_config_pb2
+
+from util.core.errors import UserError
+from util.graph.compat import tensorflow, tf
+
+
+def release_freed_memory():
+    """Hand freed memory back after all, where much of it will not be needed again."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def session_config(precision="float32", threads=None, cpus=1):
+    """Return the settings of a session, see `new_session`."""
+    config = tf.ConfigProto(allow_soft_placement=True)
+    config.gpu_options.allow_growth = True
+    config.device_count["CPU"] = cpus
+    if threads:
+        config.intra_op_parallelism_threads = threads
+        config.inter_op_parallelism_threads = threads
+    rewrites = config.graph_options.rewrite_options
+    switch = rewriter_config_pb2.RewriterConfig
+    # It would tie a training step whose features are fed to the picture after all.
+    rewrites.dependency_optimization = switch.OFF
+    # It would keep the zeros that Adam's slots begin with.
+    rewrites.constant_folding = switch.OFF
+    if precision == "bfloat16":
+        rewrites.auto_mixed_precision_onednn_bfloat16 = switch.ON
+    elif precision == "float16":
+        rewrites.auto_mixed_precision = switch.ON
+    return config
+
+
+def new_session(graph=None, precision="float32", threads=None, cpus=1, target=""):
+    """Open a session that takes a GPU's memory as it needs it.
+
+    Args:
+      graph: tf.Graph; None for the default graph.
+      precision: one of `cli.PRECISIONS`. "float32" is exact; the others let
+        TensorFlow compute products with fewer digits. Variables stay float32.
+      threads: int, of the CPU; None: as many as there are cores.
+      cpus: int, devices that the CPU counts as.
+      target: address of a server; "": this process.
+
+    Returns:
+      tf.Session.
+
+    Raises:
+      UserError: this machine or TensorFlow does not have the precision.
+    """
+    require_precision(precision)
+    if hasattr(tensorflow.config.experimental, "enable_tensor_float_32_execution"):
+        use_tf32 = precision == "tf32"
+        tensorflow.config.experimental.enable_tensor_float_32_execution(use_tf32)
+    return tf.Session(target, graph, session_config(precision, threads, cpus))
+
+
+def require_precision(precision):
+    """Refuse a precision that cannot be had.
+
+    Raises:
+      UserError: this machine or TensorFlow does not have it.
+    """
+    modern = int(tf.VERSION.split(".")[0]) >= 2
+    if precision == "bfloat16" and not (modern and "avx512_bf16" in _cpu_flags()):
+        raise UserError(
+            "--precision bfloat16 needs TensorFlow 2 and a CPU with AVX-512 BF16; this "
+            "is TensorFlow {}, and the CPU {} it: use float32".format(
+                tf.VERSION, "has" if "avx512_bf16" in _cpu_flags() else "lacks"
+            )
+        )
+    needed = {"float16": (7, 0), "tf32": (8, 0)}.get(precision)
+    if needed and not (modern and tf.test.is_gpu_available(True, needed)):
+        raise UserError(
+            "--precision {} needs TensorFlow 2 and a GPU of compute capability {}.{} "
+            "or higher, and TensorFlow {} finds none here: use float32".format(
+                precision, needed[0], needed[1], tf.VERSION
+            )
+        )
+
+
+def _cpu_flags():
+    """Return what the processor can do, as Linux lists it; nothing elsewhere."""
+    with contextlib.suppress(OSError):
+        with open("/proc/cpuinfo") as file:
+            for line in file:
+                if line.startswith("flags"):
+                    return line.split()
+    return []
+
+
+def versions() -> Dict[str, str]:
+    """Return the versions that results may depend on."""
+    return {
+        "python": platform.python_version(),
+        "tensorflow": tf.VERSION,
+        "numpy": np.__version__,
+        "scikit-image": skimage.__version__,
+    }

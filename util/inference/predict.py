@@ -1,0 +1,247 @@
+"""Prediction: sentences about pictures of one's own in, masks and their story out."""
+
+import csv
+import itertools
+import json
+import os
+import re
+import sys
+import time
+from typing import Any, Dict, Iterator, List, NamedTuple, Sequence
+
+from tqdm import tqdm
+
+from util.core.errors import UserError
+from util.core.files import require_file, writing
+from util.data import im_processing, text_processing
+from util.graph import checkpoint
+from util.inference import visualize
+from util.inference.predictor import (
+    Finding,
+    Predictor,
+    describe,
+    run_lengths,
+    vocabulary_of,
+)
+
+RECORD, COCO_RECORD = "predictions.jsonl", "coco_results.json"
+GROUP = 24  # sentences of a picture that are held at once
+
+
+class Query(NamedTuple):
+    """A question: path of a picture, and a sentence about it."""
+
+    picture: str
+    sentence: str
+
+
+def run(model_class, args) -> int:
+    """Segment what the command line asks for, and write it below --output.
+
+    Args:
+      model_class: class with the arguments and attributes of `LSTM_model`.
+      args: options of `trainval_model.py -m predict`.
+
+    Returns:
+      The exit code: 1 where a picture or a sentence could not be segmented.
+
+    Raises:
+      UserError: nothing can be segmented: no snapshot, a wrong list of queries, an
+        --output that is not empty.
+    """
+    queries = asked(args)
+    snapshot = checkpoint.find(args.folder, args.dataset, args.iteration)
+    if os.path.exists(args.output) and os.listdir(args.output):
+        raise UserError(
+            "{} is there already and not empty: choose another --output".format(
+                args.output
+            )
+        )
+    vocabulary = args.vocabulary or vocabulary_of(snapshot, args.data)
+    with Predictor(model_class, snapshot, vocabulary, args.precision) as predictor:
+        rows = predict(predictor, queries, args.output, args.dense_crf, args.coco)
+    num_failed = sum("error" in row for row in rows)
+    print(
+        "{} of {} sentences segmented: {}".format(
+            len(rows) - num_failed, len(rows), os.path.join(args.output, RECORD)
+        )
+    )
+    return 1 if num_failed else 0
+
+
+def asked(args) -> List[Query]:
+    """Return the queries of the options.
+
+    Raises:
+      UserError: a --text has no words, or the file of --queries is missing or wrong.
+    """
+    if args.queries:
+        return read_queries(args.queries)
+    for sentence in args.text:
+        if not text_processing.tokenize(sentence):
+            raise UserError("--text {!r} has no words".format(sentence))
+    return [Query(*query) for query in itertools.product(args.image, args.text)]
+
+
+def read_queries(path: str) -> List[Query]:
+    """Read pictures and sentences from a file.
+
+    Args:
+      path: a .csv with a header, or a .jsonl; with "picture" and "sentence" in each
+        row. Paths of pictures begin at the file's folder.
+
+    Raises:
+      UserError: the file is missing, damaged, empty or of another form.
+    """
+    read = {".csv": csv.DictReader, ".jsonl": _json_lines}.get(
+        os.path.splitext(path)[1].lower()
+    )
+    if read is None:
+        raise UserError("--queries {}: must end in .csv or .jsonl".format(path))
+    folder, queries = os.path.dirname(path), []
+    try:
+        with open(require_file(path), encoding="utf-8-sig", newline="") as file:
+            for number, row in enumerate(read(file), 1):
+                texts = [row.get(key) for key in Query._fields]
+                if not all(isinstance(text, str) and text for text in texts):
+                    raise UserError(
+                        "{}: entry {} needs texts for {}".format(
+                            path, number, " and ".join(Query._fields)
+                        )
+                    )
+                queries.append(Query(os.path.join(folder, texts[0]), texts[1]))
+    except (ValueError, AttributeError, csv.Error, RecursionError) as error:
+        raise UserError("cannot read {}: {}".format(path, error)) from error
+    if not queries:
+        raise UserError("{} has no entries".format(path))
+    return queries
+
+
+def _json_lines(file):
+    return (json.loads(line) for line in file if line.strip())
+
+
+def predict(
+    predictor: Predictor,
+    queries: Sequence[Query],
+    folder: str,
+    with_dense_crf: bool = False,
+    as_coco: bool = False,
+) -> List[Dict[str, Any]]:
+    """Segment sentences and write what was found.
+
+    Args:
+      predictor: the network.
+      queries: what to segment; neighbours about one picture are one run.
+      folder: gets for the query of number N `N_mask.png`, 255 on the object, and
+        `N_overlay.png`, both of the picture's size, and all rows as RECORD, also
+        after Ctrl-C.
+      with_dense_crf: refine the masks.
+      as_coco: also write COCO's file of results.
+
+    Returns:
+      A row a query, see `predictor.describe`; with "picture", "seconds", "mask" and
+      "overlay" (names of files), or with "error" alone.
+    """
+    rows, results = [], []
+    identities = image_ids([query.picture for query in queries])
+    try:
+        for row, found in tqdm(
+            _answers(predictor, queries, with_dense_crf),
+            "segmenting",
+            len(queries),
+            unit="sentence",
+        ):
+            if found:
+                picture, finding = found
+                row.update(_draw(folder, len(rows), picture, finding))
+                if as_coco:
+                    identity = identities[row["picture"]]
+                    results.append(_coco_result(identity, row, finding))
+            rows.append(row)
+    finally:
+        if rows:
+            _write_rows(folder, RECORD, map(json.dumps, rows))
+        if as_coco and rows:
+            _write_rows(folder, COCO_RECORD, [json.dumps(results)])
+    return rows
+
+
+def _answers(predictor, queries, with_dense_crf) -> Iterator:
+    """Yield (row, (picture, Finding) or None) for each query, in order."""
+    for path, group in itertools.groupby(queries, lambda query: query.picture):
+        group = list(group)
+        for first in range(0, len(group), GROUP):
+            sentences = [query.sentence for query in group[first : first + GROUP]]
+            yield from _answer(predictor, path, sentences, with_dense_crf)
+
+
+def _answer(predictor, path, sentences, with_dense_crf):
+    begin, errors = time.time(), {}
+    for sentence in sentences:
+        try:
+            predictor.ids(sentence)
+        except UserError as error:
+            errors[sentence] = str(error)
+    try:
+        picture = im_processing.read_picture(path)
+        predictor.set_image(picture)
+        good = [sentence for sentence in sentences if sentence not in errors]
+        found = iter(predictor.segment(good, with_dense_crf))
+    except UserError as error:
+        errors = dict.fromkeys(sentences, str(error))
+    for error in dict.fromkeys(errors.values()):
+        tqdm.write("error: " + " ".join(error.split()), file=sys.stderr)
+    seconds = (time.time() - begin) / len(sentences)
+    for sentence in sentences:
+        row = {"picture": path, "sentence": sentence}
+        if sentence in errors:
+            yield dict(row, error=errors[sentence]), None
+        else:
+            finding = next(found)
+            row.update(describe(finding), seconds=seconds)
+            yield row, (picture, finding)
+
+
+def _draw(folder, number, picture, finding: Finding) -> Dict[str, str]:
+    """Write mask and overlay of a finding; return their names."""
+    names = {kind: "{:06d}_{}.png".format(number, kind) for kind in ("mask", "overlay")}
+    mask = finding.mask
+    pictures = {"mask": mask.astype("uint8") * 255}
+    pictures["overlay"] = visualize.overlay(picture, mask)
+    for kind, name in names.items():
+        visualize.save_png(os.path.join(folder, name), pictures[kind])
+    return names
+
+
+def image_ids(paths: Sequence[str]) -> Dict[str, int]:
+    """Number pictures for COCO.
+
+    Returns:
+      path -> the number at the end of its name, as COCO's pictures have it; where not
+      all have one of their own, their places, from 1.
+    """
+    paths = list(dict.fromkeys(paths))
+    stems = [os.path.splitext(path)[0] for path in paths]
+    numbers = [re.search(r"[0-9]{1,18}$", stem) for stem in stems]
+    ids = [int(number.group()) for number in numbers if number]
+    if len(set(ids)) < len(paths):
+        ids = range(1, len(paths) + 1)
+    return dict(zip(paths, ids))
+
+
+def _coco_result(identity, row, finding):
+    return {
+        "image_id": identity,
+        "category_id": 1,
+        "segmentation": run_lengths(finding.mask),
+        "bbox": row["box"] or [0, 0, 0, 0],
+        "score": row["mean_probability"] or 0.0,
+        "file_name": os.path.basename(row["picture"]),
+        "sentence": row["sentence"],
+    }
+
+
+def _write_rows(folder, name, lines):
+    with writing(os.path.join(folder, name)) as file:
+        file.writelines((line + "\n").encode("ascii") for line in lines)

@@ -1,0 +1,393 @@
+"""From a picture and sentences to masks, with the network of a snapshot.
+
+Axes: B sentences, T words, H rows and W columns of the picture as the network sees it.
+"""
+
+import collections
+import hashlib
+import math
+import os
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+import numpy as np
+from pycocotools import mask as coco_mask
+from scipy.special import expit
+
+from util.core.errors import UserError
+from util.data import datasets, im_processing, text_processing
+from util.graph import checkpoint
+from util.graph.compat import tf
+from util.graph.session import new_session
+from util.inference import dense_crf
+
+# Sentences at once: more need more memory and are hardly faster.
+CHUNK = 12
+FOREGROUND = 1e-9  # the least logit of a pixel on the object, as published
+LEVELS = ("c5", "c4", "c3")  # of features, deep to shallow
+CLASSES = ("entity", "attribute", "relation", "unnecessary")  # of words
+
+
+class Word(NamedTuple):
+    """A word and what the network takes it for.
+
+    Attributes:
+      text: as the network reads it, in lower case.
+      is_known: it is in the vocabulary; all others look the same to the network.
+      weights: class -> probability, 0..1, of CLASSES.
+    """
+
+    text: str
+    is_known: bool
+    weights: Dict[str, float]
+
+    @property
+    def kind(self) -> str:
+        """The most probable of CLASSES."""
+        return max(self.weights, key=self.weights.get)
+
+
+class Found(NamedTuple):
+    """What the network answers, on the picture as it sees it.
+
+    Attributes:
+      logits: float32 [B, H, W], see `on_object`.
+      probability: float32 [B, H, W], 0..1, the sigmoid of it.
+      word_weights: float32 [B, T, 4], of CLASSES; meaningless at padding.
+      levels: level -> float32 [B, H, W], 0..1: what it alone would answer.
+    """
+
+    logits: np.ndarray
+    probability: np.ndarray
+    word_weights: np.ndarray
+    levels: Dict[str, np.ndarray]
+
+
+class Finding(NamedTuple):
+    """What one sentence refers to in a picture.
+
+    Attributes:
+      sentence: as it was asked.
+      words: those that the network read, in order.
+      num_unread: int, words after the 20th, which it did not.
+      size: (rows, columns) of the picture.
+      on_object: bool [H, W], the mask on the picture as the network sees it.
+      seen_probability: float32 [H, W], 0..1, likewise; not changed by DenseCRF.
+      seen_levels: level -> float32 [H, W], 0..1, likewise.
+    """
+
+    sentence: str
+    words: List[Word]
+    num_unread: int
+    size: Tuple[int, int]
+    on_object: np.ndarray
+    seen_probability: np.ndarray
+    seen_levels: Dict[str, np.ndarray]
+
+    @property
+    def mask(self) -> np.ndarray:
+        """bool [rows, columns], True on the object, at the picture's size."""
+        return im_processing.restore_mask(self.on_object, *self.size)
+
+    @property
+    def probability(self) -> np.ndarray:
+        """float32 [rows, columns], 0..1, of each pixel to be on the object."""
+        return im_processing.resize_and_crop(self.seen_probability, *self.size)
+
+    @property
+    def levels(self) -> Dict[str, np.ndarray]:
+        """Level -> float32 [rows, columns], 0..1: what each one alone would answer."""
+        return {
+            level: im_processing.resize_and_crop(seen, *self.size)
+            for level, seen in self.seen_levels.items()
+        }
+
+
+def is_on_object(logits: np.ndarray) -> np.ndarray:
+    """Return bool, which pixels belong to the object."""
+    return logits >= FOREGROUND
+
+
+class Predictor:
+    """Runs a snapshot: one picture, then any number of sentences about it.
+
+    Use it as a context manager, or call `close` at the end. One thread at a time.
+
+    Args:
+      model_class: class with the arguments and attributes of `LSTM_model`.
+      snapshot: path of a checkpoint; the network's sizes are read from it.
+      vocabulary: the file of its words; None: vocabulary.txt beside it or that of the
+        data set in its name, see `predictor.vocabulary_of`, when it is needed.
+      precision: see `session.new_session`.
+      remembered: int, how many pictures of `set_image` cost nothing when they come
+        again. At full size each takes 96 MB.
+
+    Attributes:
+      image: uint8 [H, W, 3], the picture as the network sees it; None before
+        `set_image`.
+      vocab_size: int, ids must be smaller.
+
+    Raises:
+      UserError: the snapshot cannot be read or does not fit, or the precision cannot
+        be had here.
+    """
+
+    def __init__(
+        self,
+        model_class,
+        snapshot: str,
+        vocabulary: Optional[str] = None,
+        precision: str = "float32",
+        remembered: int = 1,
+    ) -> None:
+        self._snapshot = checkpoint.without_ending(snapshot)
+        sizes = checkpoint.sizes(self._snapshot)
+        self.vocab_size = sizes["vocab_size"]
+        self.image, self._size = None, None
+        self._vocabulary = None
+        if vocabulary:
+            self._vocabulary = read_vocabulary(self._snapshot, vocabulary)
+        with tf.Graph().as_default() as graph:
+            self._model = model_class(
+                batch_size=None,
+                num_pictures=1,
+                mode="eval",
+                num_steps=text_processing.MAX_WORDS,
+                **sizes,
+            )
+            self._session = new_session(graph, precision)
+            checkpoint.load(self._session, self._snapshot)
+        self._remembered = remembered
+        self._seen = collections.OrderedDict()  # checksum of `image` -> what to feed
+        self._now = {}
+
+    @property
+    def vocabulary(self) -> Dict[str, int]:
+        """Word -> id.
+
+        Raises:
+          UserError: its file is missing or that of another network.
+        """
+        if self._vocabulary is None:
+            path = vocabulary_of(self._snapshot)
+            self._vocabulary = read_vocabulary(self._snapshot, path)
+        return self._vocabulary
+
+    def set_image(self, picture: Any) -> None:
+        """Look at a picture; one that is remembered costs nothing.
+
+        Args:
+          picture: path, Pillow image or array of any size, see
+            `im_processing.to_picture`.
+
+        Raises:
+          UserError: it cannot be read; the picture before it stays.
+        """
+        model = self._model
+        picture = im_processing.to_picture(picture)
+        image = im_processing.fit_picture(picture, *model.im.shape.as_list()[1:3])
+        checksum = hashlib.sha256(image.tobytes()).digest()
+        if checksum not in self._seen:
+            feed = {model.im: im_processing.to_network_input(image)[np.newaxis]}
+            parts = self._session.run(model.picture_parts, feed)
+            self._seen[checksum] = dict(zip(model.picture_parts, parts))
+        self._seen.move_to_end(checksum)
+        while len(self._seen) > self._remembered:
+            self._seen.popitem(last=False)
+        self._now = self._seen[checksum]
+        self.image, self._size = image, picture.shape[:2]
+
+    def segment(
+        self, sentences: Union[str, Sequence[str]], with_dense_crf: bool = False
+    ) -> Union[Finding, List[Finding]]:
+        """Find what sentences refer to in the picture of `set_image`.
+
+        Args:
+          sentences: a text, or several, which are segmented together.
+          with_dense_crf: refine the masks, see `dense_crf.refine`.
+
+        Returns:
+          A Finding; for several sentences a list of them.
+
+        Raises:
+          UserError: a sentence has no words, or the vocabulary cannot be read.
+          RuntimeError: there is no picture yet.
+        """
+        if isinstance(sentences, str):
+            return self.segment([sentences], with_dense_crf)[0]
+        if self.image is None:
+            raise RuntimeError("call set_image before segment")
+        if not sentences:
+            return []
+        ids = np.stack([self.ids(sentence) for sentence in sentences])
+        found = self.find(ids)
+        on_object = is_on_object(found.logits)
+        if with_dense_crf:
+            on_object = dense_crf.refine_all(self.image, found.probability)
+        return [
+            self._finding(sentence, ids[n], found, n, on_object[n])
+            for n, sentence in enumerate(sentences)
+        ]
+
+    def ids(self, sentence: str) -> np.ndarray:
+        """Return int32 [T], the ids of a sentence, padded in front with 0.
+
+        Raises:
+          UserError: there is no word in the sentence, or the vocabulary cannot be read.
+        """
+        ids = text_processing.preprocess_sentence(sentence, self.vocabulary)
+        return np.array(ids, np.int32)
+
+    def find(self, ids: np.ndarray) -> Found:
+        """Run the network on the picture of `set_image`.
+
+        Args:
+          ids: int32 [B, T], padded in front with 0; any B above 0.
+        """
+        model, ids = self._model, np.asarray(ids)
+        fetches = [model.up, model.sigm, model.words_parse]
+        fetches += [getattr(model, "up_" + level) for level in LEVELS]
+        chunks = np.array_split(ids, math.ceil(len(ids) / CHUNK))
+        runs = [
+            self._session.run(fetches, {**self._now, model.words: chunk})
+            for chunk in chunks
+        ]
+        logits, probability, weights, *scores = map(np.concatenate, zip(*runs))
+        levels = {level: expit(up[..., 0]) for level, up in zip(LEVELS, scores)}
+        return Found(logits[..., 0], probability[..., 0], weights, levels)
+
+    def _finding(self, sentence, ids, found, n, on_object):
+        """Return the n-th Finding."""
+        tokens = text_processing.tokenize(sentence)
+        read = tokens[: text_processing.MAX_WORDS]
+        unknown = self.vocabulary[text_processing.UNKNOWN]
+        words = [
+            Word(text, bool(number != unknown), dict(zip(CLASSES, map(float, weights))))
+            for text, number, weights in zip(
+                read, ids[-len(read) :], found.word_weights[n, -len(read) :]
+            )
+        ]
+        return Finding(
+            sentence,
+            words,
+            len(tokens) - len(read),
+            self._size,
+            on_object,
+            found.probability[n],
+            {level: scores[n] for level, scores in found.levels.items()},
+        )
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session.close()
+
+    def __enter__(self) -> "Predictor":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+
+def describe(finding: Finding) -> Dict[str, Any]:
+    """Describe a finding, all but its mask.
+
+    Returns:
+      sentence: as it was asked.
+      area: pixels of the mask, at the picture's size.
+      box: [left, top, width, height] around the mask, in pixels; None: it is empty.
+      mean_probability: 0..1, of the pixels of the mask; None: it is empty.
+      words: list of {"text", "known", "class", "weights"}, see `predictor.Word`.
+      num_unread: words after the 20th.
+    """
+    mask = finding.mask
+    area = int(mask.sum())
+    probability = float(finding.probability[mask].mean()) if area else None
+    return {
+        "sentence": finding.sentence,
+        "area": area,
+        "box": box(mask),
+        "mean_probability": probability,
+        "words": [
+            {
+                "text": word.text,
+                "known": word.is_known,
+                "class": word.kind,
+                "weights": word.weights,
+            }
+            for word in finding.words
+        ],
+        "num_unread": finding.num_unread,
+    }
+
+
+def box(mask: np.ndarray) -> Optional[List[int]]:
+    """Return [left, top, width, height] around a mask, in pixels; None: it is empty.
+
+    Args:
+      mask: bool [H, W].
+    """
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return None
+    left, top = int(columns[0]), int(rows[0])
+    return [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1]
+
+
+def run_lengths(mask: np.ndarray) -> Dict[str, Any]:
+    """Pack a mask the way COCO's results have it.
+
+    Args:
+      mask: bool [H, W].
+
+    Returns:
+      {"size": [H, W], "counts": compressed run lengths}.
+    """
+    packed = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": list(mask.shape), "counts": packed["counts"].decode("ascii")}
+
+
+def vocabulary_of(snapshot: str, root: str = "data") -> str:
+    """Return the path of the vocabulary that a snapshot was trained with.
+
+    That is vocabulary.txt beside it, which training leaves there, or that of the data
+    set in its name.
+
+    Args:
+      snapshot: path as of `path`.
+      root: the data folder.
+
+    Raises:
+      UserError: neither can be found.
+    """
+    folder, name = os.path.split(snapshot)
+    beside = os.path.join(folder, checkpoint.VOCABULARY)
+    if os.path.exists(beside):
+        return beside
+    try:
+        return datasets.vocabulary_file(name.split("_iter_")[0], root)
+    except UserError as error:
+        raise UserError(
+            "there is no {}, and the name of {} tells no data set: say which "
+            "vocabulary it was trained with (--vocabulary)".format(beside, snapshot)
+        ) from error
+
+
+def read_vocabulary(snapshot: str, file: str) -> Dict[str, int]:
+    """Return word -> id of the vocabulary that a snapshot was trained with.
+
+    Args:
+      snapshot: path as of `path`.
+      file: the vocabulary, see `vocabulary_of`.
+
+    Raises:
+      UserError: it cannot be read, or has another number of words than the snapshot.
+    """
+    known, found = (
+        checkpoint.sizes(snapshot)["vocab_size"],
+        text_processing.vocabulary_size(file),
+    )
+    if found != known:
+        raise UserError(
+            "{} has {} words, but {} knows {}: name its own vocabulary "
+            "(--vocabulary)".format(file, found, snapshot, known)
+        )
+    return text_processing.load_vocab_dict_from_file(file)

@@ -1,0 +1,372 @@
+"""Several machines: one training job on TensorFlow's own distributed runtime.
+
+The variable TF_CONFIG, as Kubernetes' training operators and launchers for Slurm set
+it, says which processes make the job and which of them this one is. The chief (worker 0
+where none is named so) builds the one graph, takes the steps and writes all files. The
+other workers compute their share of each step and read their share of the samples. The
+parameter servers (`ps`) hold the variables.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional
+
+import numpy as np
+
+from util.core.errors import UserError
+from util.graph.compat import tf
+from util.graph.session import session_config
+from util.training.feeds import Sample
+
+SENDERS = 4  # threads at least that start operations
+AHEAD = 8  # samples that a worker has ready
+PING_SECONDS, PINGS = 1.0, 5  # unanswered ones until a process counts as dead
+LAST_CALL_SECONDS = 10  # until the session that is closed has ended it
+JOBS = ("chief", "worker", "ps")
+
+
+class Cluster(NamedTuple):
+    """The processes of a job.
+
+    Attributes:
+      addresses: "chief", "worker", "ps" -> list of "host:port".
+      job, index: which one this process is.
+    """
+
+    addresses: Dict[str, List[str]]
+    job: str
+    index: int
+
+    @property
+    def workers(self) -> List[str]:
+        """The tasks that compute, the chief first."""
+        return [
+            "/job:{}/task:{}".format(job, index)
+            for job in ("chief", "worker")
+            for index in range(len(self.addresses.get(job, [])))
+        ]
+
+    @property
+    def task(self) -> str:
+        """This one, as `workers` has it."""
+        return "/job:{}/task:{}".format(self.job, self.index)
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process takes the steps."""
+        return self.task == self.workers[0]
+
+    @property
+    def chief_address(self) -> str:
+        """The chief's "host:port"."""
+        return (self.addresses.get("chief") or self.addresses["worker"])[0]
+
+    @property
+    def servants(self) -> List[str]:
+        """All tasks but the chief."""
+        servers = range(len(self.addresses["ps"]))
+        return self.workers[1:] + ["/job:ps/task:{}".format(i) for i in servers]
+
+
+def read(text: Optional[str] = None) -> Optional[Cluster]:
+    """Return what TF_CONFIG says; None: it is not set, or names this process alone.
+
+    Args:
+      text: its value; None: that of this process.
+
+    Raises:
+      UserError: it is not what the convention says.
+    """
+    text = os.environ.get("TF_CONFIG", "") if text is None else text
+    if not text.strip():
+        return None
+    try:
+        config = json.loads(text)
+        addresses = {job: list(them) for job, them in config["cluster"].items()}
+        job, index = config["task"]["type"], int(config["task"]["index"])
+        known = set(addresses) <= set(JOBS) and all(
+            isinstance(one, str) and ":" in one
+            for them in addresses.values()
+            for one in them
+        )
+        if not known or index not in range(len(addresses[job])):
+            raise ValueError("unknown job, address or index")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            'TF_CONFIG is not of the form {{"cluster": {{"ps": ["host:port"], '
+            '"worker": ["host:port", ...]}}, "task": {{"type": "worker", "index": '
+            "0}}}} ({}): correct it, or unset it to train alone".format(error)
+        ) from error
+    if sum(map(len, addresses.values())) == 1:
+        return None
+    if not addresses.get("ps") or not (
+        addresses.get("chief") or addresses.get("worker")
+    ):
+        raise UserError(
+            "TF_CONFIG names no {}: a job has at least one ps and one worker or "
+            "chief".format("ps" if not addresses.get("ps") else "worker")
+        )
+    if len(addresses.get("chief", [])) > 1:
+        raise UserError("TF_CONFIG names more than one chief: name one")
+    return Cluster(addresses, job, index)
+
+
+def start_server(cluster: Cluster, threads: Optional[int], devices: int):
+    """Start TensorFlow's server of this process and return it.
+
+    Raises:
+      UserError: its port is taken.
+    """
+    config = session_config(threads=threads, cpus=devices)
+    # With a single one, nothing is sent to the others before the own share is done.
+    config.inter_op_parallelism_threads = max(SENDERS, os.cpu_count())
+    try:
+        return tf.train.Server(
+            cluster.addresses,
+            job_name=cluster.job,
+            task_index=cluster.index,
+            config=config,
+        )
+    except (tf.errors.OpError, RuntimeError) as error:
+        raise UserError(
+            "cannot listen on {}, which TF_CONFIG names for this process: is another "
+            "one using the port?".format(cluster.addresses[cluster.job][cluster.index])
+        ) from error
+
+
+class Line(NamedTuple):
+    """What the chief and another task say to each other: queues on the task's CPU."""
+
+    begin: Any
+    samples: Any
+    end: Any
+
+
+def _line(task, rows, columns, words):
+    with tf.device(task + "/device:CPU:0"):
+        return Line(
+            tf.FIFOQueue(1, tf.int64, [[2]], shared_name="begin"),
+            tf.FIFOQueue(
+                AHEAD,
+                [tf.int32, tf.uint8, tf.bool, tf.string, tf.int64],
+                [[words], [rows, columns, 3], [rows, columns], [], [3]],
+                shared_name="samples",
+            ),
+            tf.FIFOQueue(1, tf.int64, [[]], shared_name="end"),
+        )
+
+
+class Chief:
+    """The chief's side of the lines to all other tasks, in its graph.
+
+    Args:
+      cluster: its tasks.
+      form: (rows, columns, words) of a sample.
+      share: samples of a step for each worker.
+    """
+
+    def __init__(self, cluster: Cluster, form, share: int) -> None:
+        lines = {task: _line(task, *form) for task in cluster.servants}
+        self._begin = tf.placeholder(tf.int64, [None, 2])
+        self._begins = [
+            lines[task].begin.enqueue(self._begin[number])
+            for number, task in enumerate(cluster.workers[1:], start=1)
+        ]
+        self._ends = [line.end.enqueue(np.int64(0)) for line in lines.values()]
+        self._shares = [
+            lines[task].samples.dequeue_many(share) for task in cluster.workers[1:]
+        ]
+        self._share, self._watch = share, None
+        self._addresses = [
+            address
+            for them in cluster.addresses.values()
+            for address in them
+            if address != cluster.chief_address
+        ]
+
+    def begin(self, session, seed: int, positions: List[int]) -> None:
+        """Let the workers read samples, each from its position on, and watch all."""
+        self._watch = Watch(self._addresses)
+        table = [[seed, position] for position in positions]
+        session.run(self._begins, {self._begin: table})
+
+    def samples(self, session, own: Iterator[Sample]) -> Iterator[Sample]:
+        """Yield the samples of all workers for ever: a share of each a step.
+
+        Args:
+          own: the chief's.
+
+        Raises:
+          UserError: a worker could not read its samples.
+        """
+        while True:
+            for _ in range(self._share):
+                yield next(own)
+            for share in self._shares:
+                yield from map(_unpack, zip(*session.run(share)))
+
+    def end(self, session) -> None:
+        """Let all other tasks end, those that can still hear it."""
+        self._watch.stop()
+        with contextlib.suppress(tf.errors.OpError):
+            session.run(self._ends)
+
+
+def _pack(sample):
+    about = [sample[key] for key in ("number", "position", "skipped")]
+    sentence = str(sample["sent_batch"][0]).encode("utf-8")
+    return (
+        sample["text_batch"], sample["im_batch"], sample["mask_batch"], sentence, about
+    )  # fmt: skip
+
+
+def _unpack(packed):
+    words, picture, mask, sentence, (number, position, skipped) = packed
+    text = sentence.decode("utf-8")
+    if number < 0:
+        raise UserError(text)
+    return {
+        "text_batch": words,
+        "im_batch": picture,
+        "mask_batch": mask,
+        "sent_batch": [text],
+        "number": int(number),
+        "position": int(position),
+        "skipped": int(skipped),
+    }
+
+
+def serve(
+    cluster: Cluster,
+    server,
+    form,
+    samples: Callable[[int, int], Iterator[Sample]],
+) -> None:
+    """Be a worker or a parameter server until the chief ends the job.
+
+    Ctrl-C and SIGTERM, which launchers send to all processes, are the chief's business.
+
+    Args:
+      cluster: with this process' task.
+      server: of `start_server`.
+      form: (rows, columns, words) of a sample.
+      samples: function of (seed, position) that gives a worker's samples.
+
+    Raises:
+      UserError: the samples could not be read; the chief was told too.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    watch = Watch([cluster.chief_address])
+    failures = []
+    with tf.Graph().as_default():
+        line = _line(cluster.task, *form)
+        packed = [
+            tf.placeholder(dtype, shape)
+            for dtype, shape in zip(line.samples.dtypes, line.samples.shapes)
+        ]
+        operations = line.begin.dequeue(), line.samples.enqueue(packed)
+        end = line.end.dequeue()
+        config = session_config()
+        config.device_filters.append(cluster.task)
+        with tf.Session(server.target, config=config) as session:
+            work = (session, operations, packed, samples, form, failures)
+            reader = threading.Thread(target=_read, args=work, daemon=True)
+            if cluster.job != "ps":
+                reader.start()
+            session.run(end)
+            watch.stop()
+    if cluster.job != "ps":
+        # Python must not end in the middle of its last call of TensorFlow.
+        reader.join(LAST_CALL_SECONDS)
+    if failures:
+        raise failures[0]
+
+
+def _read(session, operations, packed, samples, form, failures):
+    """Hand samples to the chief; what goes wrong too."""
+    begin, enqueue = operations
+    try:
+        with contextlib.suppress(tf.errors.CancelledError, RuntimeError):
+            for sample in samples(*map(int, session.run(begin))):
+                session.run(enqueue, dict(zip(packed, _pack(sample))))
+    except UserError as error:
+        failures.append(error)
+        rows, columns, words = form
+        empty = {
+            "text_batch": np.zeros([words], np.int32),
+            "im_batch": np.zeros([rows, columns, 3], np.uint8),
+            "mask_batch": np.zeros([rows, columns], bool),
+            "sent_batch": [str(error)],
+            "number": -1,
+            "position": 0,
+            "skipped": 0,
+        }
+        with contextlib.suppress(tf.errors.CancelledError, RuntimeError):
+            while True:  # a share of them may be asked for
+                session.run(enqueue, dict(zip(packed, _pack(empty))))
+
+
+class Watch:
+    """Ends this process when another one of the job, once there, is gone.
+
+    TensorFlow 1.15 would wait for it for ever.
+
+    Args:
+      addresses: "host:port" of the others.
+    """
+
+    def __init__(self, addresses: List[str]) -> None:
+        self._addresses = addresses
+        self._ends = threading.Event()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def stop(self) -> None:
+        """Let the others go."""
+        self._ends.set()
+
+    def _run(self):
+        missed = dict.fromkeys(self._addresses)  # None: it was not there yet
+        while not self._ends.wait(PING_SECONDS):
+            for address, count in missed.items():
+                if _answers(address):
+                    missed[address] = 0
+                elif count is not None:
+                    missed[address] = count + 1
+                if missed[address] == PINGS and not self._ends.is_set():
+                    _leave(address)
+
+
+def _answers(address):
+    host, port = address.rsplit(":", 1)
+    with contextlib.suppress(OSError):
+        socket.create_connection((host, int(port)), PING_SECONDS).close()
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def end_with_others():
+    """End this process when TensorFlow finds that another one of the job died."""
+    try:
+        yield
+    except (tf.errors.UnavailableError, tf.errors.AbortedError):
+        _leave("another one")
+
+
+def _leave(who):
+    """Exit with code 1, at once: TensorFlow would wait for the dead to answer."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        print(
+            "error: a process of the job died ({}): start the job again with --resume, "
+            "it goes on from the last snapshot".format(who),
+            file=sys.stderr,
+            flush=True,
+        )
+    os._exit(1)

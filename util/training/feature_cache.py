@@ -1,0 +1,300 @@
+"""What the frozen backbone sees in each training picture, kept on disk.
+
+With the backbone frozen its taps c3, c4 and c5 of a picture never change. A folder
+keeps them, one file a picture, made when the picture is first trained on. A folder
+belongs to one backbone, picture size, dtype and precision.
+
+Axes: P pictures, H rows, W columns, h = H / 8, w = W / 8.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+
+import numpy as np
+
+from util.core import files, npz
+from util.core.errors import UserError
+from util.data import im_processing
+from util.graph import checkpoint
+
+LEVELS = ("c3", "c4", "c5")
+CHANNELS = (512, 1024, 2048)
+RECORD = "features.json"
+# Bytes of the disk that stay free whatever the limit: the snapshots need room.
+FREE = 10 * 10**9
+
+Taps = List[np.ndarray]
+
+
+def tap_tensors(model) -> List:
+    """Return the tensors of a model's taps, in the order of LEVELS."""
+    return [getattr(model, "visual_feat_" + level) for level in LEVELS]
+
+
+def picture_key(picture: np.ndarray) -> str:
+    """Return the name of a picture: a checksum of its pixels.
+
+    Args:
+      picture: uint8 [H, W, 3], as samples hold it.
+    """
+    return hashlib.sha256(np.ascontiguousarray(picture)).hexdigest()
+
+
+def backbone_checksum(session) -> str:
+    """Return a checksum of the names and values of the backbone's variables."""
+    variables = checkpoint.backbone_variables(session.graph)
+    variables.sort(key=lambda variable: variable.op.name)
+    checksum = hashlib.sha256()
+    for variable, value in zip(variables, session.run(variables)):
+        checksum.update(variable.op.name.encode("ascii"))
+        checksum.update(np.ascontiguousarray(value))
+    return checksum.hexdigest()
+
+
+class Folder:
+    """The files of a cache; several trainings may share one.
+
+    Args:
+      path: where the files lie; made where missing.
+      size: (H, W) of the pictures.
+      belongs: what else the taps depend on, as JSON can hold it: `backbone`, ...
+      dtype: "float32", or "float16" for half the space and three digits.
+      limit: most bytes of all files; None: what the disk has, less FREE.
+
+    Raises:
+      UserError: the folder belongs to something else or cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        size: Sequence[int],
+        belongs: Dict[str, Any],
+        dtype: str = "float32",
+        limit: Optional[float] = None,
+    ) -> None:
+        self.path, self._dtype, self._limit = path, np.dtype(dtype), limit
+        rows, columns = (side // 8 for side in size)
+        self._shapes = [(rows, columns, channels) for channels in CHANNELS]
+        self._is_full = False
+        self._lock = threading.Lock()
+        self._claim(dict(belongs, size=list(size), dtype=dtype))
+        files.remove_parts(path)
+        sizes = [item.stat().st_size for item in self._items() if self._is_taps(item)]
+        self._bytes, self.num_pictures = sum(sizes), len(sizes)
+
+    def load(self, key: str) -> Optional[Taps]:
+        """Return a picture's taps; None: they are not there.
+
+        A damaged file is told, removed and counts as not there.
+
+        Args:
+          key: of `picture_key`.
+
+        Returns:
+          [h, w, 512 / 1024 / 2048], of the folder's dtype.
+        """
+        path = self._file(key)
+        if not os.path.exists(path):
+            return None
+        try:
+            with npz.opened(path, "features") as arrays:
+                taps = [arrays[level] for level in LEVELS]
+            if [(tap.shape, tap.dtype) for tap in taps] != [
+                (shape, self._dtype) for shape in self._shapes
+            ]:
+                raise UserError("arrays of another form")
+        except UserError:
+            self._remove_damaged(path)
+            return None
+        return taps
+
+    def store(self, key: str, taps: Taps) -> None:
+        """Keep a picture's taps, of the folder's dtype, while there is room.
+
+        When the folder or the disk is full, that is told once, and this and all later
+        calls do nothing.
+        """
+        if self._is_full:
+            return
+        path, size = self._file(key), sum(tap.nbytes for tap in taps)
+        try:
+            self._check_room(size)
+            npz.write(path, dict(zip(LEVELS, taps)))
+            size = os.path.getsize(path)
+        except (UserError, OSError) as error:
+            self._is_full = True
+            print(
+                "{}; no more are added ({}), training goes on".format(self, error),
+                flush=True,
+            )
+            return
+        with self._lock:
+            self._bytes += size
+            self.num_pictures += 1
+
+    def rounded(self, taps: Taps) -> Taps:
+        """Return taps in the folder's dtype.
+
+        Raises:
+          UserError: they are too large for it.
+        """
+        with np.errstate(over="ignore"):
+            taps = [tap.astype(self._dtype, copy=False) for tap in taps]
+        if self._dtype != np.float32 and not all(
+            np.isfinite(tap).all() for tap in taps
+        ):
+            raise UserError(
+                "this backbone's features are too large for {}: use --cache-dtype "
+                "float32 and another folder".format(self._dtype)
+            )
+        return taps
+
+    def __str__(self) -> str:
+        return "features of {} pictures, {:.1f} GB, in {}".format(
+            self.num_pictures, self._bytes / 1e9, self.path
+        )
+
+    def _check_room(self, size):
+        if self._limit is not None and self._bytes + size > self._limit:
+            raise UserError("--cache-size is reached")
+        if shutil.disk_usage(self.path).free < FREE + size:
+            raise UserError("the disk is nearly full")
+
+    def _claim(self, record):
+        """Write the record of a new folder, or check that of an old one."""
+        try:
+            if not os.path.isdir(self.path) or not self._items():
+                with files.whole_file(os.path.join(self.path, RECORD), "w") as file:
+                    json.dump(record, file, indent=2)
+                return
+            with open(os.path.join(self.path, RECORD), encoding="utf-8") as file:
+                found = dict(json.load(file))
+        except OSError as error:
+            raise UserError(
+                "cannot keep features in {} ({}): name an empty folder with "
+                "--cache-features".format(self.path, error)
+            ) from error
+        except (ValueError, TypeError):  # damaged: nothing tells what the files are
+            found = {}
+        differ = sorted(key for key in record if found.get(key) != record[key])
+        if differ:
+            raise UserError(
+                "the features in {} were made with another {}: name another folder "
+                "with --cache-features, or delete this one".format(
+                    self.path, ", ".join(differ)
+                )
+            )
+
+    def _items(self):
+        with os.scandir(self.path) as items:
+            return list(items)
+
+    @staticmethod
+    def _is_taps(item):
+        return item.name.endswith(".npz")
+
+    def _file(self, key):
+        return os.path.join(self.path, key + ".npz")
+
+    def _remove_damaged(self, path):
+        print("{} is damaged and made anew".format(path), flush=True)
+        try:
+            size = os.path.getsize(path)
+            os.remove(path)
+        except OSError:  # another training did, or nobody may
+            return
+        with self._lock:
+            self._bytes -= size
+            self.num_pictures -= 1
+
+
+class Found(NamedTuple):
+    """A sample, the key of its picture, and its taps if a folder has them."""
+
+    sample: Dict[str, Any]
+    key: str
+    taps: Optional[Taps]
+
+
+class Cache:
+    """Gives the taps of pictures: those of a folder, the others from the backbone.
+
+    Args:
+      session: of the model's graph; the backbone has its weights.
+      model: as `LSTM_model`, its backbone is frozen.
+      folder: where the taps are looked up and kept.
+    """
+
+    def __init__(self, session, model, folder: Folder) -> None:
+        self._session, self._model, self.folder = session, model, folder
+
+    def look_up(self, sample: Dict[str, Any]) -> Found:
+        """Read the taps of a sample's picture; several threads may."""
+        key = picture_key(sample["im_batch"])
+        return Found(sample, key, self.folder.load(key))
+
+    def feed(self, found: Sequence[Found]) -> Dict:
+        """Return what to feed in place of the pictures of a step.
+
+        Computes what the folder lacks, all at once, and keeps it there.
+
+        Args:
+          found: of `look_up`, one for each of the P pictures that the model takes.
+
+        Returns:
+          tensor -> float32 [P, h, w, C], for each tap.
+
+        Raises:
+          UserError: see `Folder.rounded`.
+        """
+        taps, missing = {}, {}
+        for sample, key, known in found:
+            if known is None:  # a step since the look-up may have made them
+                known = taps.get(key) or self.folder.load(key)
+            if known is None:
+                missing[key] = sample["im_batch"]
+            else:
+                taps[key] = known
+        taps.update(zip(missing, self._compute(list(missing.values()))))
+        for key in missing:
+            self.folder.store(key, taps[key])
+        levels = zip(*(taps[one.key] for one in found))
+        stacked = [np.stack(level).astype(np.float32, copy=False) for level in levels]
+        return dict(zip(tap_tensors(self._model), stacked))
+
+    def _compute(self, pictures):
+        """Return the taps of at most P pictures, in the folder's dtype."""
+        if not pictures:
+            return []
+        padding = self._model.im.shape.as_list()[0] - len(pictures)
+        image = im_processing.to_network_input(
+            np.stack(pictures + pictures[:1] * padding)
+        )
+        seen = self._session.run(tap_tensors(self._model), {self._model.im: image})
+        levels = zip(*seen)
+        return [self.folder.rounded(taps) for taps, _ in zip(levels, pictures)]
+
+
+def open_cache(session, model, args) -> Cache:
+    """Open the cache that the options name, for the backbone as it is now.
+
+    Args:
+      session: of the model's graph, ready to train.
+      model: as `LSTM_model`.
+      args: options of `trainval_model.py -m train`: cache_features, cache_dtype,
+        cache_size and precision.
+
+    Raises:
+      UserError: see `Folder`.
+    """
+    belongs = {"backbone": backbone_checksum(session), "precision": args.precision}
+    limit = args.cache_size and args.cache_size * 1e9
+    size = model.im.shape.as_list()[1:3]
+    folder = Folder(args.cache_features, size, belongs, args.cache_dtype, limit)
+    print(folder)
+    return Cache(session, model, folder)

@@ -1,0 +1,200 @@
+"""What a training run tells of itself, in the folder of its snapshots.
+
+run.json                 what was run, on what, with which versions; every resumption
+log.jsonl                losses, accuracies, speed and memory, a line now and then
+eval.jsonl               scores of evaluations on the way, a line each
+events.out.tfevents.*    the same for TensorBoard, and the pictures
+pictures/                what the network found in a step's samples, true mask beside
+"""
+
+import contextlib
+import datetime
+import io
+import json
+import os
+import subprocess
+import sys
+from typing import Any, Dict, List
+
+import numpy as np
+from PIL import Image
+
+from util.core import files
+from util.core.errors import UserError
+from util.graph.compat import tf
+from util.inference import visualize
+
+RECORD, LOG, EVALUATIONS = "run.json", "log.jsonl", "eval.jsonl"
+PICTURES = "pictures"
+
+
+class RunLog:
+    """Writes the files above; close it at the end.
+
+    Args:
+      folder: of the snapshots; made where missing.
+      step: how many steps were taken before. What the files say of later ones, before
+        the run was interrupted, is dropped: they are taken again.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: str, step: int = 0) -> None:
+        self._folder = folder
+        try:
+            os.makedirs(folder, exist_ok=True)
+            for name in (LOG, EVALUATIONS):
+                _drop_after(os.path.join(folder, name), step)
+            suffix = ".{}".format(step)
+            self._events = tf.summary.FileWriter(folder, filename_suffix=suffix)
+        except (OSError, tf.errors.OpError) as error:
+            raise UserError(
+                "cannot write to {} ({}): choose another folder with -f".format(
+                    folder, error
+                )
+            ) from error
+        # Tells TensorBoard to forget the later steps too.
+        start = tf.SessionLog(status=tf.SessionLog.START)
+        self._events.add_session_log(start, step)
+
+    def begin(self, record: Dict[str, Any], step: int = 0) -> None:
+        """Write run.json, or add to it that the run is resumed at `step`.
+
+        Args:
+          record: as JSON can hold it; time and git revision are added.
+        """
+        path = os.path.join(self._folder, RECORD)
+        record = dict(record, git=git_revision(), started=_now())
+        if step:
+            first = read_record(self._folder)
+            again = first.setdefault("resumed", [])
+            again.append(dict(record, step=step))
+            record = first
+        with _writing(path), files.whole_file(path, "w") as file:
+            json.dump(record, file, indent=2)
+            file.write("\n")
+
+    def log(self, step: int, figures: Dict[str, float]) -> None:
+        """Add a line to log.jsonl."""
+        self._add(LOG, step, figures, {})
+
+    def evaluation(self, step: int, figures: Dict[str, float], **about: Any) -> None:
+        """Add a line to eval.jsonl; `about` says what was evaluated."""
+        self._add(EVALUATIONS, step, figures, about)
+
+    def pictures(
+        self, step: int, samples: List[Dict[str, Any]], scores: np.ndarray
+    ) -> None:
+        """Draw what was found in the samples of a step.
+
+        Args:
+          samples: B of them, see `samples.read_sample`.
+          scores: float32 [B, H, W, 1], logits.
+        """
+        drawn = [
+            (
+                sample["im_batch"],
+                sample["mask_batch"],
+                found[..., 0] > 0,
+                str(sample["sent_batch"][0]),
+                "step {}, sample {}".format(step, sample["number"]),
+            )
+            for sample, found in zip(samples, scores)
+        ]
+        sheet = visualize.contact_sheet(drawn, columns=1)
+        path = os.path.join(self._folder, PICTURES, "{:07d}.png".format(step))
+        with _writing(path):
+            visualize.save_png(path, sheet)
+        png = io.BytesIO()
+        Image.fromarray(sheet).save(png, "PNG")
+        image = tf.Summary.Image(
+            height=sheet.shape[0],
+            width=sheet.shape[1],
+            colorspace=3,
+            encoded_image_string=png.getvalue(),
+        )
+        value = tf.Summary.Value(tag="masks", image=image)
+        self._events.add_summary(tf.Summary(value=[value]), step)
+        self._events.flush()
+
+    def close(self) -> None:
+        """Write what is still waiting."""
+        self._events.close()
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()
+
+    def _add(self, name, step, figures, about):
+        path = os.path.join(self._folder, name)
+        with _writing(path), open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(dict(about, step=step, **figures)) + "\n")
+        prefix = "eval_" if name == EVALUATIONS else ""
+        values = [
+            tf.Summary.Value(tag=prefix + key, simple_value=value)
+            for key, value in figures.items()
+        ]
+        self._events.add_summary(tf.Summary(value=values), step)
+        self._events.flush()
+
+
+def read_record(folder: str) -> Dict[str, Any]:
+    """Return what run.json says; nothing where it is missing or damaged."""
+    with contextlib.suppress(OSError, ValueError):
+        with open(os.path.join(folder, RECORD), encoding="utf-8") as file:
+            return dict(json.load(file))
+    return {}
+
+
+def git_revision() -> str:
+    """Return the revision of this code, "-dirty" where files differ, "" if unknown."""
+    top = os.path.dirname(os.path.abspath(__file__))
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    with contextlib.suppress(OSError):
+        found = subprocess.run(
+            command,
+            cwd=top,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            universal_newlines=True,
+        )
+        return found.stdout.strip()
+    return ""
+
+
+def command_line() -> List[str]:
+    """Return how this process was started."""
+    return [os.path.basename(sys.argv[0])] + sys.argv[1:]
+
+
+def _now():
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _drop_after(path, step):
+    """Keep the lines up to `step`; one that a kill cut off goes too."""
+    if not os.path.exists(path):
+        return
+    kept = []
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                if line.endswith("\n") and json.loads(line)["step"] <= step:
+                    kept.append(line)
+    with files.whole_file(path, "w") as file:
+        file.writelines(kept)
+
+
+@contextlib.contextmanager
+def _writing(path):
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            "cannot write {} ({}): free some space and go on with --resume".format(
+                path, error.strerror
+            )
+        ) from error

@@ -1,0 +1,143 @@
+"""Saving snapshots while a network is trained."""
+
+import contextlib
+import glob
+import json
+import os
+import shutil
+from typing import Any, Dict, Optional
+
+from util.core import files
+from util.core.errors import UserError
+from util.graph import checkpoint
+from util.graph.checkpoint import BEST, DATA, INDEX, STATE, VOCABULARY
+from util.graph.compat import tf
+
+KEPT = 4  # snapshots a training run leaves
+
+UNFINISHED = ".saving"  # folder of a snapshot that is being written
+
+
+class Snapshots:
+    """Saves the variables of the default graph; the newest KEPT stay.
+
+    Args:
+      folder: where the snapshots go; made where missing.
+      dataset: first part of their names.
+    """
+
+    def __init__(self, folder: str, dataset: str) -> None:
+        self._folder, self._dataset = folder, dataset
+        self._saver = tf.train.Saver(max_to_keep=None)
+        lengths = [tf.nn.l2_loss(variable) for variable in tf.trainable_variables()]
+        self._finite = tf.reduce_all(tf.is_finite(tf.stack(lengths)))
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                "cannot write snapshots to {}: {}".format(folder, error.strerror)
+            ) from error
+        files.remove_parts(folder)
+        self._clear()
+
+    def are_finite(self, session) -> bool:
+        """Tell whether all trained values are numbers."""
+        return bool(session.run(self._finite))
+
+    def save(self, session, step: int, state: Optional[Dict[str, Any]] = None) -> str:
+        """Save under the name of `step` and return the path.
+
+        The snapshot appears whole or not at all; only then older ones go.
+
+        Args:
+          state: what else a run needs to go on from it, as JSON can hold it.
+
+        Raises:
+          UserError: the snapshot cannot be written; older ones stay.
+        """
+        snapshot = checkpoint.path(self._folder, self._dataset, step)
+        unfinished = os.path.join(self._folder, UNFINISHED)
+        written = os.path.join(unfinished, os.path.basename(snapshot))
+        try:
+            os.makedirs(unfinished, exist_ok=True)
+            self._saver.save(
+                session, written, write_meta_graph=False, write_state=False
+            )
+            with open(written + STATE, "w", encoding="utf-8") as file:
+                json.dump(state or {"step": step}, file)
+            for end in (DATA, STATE, INDEX):  # without an index it does not count
+                os.replace(written + end, snapshot + end)
+            self._forget_old(snapshot)
+        except (tf.errors.OpError, OSError, ValueError) as error:
+            if isinstance(error, (tf.errors.UnavailableError, tf.errors.AbortedError)):
+                raise  # a parameter server is gone
+            raise UserError(
+                "cannot write the snapshot {}: is the disk full, or the folder gone "
+                "or protected? Older snapshots are whole".format(snapshot)
+            ) from error
+        finally:
+            self._clear()
+        return snapshot
+
+    def write_state(self, step: int, state: Dict[str, Any]) -> None:
+        """Replace the state of a snapshot."""
+        snapshot = checkpoint.path(self._folder, self._dataset, step)
+        with files.writing(snapshot + STATE) as file:
+            file.write(json.dumps(state).encode("ascii"))
+
+    def keep_best(self, step: int) -> str:
+        """Keep a snapshot under the name of BEST, whatever becomes of it."""
+        snapshot = checkpoint.path(self._folder, self._dataset, step)
+        best = checkpoint.path(self._folder, self._dataset, BEST)
+        unfinished = os.path.join(self._folder, UNFINISHED)
+        try:
+            os.makedirs(unfinished, exist_ok=True)
+            for end in (DATA, INDEX):
+                beside = os.path.join(unfinished, BEST + end)
+                _link(snapshot + end, beside)
+            # Killed from here on there is none, rather than half of each; a run that
+            # is resumed then evaluates again.
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(best + INDEX)
+            for end in (DATA, INDEX):
+                os.replace(os.path.join(unfinished, BEST + end), best + end)
+        except OSError as error:
+            raise UserError(
+                "cannot write the snapshot {}: {}".format(best, error.strerror)
+            ) from error
+        finally:
+            self._clear()
+        return best
+
+    def copy_beside(self, vocabulary: str) -> None:
+        """Keep a copy of the vocabulary beside the snapshots."""
+        with open(vocabulary, "rb") as source:
+            with files.writing(os.path.join(self._folder, VOCABULARY)) as file:
+                shutil.copyfileobj(source, file)
+
+    def _forget_old(self, newest):
+        there = checkpoint.steps(self._folder, self._dataset)
+        for step in there[:-KEPT]:
+            old = checkpoint.path(self._folder, self._dataset, step)
+            names = glob.glob(glob.escape(old) + ".*")
+            for name in sorted(names, key=lambda name: not name.endswith(INDEX)):
+                if name.endswith((INDEX, STATE)) or ".data-" in name:
+                    os.remove(name)
+        tf.train.update_checkpoint_state(
+            self._folder,
+            os.path.basename(newest),
+            [
+                os.path.basename(checkpoint.path("", self._dataset, step))
+                for step in there[-KEPT:]
+            ],
+        )
+
+    def _clear(self):
+        shutil.rmtree(os.path.join(self._folder, UNFINISHED), ignore_errors=True)
+
+
+def _link(source, target):
+    try:
+        os.link(source, target)
+    except OSError:  # file systems without links
+        shutil.copyfile(source, target)

@@ -1,0 +1,135 @@
+"""How a run begins: backbone, word vectors, weights of another run."""
+
+import contextlib
+import glob
+import os
+from typing import List, Optional
+
+import numpy as np
+
+from util.core.errors import UserError
+from util.data import datasets, im_processing, text_processing
+from util.graph import checkpoint, towers
+from util.graph.compat import tf
+from util.graph.session import release_freed_memory
+from util.training.feeds import Source
+from util.training.loop import Point
+
+# Pictures that set the moments of a backbone drawn at random.
+CALIBRATION_PICTURES, CALIBRATION_BATCH = 32, 8
+
+
+def load_word_vectors(path: str, vocab_size: int) -> np.ndarray:
+    """Load the initial word vectors.
+
+    Returns:
+      float32 [vocab_size, G].
+
+    Raises:
+      UserError: the file is missing, damaged, or of another vocabulary.
+    """
+    try:
+        vectors = np.load(path, allow_pickle=False).astype(np.float32)
+    except Exception as error:  # numpy raises almost anything on damaged files
+        raise UserError(
+            "cannot read the word vectors {}: make them with python -m util.glove, or "
+            "leave out -emb".format(path)
+        ) from error
+    if vectors.ndim != 2 or len(vectors) != vocab_size:
+        raise UserError(
+            "{} holds an array of {}, but the vocabulary has {} words: make it anew "
+            "with python -m util.glove".format(path, vectors.shape, vocab_size)
+        )
+    if not np.isfinite(vectors).all():
+        raise UserError(
+            "{} holds values that are no numbers: make it anew with python -m "
+            "util.glove".format(path)
+        )
+    return vectors
+
+
+def backbone_file(args) -> Optional[str]:
+    """Return the path of the backbone's first weights; None: they are drawn.
+
+    Raises:
+      UserError: there is no such file.
+    """
+    if args.backbone == "random":
+        return None
+    path = datasets.backbone_file(args.data)
+    if not glob.glob(glob.escape(path) + "*"):  # one file or several, by its format
+        raise UserError(
+            "there are no backbone weights {}; data/README.md says where they come "
+            "from, and --backbone random does without them".format(path)
+        )
+    return path
+
+
+def begin(session, model, args, source: Source, point: Point) -> None:
+    """Give all variables the values that a run begins with.
+
+    Args:
+      session: of the model's graph.
+      model: in mode "train".
+      args: options of `trainval_model.py -m train`.
+      source: its pictures calibrate a backbone that is drawn.
+      point: where the run begins.
+
+    Raises:
+      UserError: a file is missing or does not fit.
+    """
+    if point.snapshot:
+        checkpoint.load(session, point.snapshot)
+        print("resumed: {}".format(point.snapshot), flush=True)
+    else:
+        session.run(tf.global_variables_initializer())
+        if args.init_from:
+            print(init_from(session, args), flush=True)
+        else:
+            start_backbone(session, model, args, source, point.seed)
+    release_freed_memory()  # what drawing all variables at once took
+    towers.copy_frozen(session)
+
+
+def start_backbone(session, model, args, source: Source, seed: int) -> None:
+    """Start from a backbone that can see: from its file, or one drawn at random."""
+    path = backbone_file(args)
+    if path is not None:
+        print(checkpoint.load_backbone(session, path), flush=True)
+        return
+    with contextlib.closing(source.samples(seed)) as samples:
+        pictures = [next(samples)["im_batch"] for _ in range(CALIBRATION_PICTURES)]
+    calibrate(session, model, pictures)
+    print("backbone: drawn at random, moments measured on training pictures")
+
+
+def calibrate(session, model, pictures: List[np.ndarray]) -> None:
+    """Set the stored moments of a backbone drawn at random.
+
+    Args:
+      pictures: a few uint8 [H, W, 3], of the network's size.
+    """
+    model.calibrate_backbone(
+        session,
+        (
+            im_processing.to_network_input(
+                np.stack(pictures[first : first + CALIBRATION_BATCH])
+            )
+            for first in range(0, len(pictures), CALIBRATION_BATCH)
+        ),
+    )
+
+
+def init_from(session, args) -> str:
+    """Load the weights of another run's snapshot and return a line about it.
+
+    Where the vocabularies differ, words that both know keep their vectors.
+    """
+    snapshot = checkpoint.without_ending(args.init_from)
+    words = text_processing.read_words(
+        datasets.vocabulary_file(args.dataset, args.data)
+    )
+    beside = os.path.join(os.path.dirname(snapshot), checkpoint.VOCABULARY)
+    path = args.init_vocabulary or (beside if os.path.exists(beside) else None)
+    known = text_processing.read_words(path) if path else None
+    return checkpoint.load_weights(session, snapshot, words, known)
