@@ -7,7 +7,6 @@ import sys
 from util.core.cli import OneLineParser, exit_code
 from util.core.errors import UserError
 from util.data import datasets
-from util.data.build import build_samples
 
 EXAMPLES = """examples:
   python %(prog)s -d shapes -t train
@@ -53,6 +52,7 @@ def build(args):
     if args.jobs < 1:
         raise UserError(f"--jobs {args.jobs}: must be at least 1")
     from util.data import custom
+    from util.data.build import build_samples
 
     if is_new:
         custom.register(

@@ -59,7 +59,7 @@ class Place(NamedTuple):
 
     dataset: str
     root: str = "data"
-    build: Optional[str] = None
+    batches: Optional[str] = None
 
 
 class Space(NamedTuple):

@@ -154,10 +154,10 @@ def test_masks_in_files_are_counted(tmp_path, monkeypatch):
 
 
 def test_disk_is_compared_with_what_is_left_to_build(data, monkeypatch):
-    referents = check.refer.referents("unc", "val")
+    referents = check.annotations.referents("unc", "val")
     space = check._space(check.Place("unc"), "val", referents)
     assert space == (2 * 4 * 60 * 40, 3 * 60 * 40 + 60 * 40 // 8)
-    referents = check.refer.referents("unc", "train")
+    referents = check.annotations.referents("unc", "train")
     space = check._space(check.Place("unc"), "train", referents)
     assert space == (4 * 4 * 320**2, 2 * 3 * 320**2 + 3 * 320**2 // 8)
     for free, status in ((space.compact + 8100, "ok"), (space.compact, "missing")):

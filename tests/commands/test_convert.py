@@ -121,7 +121,7 @@ def test_pictures_with_the_same_key_stay_apart(tmp_path, monkeypatch):
     """The key is a name, which may mislead, or a checksum, which may collide."""
     folder = fill_as_the_reference(tmp_path / "unc" / "train_batch")
     samples = read_all(folder)
-    monkeypatch.setattr(samples, "_picture_key", lambda path: "all the same")
+    monkeypatch.setattr("util.data.samples._picture_key", lambda path: "all the same")
     assert run(tmp_path, "") == 0
     check_same(samples, read_all(folder))
     assert len(os.listdir(folder)) == 4

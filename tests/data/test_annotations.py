@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny_sets
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from util.core.errors import UserError
 from util.data import annotations, refcoco
@@ -215,7 +216,7 @@ def test_pixels_that_compressed_runs_leave_unset_are_noticed(monkeypatch):
     runs = tiny_sets.compressed(tiny_sets.box(4, 5, (0, 2, 0, 2)))
     assert decode_segmentation(runs, 4, 5).sum() == 4
     ones = np.ones((4, 5), np.uint8)
-    monkeypatch.setattr(refcoco.coco_mask, "decode", lambda packed: ones)
+    monkeypatch.setattr(coco_mask, "decode", lambda packed: ones)
     with pytest.raises(UserError, match="do not fill"):
         decode_segmentation(runs, 4, 5)
 

@@ -1,6 +1,7 @@
 """Building samples with util.batches, in both layouts."""
 
 import functools
+import importlib
 import json
 import os
 import pickle
@@ -176,7 +177,8 @@ class Interrupt:
 
     def __init__(self, monkeypatch, last):
         self.last, self.written = last, []
-        for module, name in ((build, "write_sample"), (compact, "write_picture")):
+        for module, name in (("build", "write_sample"), ("compact", "write_picture")):
+            module = importlib.import_module(f"util.data.{module}")
             stand_in = functools.partial(self._write, getattr(module, name))
             monkeypatch.setattr(module, name, stand_in)
 

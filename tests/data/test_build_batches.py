@@ -101,7 +101,7 @@ def python(code, *arguments):
 def test_nothing_here_loads_tensorflow(tmp_path):
     tiny_sets.write_unc(tmp_path)
     code = (
-        "import sys, build_batches; from util import data_reader;"
+        "import sys, build_batches; from util.data import data_reader;"
         "build_batches.main(sys.argv[1:]); print('tensorflow' in sys.modules)"
     )
     printed = python(code, "-d", "unc", "-t", "val", "-j1", "--data", str(tmp_path))

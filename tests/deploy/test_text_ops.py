@@ -60,8 +60,8 @@ WITHOUT_WORDS = ["", ".", " .", ". ", " \u00a0\x1c\t\n ", "\u3000"]
 
 
 LOWER = """
-from util import text_ops
-from util.compat import tf
+from util.deploy import text_ops
+from util.graph.compat import tf
 with tf.Session() as session:
     print(ascii(session.run(text_ops.tokenize(["I \\u0130"])).values.tolist()))
 """
