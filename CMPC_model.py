@@ -118,7 +118,7 @@ def mutan_fusion(visual, place, sentence, level, differentiable):
     cells = tf.concat([visual, place], axis=3)
     kernels, biases, said = [], [], []
     for head in range(1, MUTAN_HEADS + 1):
-        name = "{}_head{}".format(level, head)
+        name = f"{level}_head{head}"
         kernel, bias = conv_variables(channels + 8, channels, 1, "vis_trans_" + name)
         kernels.append(kernel)
         biases.append(bias)
@@ -232,22 +232,20 @@ def gated_exchange(features, sentence, level, suffix):
     _, rows, columns, channels = own.shape.as_list()
     name = level + suffix
     cells = tf.reshape(own, [-1, rows * columns, channels])
-    kernel, bias = conv_variables(
-        channels, channels, 1, "spa_graph_key_{}gv_f1".format(name)
-    )
-    query = conv(sentence, channels, 1, "lang_query_{}gv_f1".format(name))[:, 0]
+    kernel, bias = conv_variables(channels, channels, 1, f"spa_graph_key_{name}gv_f1")
+    query = conv(sentence, channels, 1, f"lang_query_{name}gv_f1")[:, 0]
     # (F W + b) q = F (W q) + b q; the softmax does not see b q, but b keeps its place.
     scores = tf.matmul(cells, project_back(query, kernel), transpose_b=True)
     scores += tf.reduce_sum(query * bias, axis=2, keepdims=True)
     attention = tf.nn.softmax(scores / channels**0.5, axis=1)  # [B, N, 1]
     pooled = tf.matmul(attention, cells, transpose_a=True)[:, tf.newaxis]
     context = tf.concat([pooled, sentence], axis=3)
-    context = conv(context, channels, 1, "gv_lang_{}gv_f1".format(name))
+    context = conv(context, channels, 1, f"gv_lang_{name}gv_f1")
     context = l2_normalize(context)
     total = own
     others = [other for other in sorted(features) if other != level]
     for number, other in enumerate(others, start=1):
-        part = "{}_f{}".format(name, number)
+        part = f"{name}_f{number}"
         gate = conv(context, channels, 1, "lang_feat_" + part, tf.sigmoid)
         offer = conv(features[other], channels, 1, "trans_feat_" + part, tf.nn.relu)
         total += gate * offer
@@ -348,17 +346,13 @@ class LSTM_model:
         inputs=None,
     ):
         if mode not in ("train", "eval"):
-            raise ValueError("mode {!r} is neither 'train' nor 'eval'".format(mode))
+            raise ValueError(f"mode {mode!r} is neither 'train' nor 'eval'")
         if optimizer != "adam":
-            raise ValueError("optimizer {!r}: only 'adam' is known".format(optimizer))
+            raise ValueError(f"optimizer {optimizer!r}: only 'adam' is known")
         if rnn_size != v_emb_dim:
-            raise ValueError(
-                "rnn_size {} and v_emb_dim {} differ".format(rnn_size, v_emb_dim)
-            )
+            raise ValueError(f"rnn_size {rnn_size} and v_emb_dim {v_emb_dim} differ")
         if (H, W) != (8 * vf_h, 8 * vf_w):
-            raise ValueError(
-                "H x W {}x{} is not 8 x vf_h x vf_w {}x{}".format(H, W, vf_h, vf_w)
-            )
+            raise ValueError(f"H x W {H}x{W} is not 8 x vf_h x vf_w {vf_h}x{vf_w}")
         self.mode = mode
         self.size = H, W
         self.channels = v_emb_dim

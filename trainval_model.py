@@ -243,7 +243,7 @@ def parse(argv):
             parser.error("-m serve needs -f DIR")
         return args
     if not args.split or not args.folder:
-        parser.error("-m {} needs -t SPLIT and -f DIR".format(args.mode))
+        parser.error(f"-m {args.mode} needs -t SPLIT and -f DIR")
     try:
         datasets.check_split(args.dataset, args.split, args.data)
     except UserError as error:
@@ -261,7 +261,7 @@ def parse(argv):
 def check_output(parser, args):
     """Refuse options of -m predict and -m export that do not go together."""
     if not args.folder or not args.output:
-        parser.error("-m {} needs -f DIR and --output DIR".format(args.mode))
+        parser.error(f"-m {args.mode} needs -f DIR and --output DIR")
     if args.mode == "export":
         return
     if bool(args.queries) == bool(args.image or args.text):

@@ -63,25 +63,25 @@ def pictures():
     for ending in FORMATS:
         whole = packed(RGB, ending)
         for share in (0, 1, 5, 10, 20, 40, 55, 70, 85, 95, 99):
-            name = "cut_{}.{}".format(share, ending)
+            name = f"cut_{share}.{ending}"
             made[name] = whole[: len(whole) * share // 100]
         damaged = bytearray(whole)
         damaged[len(whole) // 2 : len(whole) // 2 + 20] = b"\xff\x00" * 10
         made["damaged." + ending] = bytes(damaged)
     for width, height in SIZES:
         image = RGB.resize((width, height))
-        made["size_{}x{}.png".format(width, height)] = packed(image, "png")
+        made[f"size_{width}x{height}.png"] = packed(image, "png")
     for orientation in range(1, 10):
         exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0"
         exif += bytes([orientation]) + b"\0\0\0\0\0\0"
-        name = "exif_{}.jpg".format(orientation)
+        name = f"exif_{orientation}.jpg"
         made[name] = packed(RGB, "jpg", exif=exif)
     frames = [RGB, RGB.rotate(90), RGB.rotate(180)]
     for ending in ("gif", "webp"):
         options = {"save_all": True, "append_images": frames[1:]}
         made["animated." + ending] = packed(frames[0], ending, **options)
     for width, height in ((100000, 100000), (2**31 - 1, 1), (12000, 9000), (0, 5)):
-        made["bomb_{}x{}.png".format(width, height)] = bomb(width, height)
+        made[f"bomb_{width}x{height}.png"] = bomb(width, height)
     made["png.jpg"], made["jpg.png"] = packed(RGB, "png"), packed(RGB, "jpg")
     made["text.png"] = b"no picture at all\n"
     made["page.jpg"] = b"<html><script>alert(1)</script></html>"

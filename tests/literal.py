@@ -93,7 +93,7 @@ class Head:
         place = tf.constant(layers.coordinates(rows, columns)[np.newaxis])
         total = 0
         for head in range(1, 6):
-            name = "_trans_{}_head{}".format(level, head)
+            name = f"_trans_{level}_head{head}"
             seen = tf.tanh(self.conv(tf.concat([visual, place], 3), "vis" + name))
             total += seen * tf.tanh(self.conv(sentence, "lang" + name))
         perceived = self.unit(tf.tanh(total))
@@ -121,16 +121,16 @@ class Head:
     def exchange(self, fused, sentence, level, suffix):
         own, name = fused[level], level + suffix
         channels = own.shape.as_list()[3]
-        key = self.conv(own, "spa_graph_key_{}gv_f1".format(name))
-        query = self.conv(sentence, "lang_query_{}gv_f1".format(name))
+        key = self.conv(own, f"spa_graph_key_{name}gv_f1")
+        query = self.conv(sentence, f"lang_query_{name}gv_f1")
         scores = tf.reduce_sum(key * query, 3) / channels**0.5
         weights = tf.exp(scores) / tf.reduce_sum(tf.exp(scores))
         pooled = tf.reduce_sum(weights[..., tf.newaxis] * own, [1, 2], keepdims=True)
         context = tf.concat([pooled, sentence], 3)
-        context = self.unit(self.conv(context, "gv_lang_{}gv_f1".format(name)))
+        context = self.unit(self.conv(context, f"gv_lang_{name}gv_f1"))
         total = own
         for number, other in enumerate([o for o in LEVELS if o != level], start=1):
-            part = "{}_f{}".format(name, number)
+            part = f"{name}_f{number}"
             gate = tf.sigmoid(self.conv(context, "lang_feat_" + part))
             total += gate * tf.nn.relu(self.conv(fused[other], "trans_feat_" + part))
         return self.unit(total)

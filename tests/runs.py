@@ -81,7 +81,7 @@ def of_the_run(lines):
 def values(folder, step):
     """Return the variables of a snapshot by name."""
     reader = tf.train.NewCheckpointReader(
-        str(Path(str(folder)) / "shapes_iter_{}.tfmodel".format(step))
+        str(Path(str(folder)) / f"shapes_iter_{step}.tfmodel")
     )
     return {
         name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()

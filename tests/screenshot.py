@@ -55,7 +55,7 @@ def take(url: str) -> np.ndarray:
             shot = page.screenshot()
         except sync_api.Error as error:
             line = str(error).splitlines()[0]
-            raise UserError("no page of shapes at {}: {}".format(url, line)) from error
+            raise UserError(f"no page of shapes at {url}: {line}") from error
     return np.array(Image.open(io.BytesIO(shot)).convert("RGB"))
 
 
@@ -75,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
 def make(args: argparse.Namespace) -> int:
     """Write the picture that the command line asks for."""
     visualize.save_png(args.output, take(args.url))
-    print("picture: {}".format(args.output))
+    print(f"picture: {args.output}")
     return 0
 
 

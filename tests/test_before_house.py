@@ -102,7 +102,7 @@ def test_training_goes_on_from_the_old_snapshot(old, expected):
     folder, wanted = old / "ckpts", expected["resumed"]
     more = ["--data", str(old / "data"), "-f", str(folder), "--resume", "-st", "803"]
     out, _ = runs.finish(runs.start(1, TRAINING + more))
-    assert "resumed: {}\n".format(folder / SNAPSHOT) in out
+    assert f"resumed: {folder / SNAPSHOT}\n" in out
     before = runs.read_log(OLD / "ckpts")
     log = runs.read_log(folder)
     assert [line["step"] for line in log[len(before) :]] == [801, 802, 803]
@@ -221,7 +221,7 @@ def test_the_report_reads_the_old_record(old, trainval):
     for title in (WITHOUT, WITH):
         for figure in ("overall_iou", "mean_iou"):
             value = "{:.2f}".format(100 * record["results"][title][figure])
-            assert "<td>{}</td>".format(value) in html
+            assert f"<td>{value}</td>" in html
     assert "Was the snapshot replaced since?" not in html
     assert html.count("<article") == 8  # sentences with their cases
 

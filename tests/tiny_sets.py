@@ -61,7 +61,7 @@ def refs():
     return [
         {
             "sent_ids": list(range(len(sentences))),
-            "file_name": "COCO_train2014_000000000000_{}.jpg".format(annotation),
+            "file_name": f"COCO_train2014_000000000000_{annotation}.jpg",
             "ann_id": annotation,
             "ref_id": annotation - 100,
             "image_id": picture,
@@ -110,7 +110,7 @@ def write_unc(root):
     pictures.mkdir(parents=True)
     for number, (height, width) in SIZES.items():
         image = Image.fromarray(recipe.image(number, height, width))
-        image.save(str(pictures / "COCO_train2014_{:012d}.jpg".format(number)))
+        image.save(str(pictures / f"COCO_train2014_{number:012d}.jpg"))
     write_vocabulary(root / "vocabulary_Gref.txt")
 
 

@@ -91,7 +91,7 @@ def _networks(part, cases, figures, peaks, setup, path):
     found = {}
     for name, case in cases.items():
         found[name] = result = alone(
-            "{} {}".format(part, name), figures, works[part], setup, path, *case
+            f"{part} {name}", figures, works[part], setup, path, *case
         )
         if result is None:
             _tell("not measured: the disk has less than 10 GB to spare for features")
@@ -117,8 +117,9 @@ def alone(what: str, figures: Figures, work: Callable, *args) -> Any:
             result, figures["stack"] = pool.submit(_silently, work, args).result()
     except BrokenProcessPool as error:
         raise UserError(
-            "the process that measured {} was killed: free some memory, or leave its "
-            "part out with --only".format(what)
+            f"the process that measured {what} was killed: free some memory, or leave "
+            "its "
+            "part out with --only"
         ) from error
     return result
 
@@ -155,7 +156,7 @@ def table(figures: Figures) -> str:
         rate = case["pictures_per_s"]
         ratio = rate / figures["prepare"]["reference"]["pictures_per_s"]
         size = "{:.0f}".format(case["bytes_per_sample"])
-        cells = "{:.2f}".format(rate), "", "", "{:.2f}".format(ratio), "", size
+        cells = f"{rate:.2f}", "", "", f"{ratio:.2f}", "", size
         lines.append(form(layout, *cells))
     if figures["second_sentence"]:
         lines.append(
@@ -177,7 +178,7 @@ def _network_row(part, name, case):
     return (
         "{:.3f}".format(case["sentences_per_s"]),
         "{:.2f}".format(case["work_rate"]),
-        "{:.2f}".format(reference),
+        f"{reference:.2f}",
         "{:.2f}".format(case["work_rate"] / reference),
         "{:.0f}".format(case["peak_mb"]),
         REFERENCE_MB.get((part, name), ""),
@@ -225,15 +226,12 @@ def run(args: argparse.Namespace, sizes: Sizes) -> int:
         figures = {"distributed": scaling.measure()}
         one, two, ratio = (figures["distributed"][key] for key in ("1", "2", "ratio"))
         print(
-            "distributed training: {:.2f} sentences a second with 1 worker, {:.2f} "
-            "with 2: {:.2f} times".format(one, two, ratio)
+            f"distributed training: {one:.2f} sentences a second with 1 worker, "
+            f"{two:.2f} "
+            f"with 2: {ratio:.2f} times"
         )
     elif args.serve:
-        _tell(
-            "measuring: {} clients for {} s".format(
-                load_test.CLIENTS, load_test.SECONDS
-            )
-        )
+        _tell(f"measuring: {load_test.CLIENTS} clients for {load_test.SECONDS} s")
         figures = {"serve": load_test.measure(args.model)}
         print(load_test.describe(figures["serve"]))
     else:
@@ -249,8 +247,8 @@ def _check_writable(path):
     """Refuse, before minutes of work, a path that no file can be written to."""
     folder = os.path.dirname(os.path.abspath(path))
     if os.path.isdir(path) or not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError("cannot write {}: name a file in a folder of yours with "
-                        "--json".format(path))  # fmt: skip
+        raise UserError(f"cannot write {path}: name a file in a folder of yours with "
+                        "--json")  # fmt: skip
 
 
 def main(argv=None, sizes: Sizes = Sizes()) -> int:  # noqa: B008

@@ -122,7 +122,7 @@ def test_samples_of_the_reference_are_those_of_ours(tmp_path):
     assert len(list(theirs.iterdir())) == 7
     for n in range(7):
         sample = read_sample(sample_file(ours, "unc_train", n))
-        with np.load(str(theirs / "unc_train_{}.npz".format(n))) as other:
+        with np.load(str(theirs / f"unc_train_{n}.npz")) as other:
             np.testing.assert_array_equal(sample["text_batch"], other["text_batch"])
             assert (sample["mask_batch"] == other["mask_batch"]).mean() > 0.99
             difference = sample["im_batch"].astype(int) - other["im_batch"]
@@ -151,7 +151,7 @@ def test_json_that_cannot_be_written_is_told_at_once(tmp_path, capsys):
     for path in (tmp_path, tmp_path / "missing" / "speed.json"):
         assert benchmark.main(["--json", str(path)]) == 2
         printed = capsys.readouterr()
-        assert printed.err.startswith("error: cannot write {}".format(path))
+        assert printed.err.startswith(f"error: cannot write {path}")
         assert printed.err.count("\n") == 1 and printed.out == ""
 
 

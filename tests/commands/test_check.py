@@ -76,9 +76,7 @@ def test_all_is_there(data, capsys):
     assert rows["pictures train"].detail == "2 files, 2 of them opened"
     assert rows["masks train"].detail == "3 objects, 3 of them decoded"
     folder = "data/unc/train_batch"
-    assert rows["samples train"].detail == "4 in {} (npz), 4 of them read".format(
-        folder
-    )
+    assert rows["samples train"].detail == f"4 in {folder} (npz), 4 of them read"
     assert rows["vocabulary"].detail.startswith("7 words")
     assert rows["word vectors"].detail.startswith("7 of 5 numbers")
     assert rows["backbone"].detail.startswith("2 variables in data/weights")

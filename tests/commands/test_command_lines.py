@@ -48,14 +48,14 @@ COMMANDS = {
 @pytest.mark.parametrize("name", ["build_batches", "trainval_model"])
 def test_help_answers_without_tensorflow(name):
     code = (
-        "import sys, {0}\n"
+        f"import sys, {name}\n"
         "try:\n"
-        "    {0}.main(['-h'])\n"
+        f"    {name}.main(['-h'])\n"
         "except SystemExit as end:\n"
         "    assert not end.code\n"
         "assert 'tensorflow' not in sys.modules\n"
         "assert 'numpy' not in sys.modules\n"
-    ).format(name)
+    )
     found = subprocess.run(
         [sys.executable, "-c", code],
         cwd=str(TOP),
@@ -351,7 +351,7 @@ def test_samples_that_are_not_built(folder, capsys, options):
     split = "train" if "train" in options else "val"
     assert "build them: python build_batches.py -d unc -t " + split in told
     told = refused(folder, capsys, options + " --data d --batches b")
-    assert told.rstrip().endswith("-t {} --data d --batches b".format(split))
+    assert told.rstrip().endswith(f"-t {split} --data d --batches b")
 
 
 @pytest.mark.parametrize("options", [TRAIN, TEST + "-i 20"])

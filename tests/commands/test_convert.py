@@ -30,7 +30,7 @@ def build(root, layout, **options):
 
 def run(root, options):
     """Run the command in `root` and return its exit code."""
-    command = "-d unc -t train --data {} {}".format(root, options)
+    command = f"-d unc -t train --data {root} {options}"
     return convert.main(command.split())
 
 
@@ -44,7 +44,7 @@ def test_there_and_back(root, capsys, layout):
     for name in ("coco", "refer", "vocabulary_Gref.txt"):
         os.rename(str(root / name), str(root / ("moved " + name)))
     assert run(root, "--to " + BACK[layout]) == 0
-    told = "unc train: 4 samples, now {}, in {}".format(BACK[layout], folder)
+    told = f"unc train: 4 samples, now {BACK[layout]}, in {folder}"
     assert told in capsys.readouterr().out
     assert contents(folder) == other
     check_same(samples, read_all(folder))
@@ -88,10 +88,10 @@ def fill_as_the_reference(folder):
     ]
     for n, (picture, mask) in enumerate(shown):
         write(
-            str(folder / "unc_train_{}.npz".format(n)),
+            str(folder / f"unc_train_{n}.npz"),
             im_batch=picture,
             mask_batch=np.asfortranarray(mask),
-            sent_batch=["caf\u00e9 {}".format(n).encode("latin-1")],
+            sent_batch=[f"caf\u00e9 {n}".encode("latin-1")],
             text_batch=np.arange(20) + n,
         )
     return str(folder)
@@ -103,7 +103,7 @@ def test_samples_of_the_reference_become_compact(tmp_path, monkeypatch):
     samples = read_all(folder)
     assert convert.main("-d unc -t train".split()) == 0
     names = ["unc_train_index.npz"]
-    names += ["unc_train_picture_{}.npz".format(n) for n in range(3)]
+    names += [f"unc_train_picture_{n}.npz" for n in range(3)]
     assert sorted(os.listdir(folder)) == names
     check_same(samples, read_all(folder))
     opened = open_samples(folder, "unc_train")
@@ -138,7 +138,7 @@ def test_output_keeps_the_old_samples(root, capsys, layout):
     check_same(samples, read_all(new))
     capsys.readouterr()
     for output in (root, root / "new"):
-        assert run(root, "--output {}".format(output)) == 2
+        assert run(root, f"--output {output}") == 2
         assert "holds samples already" in capsys.readouterr().err
     assert contents(folder) == before
 
@@ -162,7 +162,7 @@ def test_failure_leaves_everything_as_it_was(
     monkeypatch.setattr(os, "replace", fail)
     options = "--to " + BACK[layout]
     if output:
-        options += " --output {}".format(root / output)
+        options += f" --output {root / output}"
     capsys.readouterr()
     assert run(root, options) == (130 if error is KeyboardInterrupt else 2)
     told = capsys.readouterr().err.splitlines()[-1]

@@ -179,7 +179,7 @@ def test_each_unit_computes_what_keras_does(keras, ours, block):
     """With Keras' strides and no dilation, of which weights know nothing."""
     names, units = [], []
     for number, unit in enumerate(block.units, 1):
-        names.append("conv{}_block{}_out".format(block.number, number))
+        names.append(f"conv{block.number}_block{number}_out")
         with tf.variable_scope(tf.get_variable_scope(), reuse=True):
             y = backbone.bottleneck(
                 tf.constant(keras[1][names[-1] + "_of"]),
@@ -287,7 +287,7 @@ def test_the_command_tells_what_it_made(arrays, tmp_path, capsys):
     source = write(tmp_path / "resnet.h5", arrays)
     output = tmp_path / "new" / "init.ckpt"
     assert convert_backbone.main([source, "--output", str(output)]) == 0
-    line = "{}: 145 variables of the backbone from {}\n".format(output, source)
+    line = f"{output}: 145 variables of the backbone from {source}\n"
     assert capsys.readouterr().out == line
     files = ["init.ckpt.data-00000-of-00001", "init.ckpt.index"]
     assert sorted(os.listdir(str(output.parent))) == files

@@ -132,7 +132,7 @@ def test_training_prints_its_progress_and_leaves_snapshots(unc):
     # Guessing a half for each pixel costs 64 * 64 * log(2) = 2839.
     loss = float(re.search(r"loss \(cur\) = ([\d.]+)", printed["training"]).group(1))
     assert 100 < loss < 28000
-    names = ["unc_iter_{}.tfmodel".format(step) for step in (2, 3, "best")]
+    names = [f"unc_iter_{step}.tfmodel" for step in (2, 3, "best")]
     assert snapshots(folder) == names
 
 
@@ -166,14 +166,12 @@ def test_testing_ends_in_both_blocks(unc):
     folder, printed = unc
     lines = printed["testing"].splitlines()
     starts = [
-        lines.index("Segmentation evaluation ({}):".format(title))
+        lines.index(f"Segmentation evaluation ({title}):")
         for title in (WITHOUT_CRF, WITH_CRF)
     ]
     for start in starts:
         for line, threshold in zip(lines[start + 1 :], "56789"):
-            assert re.fullmatch(
-                r"precision@0\.{} = \d\.\d{{4}}".format(threshold), line
-            )
+            assert re.fullmatch(rf"precision@0\.{threshold} = \d\.\d{{4}}", line)
         form = r"overall IoU = \d\.\d{4}; mean IoU = \d\.\d{4}"
         assert re.fullmatch(form, lines[start + 6])
     assert lines[-2:] == [

@@ -60,7 +60,7 @@ def test_special_and_missing_words_get_noise_and_padding_zeros(text_file):
 
 
 def test_the_noise_has_a_standard_deviation_of_0_6(text_file):
-    words = WORDS + ["missing{}".format(number) for number in range(20000)]
+    words = WORDS + [f"missing{number}" for number in range(20000)]
     noise = glove.word_vectors(words, text_file)[0][len(WORDS) :]
     # 60000 draws: the errors of mean and deviation are about 0.0024 and 0.0017.
     assert abs(noise.mean()) < 0.01

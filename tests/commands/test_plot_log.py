@@ -428,7 +428,7 @@ def test_a_folder_without_a_log(two_runs, tmp_path, capsys):
 def test_a_file_that_cannot_be_read(two_runs, capsys):
     path = os.path.join(two_runs[1], "eval.jsonl")
     os.mkdir(path)
-    assert "cannot read {}: Is a directory".format(path) in refused(two_runs, capsys)
+    assert f"cannot read {path}: Is a directory" in refused(two_runs, capsys)
 
 
 @pytest.mark.parametrize("content", ["", '{"step": 1'])

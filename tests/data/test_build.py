@@ -19,8 +19,8 @@ from util.data.samples import open_samples, read_sample, sample_file
 
 LAYOUTS = pytest.mark.parametrize("layout", ["npz", "compact"])
 FILES = {
-    "npz": ["unc_train_{}.npz".format(n) for n in range(4)],
-    "compact": ["unc_train_picture_{}.npz".format(n) for n in range(2)],
+    "npz": [f"unc_train_{n}.npz" for n in range(4)],
+    "compact": [f"unc_train_picture_{n}.npz" for n in range(2)],
 }
 
 

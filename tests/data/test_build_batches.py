@@ -40,7 +40,7 @@ def test_builds_the_compact_layout(tmp_path, capsys):
     command = "-d unc -t train --size 16 -j 1"
     assert run(tmp_path, command + " --compact") == 0
     names = ["build.json", "unc_train_index.npz"]
-    names += ["unc_train_picture_{}.npz".format(n) for n in range(2)]
+    names += [f"unc_train_picture_{n}.npz" for n in range(2)]
     assert sorted(os.listdir(str(tmp_path / "unc" / "train_batch"))) == names
     capsys.readouterr()
     assert run(tmp_path, command) == 2

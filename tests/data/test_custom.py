@@ -33,7 +33,7 @@ def write_pictures(folder):
         image = Image.fromarray(recipe.image(number, *tiny_sets.SIZES[number]))
         image.save(str(folder / "pictures" / name))
     for name in ("mine", "one", "two"):
-        tiny_sets.write_vocabulary(folder / "vocabulary_{}.txt".format(name))
+        tiny_sets.write_vocabulary(folder / f"vocabulary_{name}.txt")
 
 
 def write_mask(path, mask):
@@ -84,9 +84,9 @@ def as_list(folder):
     ]
     for number in (1, 2):
         del entries[number]["segmentation"]
-        entries[number]["mask"] = "masks/{}.png".format(number)
+        entries[number]["mask"] = f"masks/{number}.png"
         mask = tiny_sets.MASKS[tiny_sets.REFS[number][0]]
-        write_mask(folder / "masks" / "{}.png".format(number), mask)
+        write_mask(folder / "masks" / f"{number}.png", mask)
     path = folder / "mine.json"
     path.write_text(json.dumps(entries))
     return path
@@ -317,7 +317,7 @@ def test_wrong_entry_is_told_of_in_one_line(data, capsys, wrong, reason):
     path.write_text(json.dumps([entry(), entry(**wrong)]))
     assert build(data, path) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("error: {}: entry 1: ".format(path)) and reason in line
+    assert line.startswith(f"error: {path}: entry 1: ") and reason in line
 
 
 @pytest.mark.parametrize(

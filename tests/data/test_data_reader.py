@@ -136,7 +136,7 @@ def test_missing_and_empty_folders_are_refused(tmp_path):
 
 @pytest.mark.parametrize("numbers, gap", [([0, 1, 3], 2), ([1, 2], 0)])
 def test_gap_is_refused_by_name(tmp_path, numbers, gap):
-    with pytest.raises(UserError, match="unc_val_{}.npz is missing".format(gap)):
+    with pytest.raises(UserError, match=f"unc_val_{gap}.npz is missing"):
         DataReader(fill(tmp_path, numbers), "unc_val")
 
 
@@ -189,7 +189,7 @@ def test_samples_are_loaded_ahead_and_no_further(tmp_path, monkeypatch):
         assert not whole.acquire(timeout=0.1)
         reader.read_batch()
         assert whole.acquire(timeout=10)
-    assert sorted(loaded) == ["unc_val_{}.npz".format(n) for n in range(4)]
+    assert sorted(loaded) == [f"unc_val_{n}.npz" for n in range(4)]
 
 
 def test_reader_goes_on_from_the_position_of_another(tmp_path):

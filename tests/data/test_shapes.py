@@ -269,7 +269,7 @@ def test_a_scene_does_not_depend_on_the_number_of_others(root, tmp_path):
     shapes.draw(str(tmp_path), num_scenes={"test": 1})
     alone = (tmp_path / "shapes" / "images" / "000000000001.jpg").read_bytes()
     first = COUNTS["train"] + COUNTS["val"] + 1
-    together = root / "shapes" / "images" / "{:012d}.jpg".format(first)
+    together = root / "shapes" / "images" / f"{first:012d}.jpg"
     assert alone == together.read_bytes()
 
 

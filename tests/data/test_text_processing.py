@@ -17,7 +17,7 @@ def vocabularies(tmp_path_factory):
     """The published vocabularies, with filler where the sentences have no word."""
     files = {}
     for name, known in json.loads((GOLDEN / "words.json").read_text("utf-8")).items():
-        lines = ["no word {}".format(n) for n in range(known["lines"])]
+        lines = [f"no word {n}" for n in range(known["lines"])]
         for word, number in known["words"].items():
             lines[number] = word
         files[name] = tmp_path_factory.mktemp("vocabulary") / name

@@ -26,7 +26,7 @@ SIZES = (64, 64), (1, 1), (40, 90), (130, 67), (7, 200), (200, 190)
 PICTURES = [recipe.image(seed, 200, 200)[:h, :w] for seed, (h, w) in enumerate(SIZES)]
 SENTENCES = ["the red circle", "Left of the RED circle.", "É, w20 (on) a thing!"]
 WORDS = "<pad> <go> <eos> <unk> the red circle left of on ,".split()
-WORDS += ["w{}".format(number) for number in range(SMALL["vocab_size"] - len(WORDS))]
+WORDS += [f"w{number}" for number in range(SMALL["vocab_size"] - len(WORDS))]
 
 
 class Small:
@@ -127,7 +127,7 @@ def assert_same(found, wanted):
 def load_elsewhere(folder, scratch, pictures, **named):
     """Run a SavedModel in a process without our code; return its results by call."""
     calls = scratch / "calls.npz"
-    arrays = {"picture_{}".format(n): picture for n, picture in enumerate(pictures)}
+    arrays = {f"picture_{n}": picture for n, picture in enumerate(pictures)}
     np.savez(str(calls), **arrays, **named)
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(

@@ -346,7 +346,7 @@ def test_the_page_in_a_browser(url, browser, predictor, pictures, tmp_path):
         assert len(runs) == 3  # the picture was not looked at again
     tab.wait_for_selector("#mask img")
     tab.wait_for_function(
-        "document.querySelector('#mask img').naturalWidth == {}".format(page.SHOWN_SIDE)
+        f"document.querySelector('#mask img').naturalWidth == {page.SHOWN_SIDE}"
     )
     assert tab.locator("#levels img").count() == 3
     history = tab.inner_text("#history")
@@ -382,7 +382,7 @@ def test_a_picture_of_the_page(url, tmp_path, capsys):
         assert shot.size == tuple(screenshot.SIZE.values())
         assert len(shot.getcolors(2**20)) > 1000
     (port,) = scaling.free_ports(1)
-    nowhere = "http://127.0.0.1:{}".format(port)
+    nowhere = f"http://127.0.0.1:{port}"
     assert screenshot.main([nowhere, "--output", str(tmp_path / "no.png")]) == 2
     assert "no page of shapes at " + nowhere in capsys.readouterr().err
     assert os.listdir(str(tmp_path)) == ["page.png"]
@@ -401,7 +401,7 @@ def test_a_server_process_serves_and_ends(predictor, tmp_path):
         "    sys.exit(trainval_model.main(sys.argv[1:]))\n"
     )
     (port,) = scaling.free_ports(1)
-    line = "-m serve -d shapes -i 1 -g -1 -f {} --port {}".format(snapshot.parent, port)
+    line = f"-m serve -d shapes -i 1 -g -1 -f {snapshot.parent} --port {port}"
     process = subprocess.Popen(
         [sys.executable, "-u", "-c", code, *line.split()],
         cwd=str(Path(__file__).resolve().parents[2]),
@@ -414,7 +414,7 @@ def test_a_server_process_serves_and_ends(predictor, tmp_path):
     alarm.start()
     try:
         first = process.stdout.readline()
-        assert first == "the page: http://127.0.0.1:{}/ (Ctrl-C ends)\n".format(port)
+        assert first == f"the page: http://127.0.0.1:{port}/ (Ctrl-C ends)\n"
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         connection.request("GET", "/")
         answer = connection.getresponse()

@@ -105,7 +105,7 @@ def test_random_code_points(run):
     """A letter that ICU lowers in another way is unknown in both."""
     random.seed(2)
     drawn = (chr(random.randrange(0xD800)) for _ in range(20000))
-    assert_same(run, ["{}a{}a".format(one, next(drawn)) for one in drawn])
+    assert_same(run, [f"{one}a{next(drawn)}a" for one in drawn])
 
 
 @pytest.mark.parametrize("sentence", WITHOUT_WORDS, ids=ascii)

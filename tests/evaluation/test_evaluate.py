@@ -69,8 +69,8 @@ def sample(height=24, width=32, word=7, rows=12):
         "text_batch": np.array([0] * 19 + [word], np.int32),
         "im_batch": recipe.image(word, height, width),
         "mask_batch": mask,
-        "sent_batch": ["word {}".format(word)],
-        "im_name_batch": ["{}.jpg".format(word)],
+        "sent_batch": [f"word {word}"],
+        "im_name_batch": [f"{word}.jpg"],
     }
 
 

@@ -103,7 +103,7 @@ def test_snapshot_that_does_not_fit_is_refused_with_what_differs(tmp_path):
 
 def test_many_differences_are_counted(tmp_path):
     path = save(tmp_path, TWO)
-    wanted = {"v{}".format(n): [n] for n in range(checkpoint.NAMED + 3)}
+    wanted = {f"v{n}": [n] for n in range(checkpoint.NAMED + 3)}
     with pytest.raises(UserError) as caught:
         load(checkpoint.load, path, wanted)
     told = str(caught.value)
@@ -155,8 +155,9 @@ def test_damaged_file_is_named_in_one_line(tmp_path, damage, function):
     with pytest.raises(UserError) as caught:
         load(function, path, values)
     assert str(caught.value) == (
-        "cannot read the checkpoint {}: it is missing, damaged or incomplete; copy or "
-        "download all its files again (.index and .data-...)".format(path)
+        f"cannot read the checkpoint {path}: it is missing, damaged or incomplete; "
+        "copy or "
+        "download all its files again (.index and .data-...)"
     )
 
 
@@ -184,8 +185,9 @@ def test_backbone_says_what_is_missing(tmp_path):
     path = save(tmp_path, {"conv1/weights": [2], "bn_conv1/gamma": [3]})
     said, values = load(checkpoint.load_backbone, path, BACKBONE)
     assert said == (
-        "backbone: 2 of 4 variables loaded from {}; missing: res5c_branch2c/weights, "
-        "bn5c_branch2c/moving_mean".format(path)
+        f"backbone: 2 of 4 variables loaded from {path}; missing: "
+        "res5c_branch2c/weights, "
+        "bn5c_branch2c/moving_mean"
     )
     assert (values["bn_conv1/gamma"] == 2).all()
     assert (values["res5c_branch2c/weights"] == 0).all()

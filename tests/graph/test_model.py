@@ -103,9 +103,9 @@ def test_one_step_moves_every_trained_variable_and_no_other(built):
     for name in before:
         if "spa_graph_key" in name and name.endswith("biases"):
             # A softmax does not see them: their gradient is rounding noise, or 0.
-            assert "text_objseg/{}/Adam".format(name) in after
+            assert f"text_objseg/{name}/Adam" in after
         elif name in trained:
-            slope = after["text_objseg/{}/Adam".format(name)]
+            slope = after[f"text_objseg/{name}/Adam"]
             assert np.abs(slope).max() > 0, name
             assert np.abs(after[name] - before[name]).max() > 0, name
         elif not name.startswith("text_objseg/"):

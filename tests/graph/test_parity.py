@@ -60,7 +60,7 @@ def check_forward(name, sizes, sample):
         model = LSTM_model(**sizes)
         networks.load_recipe(session)
         for seed, n in ((1, 5), (2, 1), (3, 20)):
-            prefix = "s{}_n{}_".format(seed, n)
+            prefix = f"s{seed}_n{n}_"
             keys = [key[len(prefix) :] for key in golden if key.startswith(prefix)]
             assert len(keys) == 10
             tensors = {

@@ -28,9 +28,7 @@ def nothing(monkeypatch):
 )
 def test_what_this_machine_lacks_is_named(precision, needed):
     assert precision in PRECISIONS
-    told = "--precision {} needs TensorFlow 2 and {}.*use float32".format(
-        precision, needed
-    )
+    told = f"--precision {precision} needs TensorFlow 2 and {needed}.*use float32"
     with pytest.raises(UserError, match=told):
         new_session(precision=precision)
 

@@ -16,8 +16,8 @@ GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "dense_crf.npz"
 @pytest.mark.parametrize("seed", [41, 42])
 def test_agrees_with_the_reference(seed):
     with np.load(str(GOLDEN)) as golden:
-        probability = golden["s{}_sigm".format(seed)].astype(np.float32)
-        packed = golden["s{}_label".format(seed)]
+        probability = golden[f"s{seed}_sigm"].astype(np.float32)
+        packed = golden[f"s{seed}_label"]
     expected = np.unpackbits(packed).reshape(320, 320).astype(bool)
     got = dense_crf.refine(recipe.image(seed, 320, 320), probability)
     assert got.dtype == bool and 0 < expected.sum() < expected.size

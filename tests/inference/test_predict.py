@@ -33,7 +33,7 @@ def snapshots(tmp_path_factory):
         networks.load_recipe(session)
         Snapshots(str(folder), "unc").save(session, 5)
     words = ["<pad>", "<go>", "<eos>", "<unk>", "left", "box"]
-    words += ["w{}".format(n) for n in range(6, 50)]
+    words += [f"w{n}" for n in range(6, 50)]
     (folder / checkpoint.VOCABULARY).write_text("\n".join(words))
     return folder
 
@@ -60,7 +60,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def run(snapshots, options):
-    options = "-m predict -d unc -i 5 -g -1 -f {} ".format(snapshots) + options
+    options = f"-m predict -d unc -i 5 -g -1 -f {snapshots} " + options
     return trainval_model.main(shlex.split(options))
 
 
@@ -92,7 +92,7 @@ def test_masks_overlays_and_lines(snapshots, predictor, folder, capsys):
         predictor.set_image(picture)
         finding = predictor.segment(row["sentence"])
         mask = read(folder / "out" / row["mask"])
-        assert row["mask"] == "{:06d}_mask.png".format(number)
+        assert row["mask"] == f"{number:06d}_mask.png"
         assert finding.mask.any() and not finding.mask.all()
         # Two sentences at once are the same sums in another order.
         assert np.mean(mask != 255 * finding.mask) < 0.002

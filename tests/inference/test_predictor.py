@@ -22,7 +22,7 @@ from util.training.snapshots import Snapshots
 PICTURES = [recipe.image(seed, *size) for seed, size in ((1, (64, 64)), (2, (40, 90)))]
 WORDS = [recipe.words(seed, n, vocab=50)[0] for seed, n in ((1, 5), (2, 1))]
 VOCABULARY = ["<pad>", "<go>", "<eos>", "<unk>", "the"]
-VOCABULARY += ["w{}".format(number) for number in range(5, 50)]
+VOCABULARY += [f"w{number}" for number in range(5, 50)]
 
 
 @pytest.fixture(scope="module")

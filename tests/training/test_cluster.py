@@ -98,7 +98,7 @@ def test_two_devices_share_a_step(begun, tmp_path):
 
 def start_job(options):
     """Start a parameter server and two workers; return {name: process}."""
-    ps, *workers = ["127.0.0.1:{}".format(port) for port in scaling.free_ports(3)]
+    ps, *workers = [f"127.0.0.1:{port}" for port in scaling.free_ports(3)]
     addresses = {"ps": [ps], "worker": workers}
     tasks = [("ps", 0), ("worker", 1), ("worker", 0)]
     return {

@@ -92,9 +92,7 @@ def test_key_tells_pictures_apart_by_their_pixels():
 )
 def test_features_of_something_else_are_refused(path, size, belongs, dtype, told):
     Folder(path, SIZE, BELONGS).store("a", taps(1))
-    with pytest.raises(
-        UserError, match="made with another {}: ".format(told)
-    ) as caught:
+    with pytest.raises(UserError, match=f"made with another {told}: ") as caught:
         Folder(path, size, belongs, dtype)
     assert path in str(caught.value)
     assert "another folder with --cache-features, or delete" in str(caught.value)
@@ -410,7 +408,7 @@ def test_options_make_the_cache(path, trainer, capsys):
         assert model.im not in next(feed).values
         assert model.visual_feat_c5 in next(feed).values
     told = capsys.readouterr().out
-    assert told.startswith("features of 0 pictures, 0.0 GB, in {}\n".format(path))
+    assert told.startswith(f"features of 0 pictures, 0.0 GB, in {path}\n")
     # Of 8 * 8 * 3584 * 2 bytes each, three fit into 1.5 MB and the fourth does not.
     assert "features of 3 pictures" in told and "--cache-size is reached" in told
     assert len(os.listdir(path)) == 3 + 1

@@ -16,7 +16,7 @@ def sample(height=16, width=24, word=7, value=0):
         "text_batch": np.array([0] * 19 + [word], np.int32),
         "im_batch": np.full((height, width, 3), value, np.uint8),
         "mask_batch": np.zeros((height, width), bool),
-        "sent_batch": ["sentence {}".format(value)],
+        "sent_batch": [f"sentence {value}"],
     }
 
 

@@ -82,7 +82,7 @@ def test_lines_are_those_that_people_grep():
     )
     assert shares(now, "cur") == ("1.0000", "0.5000", "1.0000")
     assert shares(average, "avg") == ("0.0199", "0.0100", "0.0199")
-    assert re.fullmatch("iter = 200, time = {} s a step".format(NUMBER), seconds)
+    assert re.fullmatch(f"iter = 200, time = {NUMBER} s a step", seconds)
 
 
 def test_averages_decay_by_a_hundredth_a_step():

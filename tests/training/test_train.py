@@ -26,7 +26,7 @@ def sample(height=16, width=24, word=7, value=0):
         "text_batch": np.array([0] * 19 + [word], np.int32),
         "im_batch": np.full((height, width, 3), value, np.uint8),
         "mask_batch": np.zeros((height, width), bool),
-        "sent_batch": ["sentence {}".format(value)],
+        "sent_batch": [f"sentence {value}"],
         "number": value,
         "position": value + 1,
         "skipped": 0,
@@ -86,7 +86,7 @@ class Snapshots:
     def save(self, session, step, state):
         assert len(session.fed) == step == state["step"]
         self.states[step] = state
-        return "snapshot {}".format(step)
+        return f"snapshot {step}"
 
     def write_state(self, step, state):
         self.states[step] = state
@@ -122,7 +122,7 @@ def test_the_last_step_always_leaves_a_snapshot(last, every, steps):
     assert session.noise == [[9, step] for step in range(1, last + 1)]
     assert snapshots.steps == steps
     assert snapshots.states[last]["positions"] == [last]
-    assert path == "snapshot {}".format(last)
+    assert path == f"snapshot {last}"
 
 
 def test_snapshots_are_saved_by_time(monkeypatch):
@@ -348,7 +348,7 @@ def end_softly(process):
     read_lines(process, 5)
     process.send_signal(signal.SIGTERM)
     out, _ = runs.finish(process)
-    if "iter = {},".format(STEPS) not in out:
+    if f"iter = {STEPS}," not in out:
         saved, last = out.splitlines()[-2:]
         assert last == "stopped by a signal: go on with --resume"
         snapshot = re.fullmatch(r"snapshot: (.*_iter_(\d+)\.tfmodel)", saved)

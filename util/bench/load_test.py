@@ -68,7 +68,7 @@ def draw_pictures(folder: str) -> List[str]:
     paths = []
     for number in range(PICTURES):
         scene = shapes.scene(rng, shapes.KINDS[number % len(shapes.KINDS)])
-        paths.append(os.path.join(folder, "{}.png".format(number)))
+        paths.append(os.path.join(folder, f"{number}.png"))
         visualize.save_png(paths[-1], shapes.render(rng, scene))
     return paths
 
@@ -122,9 +122,7 @@ def right_answers(model_class, snapshot: str, pictures: Sequence[str]):
         for number, path in enumerate(pictures):
             predictor.set_image(path)
             for n in range(SENTENCES):
-                sentence = "the {} {}".format(
-                    words[(3 * number + n) % len(words)], words[n]
-                )
+                sentence = f"the {words[(3 * number + n) % len(words)]} {words[n]}"
                 answers[path, sentence] = predictor.segment(sentence).mask
     return answers
 
@@ -222,7 +220,7 @@ def is_same(found: np.ndarray, wanted: np.ndarray) -> bool:
 
 def memory_mb(pid: int) -> float:
     """Return the memory that a process holds now, in 10^6 bytes (Linux)."""
-    with open("/proc/{}/statm".format(pid)) as file:
+    with open(f"/proc/{pid}/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 

@@ -213,7 +213,7 @@ def training_steps(
     from util.graph.session import new_session, release_freed_memory
     from util.training import feature_cache, feeds
 
-    sizes, cache = setup.sizes, os.path.join(folder, "cache_{}".format(batch_size))
+    sizes, cache = setup.sizes, os.path.join(folder, f"cache_{batch_size}")
     args = argparse.Namespace(
         cache_features=cache if use_cache else None,
         cache_dtype="float32",

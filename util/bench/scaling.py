@@ -44,8 +44,8 @@ def measure() -> Dict[str, float]:
 def _train(data: str, workers: int, cores: List[int]) -> float:
     """Train and return the sentences a second of all workers together."""
     ports = free_ports(1 + workers)
-    ps, *others = ["127.0.0.1:{}".format(port) for port in ports]
-    snapshots = os.path.join(data, "ckpts_{}".format(workers))
+    ps, *others = [f"127.0.0.1:{port}" for port in ports]
+    snapshots = os.path.join(data, f"ckpts_{workers}")
     script = importing.find_spec("trainval_model").origin
     command = [sys.executable, script]
     command += "-m train -d shapes -t train -g -1 --seed 1 --v-emb-dim 32".split()

@@ -91,7 +91,7 @@ def _ref(rng, number, picture, sentences):
         "image_id": picture,
         "split": "train",
         "category_id": 1,
-        "file_name": "{}.jpg".format(picture),
+        "file_name": f"{picture}.jpg",
         "sent_ids": list(range(sentences)),
         "sentences": [
             {"sent_id": n, "sent": text, "raw": text, "tokens": text.split()}
@@ -119,7 +119,7 @@ def build_singly(root: str, folder: str, pictures: int, size: int) -> None:
         mask = _pad(mask.astype(np.float32), size) > 0
         for sentence in referent.sentences:
             np.savez(
-                os.path.join(folder, "unc_train_{}.npz".format(next(numbers))),
+                os.path.join(folder, f"unc_train_{next(numbers)}.npz"),
                 text_batch=text_processing.preprocess_sentence(sentence, vocabulary),
                 im_batch=picture,
                 mask_batch=mask,

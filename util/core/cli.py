@@ -26,7 +26,7 @@ def within(kind, name, is_right):
             value = kind(text)
             if is_right(value):
                 return value
-        raise argparse.ArgumentTypeError("{!r} is no {}".format(text, name))
+        raise argparse.ArgumentTypeError(f"{text!r} is no {name}")
 
     return convert
 
@@ -52,7 +52,7 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:
         """Say what is wrong and exit with code 2."""
-        self.exit(2, "error: {} (-h shows all options)\n".format(message))
+        self.exit(2, f"error: {message} (-h shows all options)\n")
 
 
 def exit_code(main: Callable[[], int]) -> int:

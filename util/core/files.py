@@ -23,7 +23,7 @@ def whole_file(path: str, mode: str = "wb") -> Iterator[IO]:
       at `path` is untouched.
     """
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    beside = "{}.{}.part".format(path, os.getpid())
+    beside = f"{path}.{os.getpid()}.part"
     encoding = None if "b" in mode else "utf-8"
     try:
         with open(beside, mode, encoding=encoding) as file:
@@ -60,7 +60,7 @@ def whole_folder(path: str) -> Iterator[str]:
     path = os.path.abspath(path)
     if os.path.isfile(path) or os.path.isdir(path) and os.listdir(path):
         raise UserError(f"{path} is there already: choose another --output")
-    beside = "{}.{}.part".format(path, os.getpid())
+    beside = f"{path}.{os.getpid()}.part"
     try:
         os.makedirs(beside)
         yield beside

@@ -74,7 +74,7 @@ def run(model_class, args) -> None:
         with open(os.path.join(folder, "model.json"), "w", encoding="utf-8") as file:
             json.dump(dict(_describe(snapshot, args, sizes), **about), file, indent=2)
             file.write("\n")
-    print("exported: {}".format(args.output))
+    print(f"exported: {args.output}")
 
 
 def _describe(snapshot, args, sizes) -> Dict[str, Any]:
@@ -85,7 +85,7 @@ def _describe(snapshot, args, sizes) -> Dict[str, Any]:
         "format": args.format,
         "network_input": [sizes["H"], sizes["W"], 3],
         "vocabulary_size": sizes["vocab_size"],
-        "foreground": "logit >= {}".format(FOREGROUND),
+        "foreground": f"logit >= {FOREGROUND}",
         "not_in_the_graph": ["DenseCRF"],
         "versions": versions(),
     }
@@ -170,9 +170,7 @@ def _write_saved_model(network: Network, path, vocab_dict, folder) -> Dict[str, 
         with network.session() as session:
             _save(session, os.path.join(folder, VERSION), inputs, outputs)
     if odd:
-        print(
-            "the model takes ids: no sentence could hold the word {!r}".format(odd[0])
-        )
+        print(f"the model takes ids: no sentence could hold the word {odd[0]!r}")
     return _signature(inputs, outputs, max_pixels=network.max_pixels)
 
 
@@ -191,7 +189,7 @@ def _save(session, path, inputs, outputs):
         )
         builder.save()
     except tf.errors.OpError as error:
-        raise UserError("cannot write {}: {}".format(path, error.message)) from error
+        raise UserError(f"cannot write {path}: {error.message}") from error
 
 
 def _signature(inputs, outputs, **more) -> Dict[str, Any]:
@@ -270,8 +268,8 @@ def _compare(wanted, found) -> Dict[str, float]:
     intersection, union = compute_mask_IU(wanted["mask"], found["mask"])
     iou = intersection / union if union else 1.0
     print(
-        "onnxruntime and TensorFlow on a random picture: IoU of the masks {:.6f}, "
-        "largest difference of a probability {:.1e}".format(iou, difference)
+        f"onnxruntime and TensorFlow on a random picture: IoU of the masks {iou:.6f}, "
+        f"largest difference of a probability {difference:.1e}"
     )
     if not (difference <= MOST_DIFFERENCE and iou >= LEAST_IOU):
         raise Stopped("the ONNX model does not give these masks: nothing was written")

@@ -287,7 +287,7 @@ def words_html(record: Dict[str, Any]) -> str:
     """Show the words in the colours of their classes, with weights."""
     words = "".join(map(_word_html, record["words"]))
     unread = record["num_unread"]
-    note = "<p class='fine'>{} more words were not read</p>".format(unread)
+    note = f"<p class='fine'>{unread} more words were not read</p>"
     return "<div class='words'>{}</div>{}".format(words, note if unread else "")
 
 
@@ -317,4 +317,4 @@ def history_html(asked: Sequence[Asked]) -> str:
     )
     head = "<th>Asked in this session</th><th>Picture</th><th class='number'>Pixels"
     head += "</th><th class='number'>Seconds</th>"
-    return "<table class='asked' id='history'><tr>{}</tr>{}</table>".format(head, rows)
+    return f"<table class='asked' id='history'><tr>{head}</tr>{rows}</table>"

@@ -94,9 +94,8 @@ class Service:
             raise UserError("choose a picture first")
         if len(sentence) > MAX_LETTERS:
             raise UserError(
-                "the sentence has {} letters, more than {}: make it shorter".format(
-                    len(sentence), MAX_LETTERS
-                )
+                f"the sentence has {len(sentence)} letters, more than {MAX_LETTERS}: "
+                "make it shorter"
             )
         with self._turn:
             begin = time.time()
@@ -131,9 +130,7 @@ def read_upload(path: str) -> np.ndarray:
         raise UserError("the picture is not here any more: upload it again")
     if os.path.getsize(path) > MAX_UPLOAD_BYTES:
         raise UserError(
-            "{} has more than {} MB: make it smaller".format(
-                name, MAX_UPLOAD_BYTES // 10**6
-            )
+            f"{name} has more than {MAX_UPLOAD_BYTES // 10**6} MB: make it smaller"
         )
     form, num_pixels = _header(path)
     if form not in FORMATS:
@@ -142,9 +139,8 @@ def read_upload(path: str) -> np.ndarray:
         )
     if num_pixels > MAX_UPLOAD_PIXELS:
         raise UserError(
-            "{} has more than {} million pixels: make it smaller".format(
-                name, MAX_UPLOAD_PIXELS // 10**6
-            )
+            f"{name} has more than {MAX_UPLOAD_PIXELS // 10**6} million pixels: make "
+            "it smaller"
         )
     try:
         return im_processing.read_picture(path)
@@ -191,7 +187,7 @@ def run(model_class, args) -> int:
     service = Service(predictor)
     with contextlib.closing(service), Listener() as signals:
         with serving(service, args.host, args.port, args.dataset == "shapes") as url:
-            print("the page: {} (Ctrl-C ends)".format(url), flush=True)
+            print(f"the page: {url} (Ctrl-C ends)", flush=True)
             while not signals.heard:
                 time.sleep(0.1)
     return 0
@@ -279,9 +275,8 @@ def check_address(host: str, port: int) -> None:
             listener.bind(info[4])
     except OSError as error:
         raise UserError(
-            "cannot listen at {} port {} ({}): choose another --port or --host".format(
-                host, port, error.strerror
-            )
+            f"cannot listen at {host} port {port} ({error.strerror}): choose another "
+            "--port or --host"
         ) from error
 
 

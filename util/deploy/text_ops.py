@@ -31,7 +31,7 @@ def write_table(file: IO[str], vocab_dict: Dict[str, int]) -> None:
     """Write word and id of a vocabulary, a line each, as `ids` reads them."""
     for word, number in sorted(vocab_dict.items(), key=lambda item: item[1]):
         if word:
-            file.write("{}{}{}\n".format(word, COLUMN, number))
+            file.write(f"{word}{COLUMN}{number}\n")
 
 
 def tokenize(sentences):
@@ -45,10 +45,10 @@ def tokenize(sentences):
     """
     replace = tf.strings.regex_replace
     marked = replace(sentences, "[{}{}]".format("\\x00", SEPARATOR), OTHER)
-    marked = replace(marked, "\\A{0}|{0}\\z".format(_BLANK), "")
+    marked = replace(marked, f"\\A{_BLANK}|{_BLANK}\\z", "")
     marked = replace(marked, _NON_WORD, SEPARATOR + "\\0" + SEPARATOR)
     marked = replace(marked, SEPARATOR + _BLANK + SEPARATOR, SEPARATOR)
-    marked = replace(marked, "{0}\\.{0}\\z".format(SEPARATOR), "")
+    marked = replace(marked, f"{SEPARATOR}\\.{SEPARATOR}\\z", "")
     words = tf.string_split(marked, SEPARATOR)
     return tf.SparseTensor(words.indices, _lower(words.values), words.dense_shape)
 

@@ -122,8 +122,9 @@ def segment(predictor, sample: Dict[str, Any], row: Row, titles) -> Case:
     ids, true = sample["text_batch"], sample["mask_batch"]
     if ids.max() >= predictor.vocab_size:
         raise UserError(
-            "the snapshot knows {} words, the sample has word {}: it is not the "
-            "snapshot of the test".format(predictor.vocab_size, ids.max())
+            f"the snapshot knows {predictor.vocab_size} words, the sample has word "
+            f"{ids.max()}: it is not the "
+            "snapshot of the test"
         )
     predictor.set_image(sample["im_batch"])
     found = predictor.find(ids[np.newaxis])

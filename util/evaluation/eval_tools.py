@@ -22,9 +22,7 @@ def compute_mask_IU(masks: np.ndarray, target: np.ndarray) -> Tuple[int, int]:
     """
     masks, target = np.asarray(masks) != 0, np.asarray(target) != 0
     if masks.shape != target.shape:
-        raise ValueError(
-            "masks of different shapes: {} and {}".format(masks.shape, target.shape)
-        )
+        raise ValueError(f"masks of different shapes: {masks.shape} and {target.shape}")
     return int((masks & target).sum()), int((masks | target).sum())
 
 
@@ -75,7 +73,7 @@ class Scores:
     def as_dict(self) -> Dict[str, float]:
         """Return all scores by name, as JSON can hold them."""
         scores = {
-            "precision@{}".format(threshold): self.precision(threshold)
+            f"precision@{threshold}": self.precision(threshold)
             for threshold in self.THRESHOLDS
         }
         scores.update(
@@ -107,19 +105,18 @@ def report(scores: Scores, title: str) -> str:
     Returns:
       Lines without a line break at the end; their form is fixed, people grep it.
     """
-    lines = ["Segmentation evaluation ({}):".format(title)]
+    lines = [f"Segmentation evaluation ({title}):"]
     lines += [
-        "precision@{} = {:.4f}".format(threshold, scores.precision(threshold))
+        f"precision@{threshold} = {scores.precision(threshold):.4f}"
         for threshold in scores.THRESHOLDS
     ]
     lines.append(
-        "overall IoU = {:.4f}; mean IoU = {:.4f}".format(
-            scores.overall_iou, scores.mean_iou
-        )
+        f"overall IoU = {scores.overall_iou:.4f}; mean IoU = {scores.mean_iou:.4f}"
     )
     if scores.num_empty:
         lines.append(
-            "{} of {} samples had an empty mask and an empty prediction: "
-            "counted as IoU 1".format(scores.num_empty, scores.count)
+            f"{scores.num_empty} of {scores.count} samples had an empty mask and an "
+            "empty prediction: "
+            "counted as IoU 1"
         )
     return "\n".join(lines)

@@ -102,10 +102,9 @@ def _segment(predictor, group):
     for (number, _), words in zip(group, sentences):
         if words.max() >= predictor.vocab_size:
             raise UserError(
-                "sample {} has word {}, but the snapshot knows {} words: it was built "
-                "with another vocabulary".format(
-                    number, words.max(), predictor.vocab_size
-                )
+                f"sample {number} has word {words.max()}, but the snapshot knows "
+                f"{predictor.vocab_size} words: it was built "
+                "with another vocabulary"
             )
     predictor.set_image(group[0][1]["im_batch"])
     found = predictor.find(np.stack(sentences))
@@ -115,7 +114,7 @@ def _segment(predictor, group):
 def _refined(group, found, refined):
     """Yield the results of a group once its refined masks are there."""
     numbers = [number for number, _ in group]
-    name = "sample {}".format(numbers[0])
+    name = f"sample {numbers[0]}"
     if len(numbers) > 1:
         name = "one of the samples " + ", ".join(map(str, numbers))
     refined = dense_crf.Workers.result(refined, name)
@@ -207,7 +206,7 @@ def run(model_class, args) -> Tally:
     snapshot = checkpoint.find(args.folder, args.dataset, args.iteration)
     folder = datasets.find_batch_dir(args.dataset, args.split, args.data, args.batches)
     prefix = datasets.sample_prefix(args.dataset, args.split)
-    pictures = "{}.{}".format(snapshot, args.split)
+    pictures = f"{snapshot}.{args.split}"
     order = together(open_samples(folder, prefix).pictures())
     tally = Tally()
     with contextlib.ExitStack() as stack:
@@ -227,7 +226,7 @@ def run(model_class, args) -> Tally:
     print(tally.report())
     samples = {"samples": tally.samples} if args.per_sample else {}
     path = write_record(snapshot, args.dataset, args.split, tally, **samples)
-    print("results: {}".format(path))
+    print(f"results: {path}")
     return tally
 
 
@@ -281,7 +280,7 @@ def write_record(snapshot: str, dataset: str, split: str, tally, **more) -> str:
       tally: the Tally of all results.
       **more: what else to write, as JSON can hold it.
     """
-    path = "{}.{}.json".format(snapshot, split)
+    path = f"{snapshot}.{split}.json"
     record = {
         "data_set": dataset,
         "split": split,
@@ -313,6 +312,4 @@ def _draw(folder, result, counts):
             title, size[1], size[0], **counts[title]
         ),
     )
-    visualize.save_png(
-        os.path.join(folder, "{:06d}.png".format(result.number)), picture
-    )
+    visualize.save_png(os.path.join(folder, f"{result.number:06d}.png"), picture)

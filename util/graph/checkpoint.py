@@ -31,7 +31,7 @@ def path(folder: str, dataset: str, step: Any) -> str:
     Args:
       step: int, or BEST.
     """
-    return os.path.join(folder, "{}_iter_{}.tfmodel".format(dataset, step))
+    return os.path.join(folder, f"{dataset}_iter_{step}.tfmodel")
 
 
 def steps(folder: str, dataset: str) -> List[int]:
@@ -68,9 +68,8 @@ def read_state(snapshot: str) -> Dict[str, Any]:
             return dict(json.load(file))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(
-            "cannot read {}: move the snapshot away to go on from an older one".format(
-                snapshot + STATE
-            )
+            f"cannot read {snapshot + STATE}: move the snapshot away to go on from an "
+            "older one"
         ) from error
 
 
@@ -106,8 +105,9 @@ def _reading(file):
         yield
     except (tf.errors.OpError, ValueError, IndexError) as error:
         raise UserError(
-            "cannot read the checkpoint {}: it is missing, damaged or incomplete; copy "
-            "or download all its files again (.index and .data-...)".format(file)
+            f"cannot read the checkpoint {file}: it is missing, damaged or "
+            "incomplete; copy "
+            "or download all its files again (.index and .data-...)"
         ) from error
 
 
@@ -173,16 +173,16 @@ def _load(session, checkpoint, stored, variables):
     for variable in variables:
         name, wanted = variable.op.name, variable.shape.as_list()
         if name not in stored:
-            differences.append("{} {} is missing".format(name, wanted))
+            differences.append(f"{name} {wanted} is missing")
         elif stored[name] != wanted:
-            differences.append("{} is {}, not {}".format(name, stored[name], wanted))
+            differences.append(f"{name} is {stored[name]}, not {wanted}")
     if differences:
         more = len(differences) - NAMED
         raise UserError(
             "{} does not fit the network: {}{}".format(
                 checkpoint,
                 "; ".join(differences[:NAMED]),
-                "; and {} more".format(more) if more > 0 else "",
+                f"; and {more} more" if more > 0 else "",
             )
         )
     with _reading(checkpoint):
@@ -206,7 +206,7 @@ def read_backbone(checkpoint: str) -> int:
     """
     names = [name for name in shapes(checkpoint) if name.startswith(BACKBONE_PREFIXES)]
     if not names:
-        raise UserError("{} has no variable of the backbone".format(checkpoint))
+        raise UserError(f"{checkpoint} has no variable of the backbone")
     with _reading(checkpoint):
         reader = tf.train.NewCheckpointReader(checkpoint)
         for name in names:
@@ -233,17 +233,14 @@ def load_backbone(session, checkpoint: str) -> str:
         shape = stored[variable.op.name]
         if shape != variable.shape.as_list():
             raise UserError(
-                "{} does not fit the backbone: {} is {}, not {}".format(
-                    checkpoint, variable.op.name, shape, variable.shape.as_list()
-                )
+                f"{checkpoint} does not fit the backbone: {variable.op.name} is "
+                f"{shape}, not {variable.shape.as_list()}"
             )
     if not found:
-        raise UserError("{} has no variable of the backbone".format(checkpoint))
+        raise UserError(f"{checkpoint} has no variable of the backbone")
     with _reading(checkpoint):
         tf.train.Saver(found).restore(session, checkpoint)
-    line = "backbone: {} of {} variables loaded from {}".format(
-        len(found), len(wanted), checkpoint
-    )
+    line = f"backbone: {len(found)} of {len(wanted)} variables loaded from {checkpoint}"
     return line + ("; missing: " + ", ".join(missing) if missing else "")
 
 
@@ -272,7 +269,7 @@ def load_weights(
         for variable in session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
         if not OF_TRAINING.fullmatch(variable.op.name)
     ]
-    line = "weights: loaded from {}".format(checkpoint)
+    line = f"weights: loaded from {checkpoint}"
     rows = stored.get(WORD_VECTORS, [0])[0]
     if known is None and rows != len(words) or known is not None and rows != len(known):
         raise UserError(
@@ -288,7 +285,7 @@ def load_weights(
         table = next(v for v in variables if v.op.name == WORD_VECTORS)
         variables.remove(table)
         shared = _carry_over(session, checkpoint, table, words, known)
-        line += "; {} of {} words have their vectors from it".format(shared, len(words))
+        line += f"; {shared} of {len(words)} words have their vectors from it"
     _load(session, checkpoint, stored, variables)
     return line
 
@@ -300,10 +297,9 @@ def _carry_over(session, checkpoint, table, words, known):
     value = session.run(table)
     if vectors.shape[1] != value.shape[1]:
         raise UserError(
-            "{} has word vectors of {} numbers, the network of {}: leave out -emb or "
-            "use vectors of that length".format(
-                checkpoint, vectors.shape[1], value.shape[1]
-            )
+            f"{checkpoint} has word vectors of {vectors.shape[1]} numbers, the "
+            f"network of {value.shape[1]}: leave out -emb or "
+            "use vectors of that length"
         )
     place = {word: row for row, word in enumerate(known)}
     shared = [row for row, word in enumerate(words) if word in place]

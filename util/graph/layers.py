@@ -88,7 +88,7 @@ def conv(x, filters, size, name, activation=None):
     """
     channels = x.shape.as_list()[-1]
     if channels is None:
-        raise ValueError("{}: channels of {} are unknown".format(name, x))
+        raise ValueError(f"{name}: channels of {x} are unknown")
     kernel, bias = conv_variables(channels, filters, size, name)
     return convolve(x, kernel, bias, activation=activation)
 

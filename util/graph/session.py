@@ -83,10 +83,9 @@ def require_precision(precision):
     needed = {"float16": (7, 0), "tf32": (8, 0)}.get(precision)
     if needed and not (modern and tf.test.is_gpu_available(True, needed)):
         raise UserError(
-            "--precision {} needs TensorFlow 2 and a GPU of compute capability {}.{} "
-            "or higher, and TensorFlow {} finds none here: use float32".format(
-                precision, needed[0], needed[1], tf.VERSION
-            )
+            f"--precision {precision} needs TensorFlow 2 and a GPU of compute "
+            f"capability {needed[0]}.{needed[1]} "
+            f"or higher, and TensorFlow {tf.VERSION} finds none here: use float32"
         )
 
 

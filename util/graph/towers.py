@@ -68,7 +68,7 @@ def remote_placement(chief: str, num_ps: int) -> Callable:
 
 def _names(task, number):
     kind = "GPU" if tf.config.experimental.list_physical_devices("GPU") else "CPU"
-    return ["{}/device:{}:{}".format(task, kind, index) for index in range(number)]
+    return [f"{task}/device:{kind}:{index}" for index in range(number)]
 
 
 def _placer(job, tasks, device):

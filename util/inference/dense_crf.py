@@ -97,8 +97,8 @@ class Workers:
             return future.result()
         except BrokenProcessPool as error:
             raise UserError(
-                "a DenseCRF process died at {}; free some memory or use fewer "
-                "--crf-jobs".format(what)
+                f"a DenseCRF process died at {what}; free some memory or use fewer "
+                "--crf-jobs"
             ) from error
 
     def __enter__(self) -> "Workers":
@@ -129,15 +129,12 @@ def unary_energy(probability: np.ndarray) -> np.ndarray:
 def _check(image: np.ndarray, probability: np.ndarray) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(
-            "image must be uint8 [H, W, 3], not {} {}".format(
-                image.dtype, list(image.shape)
-            )
+            f"image must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}"
         )
     if probability.shape != image.shape[:2]:
         raise ValueError(
-            "probability is {}, but the image is {}".format(
-                list(probability.shape), list(image.shape)
-            )
+            f"probability is {list(probability.shape)}, but the image is "
+            f"{list(image.shape)}"
         )
     if np.isnan(probability).any() or probability.min() < 0 or probability.max() > 1:
         raise ValueError("probability has values that are NaN or outside 0..1")
@@ -148,7 +145,8 @@ def _pydensecrf():
         from pydensecrf import densecrf
     except ImportError as error:
         raise UserError(
-            "DenseCRF needs the package pydensecrf2 ({}): install it with `pip install "
-            "pydensecrf2` (Python 3.7 to 3.12), or run without DenseCRF".format(error)
+            f"DenseCRF needs the package pydensecrf2 ({error}): install it with `pip "
+            "install "
+            "pydensecrf2` (Python 3.7 to 3.12), or run without DenseCRF"
         ) from error
     return densecrf

@@ -53,18 +53,15 @@ def run(model_class, args) -> int:
     snapshot = checkpoint.find(args.folder, args.dataset, args.iteration)
     if os.path.exists(args.output) and os.listdir(args.output):
         raise UserError(
-            "{} is there already and not empty: choose another --output".format(
-                args.output
-            )
+            f"{args.output} is there already and not empty: choose another --output"
         )
     vocabulary = args.vocabulary or vocabulary_of(snapshot, args.data)
     with Predictor(model_class, snapshot, vocabulary, args.precision) as predictor:
         rows = predict(predictor, queries, args.output, args.dense_crf, args.coco)
     num_failed = sum("error" in row for row in rows)
     print(
-        "{} of {} sentences segmented: {}".format(
-            len(rows) - num_failed, len(rows), os.path.join(args.output, RECORD)
-        )
+        f"{len(rows) - num_failed} of {len(rows)} sentences segmented: "
+        f"{os.path.join(args.output, RECORD)}"
     )
     return 1 if num_failed else 0
 
@@ -79,7 +76,7 @@ def asked(args) -> List[Query]:
         return read_queries(args.queries)
     for sentence in args.text:
         if not text_processing.tokenize(sentence):
-            raise UserError("--text {!r} has no words".format(sentence))
+            raise UserError(f"--text {sentence!r} has no words")
     return [Query(*query) for query in itertools.product(args.image, args.text)]
 
 
@@ -97,7 +94,7 @@ def read_queries(path: str) -> List[Query]:
         os.path.splitext(path)[1].lower()
     )
     if read is None:
-        raise UserError("--queries {}: must end in .csv or .jsonl".format(path))
+        raise UserError(f"--queries {path}: must end in .csv or .jsonl")
     folder, queries = os.path.dirname(path), []
     try:
         with open(require_file(path), encoding="utf-8-sig", newline="") as file:
@@ -111,9 +108,9 @@ def read_queries(path: str) -> List[Query]:
                     )
                 queries.append(Query(os.path.join(folder, texts[0]), texts[1]))
     except (ValueError, AttributeError, csv.Error, RecursionError) as error:
-        raise UserError("cannot read {}: {}".format(path, error)) from error
+        raise UserError(f"cannot read {path}: {error}") from error
     if not queries:
-        raise UserError("{} has no entries".format(path))
+        raise UserError(f"{path} has no entries")
     return queries
 
 
@@ -205,7 +202,7 @@ def _answer(predictor, path, sentences, with_dense_crf):
 
 def _draw(folder, number, picture, finding: Finding) -> Dict[str, str]:
     """Write mask and overlay of a finding; return their names."""
-    names = {kind: "{:06d}_{}.png".format(number, kind) for kind in ("mask", "overlay")}
+    names = {kind: f"{number:06d}_{kind}.png" for kind in ("mask", "overlay")}
     mask = finding.mask
     pictures = {"mask": mask.astype("uint8") * 255}
     pictures["overlay"] = visualize.overlay(picture, mask)

@@ -366,8 +366,9 @@ def vocabulary_of(snapshot: str, root: str = "data") -> str:
         return datasets.vocabulary_file(name.split("_iter_")[0], root)
     except UserError as error:
         raise UserError(
-            "there is no {}, and the name of {} tells no data set: say which "
-            "vocabulary it was trained with (--vocabulary)".format(beside, snapshot)
+            f"there is no {beside}, and the name of {snapshot} tells no data set: say "
+            "which "
+            "vocabulary it was trained with (--vocabulary)"
         ) from error
 
 
@@ -387,7 +388,8 @@ def read_vocabulary(snapshot: str, file: str) -> Dict[str, int]:
     )
     if found != known:
         raise UserError(
-            "{} has {} words, but {} knows {}: name its own vocabulary "
-            "(--vocabulary)".format(file, found, snapshot, known)
+            f"{file} has {found} words, but {snapshot} knows {known}: name its own "
+            "vocabulary "
+            "(--vocabulary)"
         )
     return text_processing.load_vocab_dict_from_file(file)

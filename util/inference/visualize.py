@@ -165,9 +165,7 @@ def _draw(image, mask, found, sentence, note, scale, width):
     for name, array in (("mask", mask), ("found", found)):
         if array.shape != image.shape[:2]:
             raise ValueError(
-                "{} is {}, but the image is {}".format(
-                    name, list(array.shape), list(image.shape)
-                )
+                f"{name} is {list(array.shape)}, but the image is {list(image.shape)}"
             )
     rows, columns = (max(1, round(scale * length)) for length in image.shape[:2])
     picture = Image.fromarray(image).resize((columns, rows), Image.BICUBIC)

@@ -46,7 +46,7 @@ class Cluster(NamedTuple):
     def workers(self) -> List[str]:
         """The tasks that compute, the chief first."""
         return [
-            "/job:{}/task:{}".format(job, index)
+            f"/job:{job}/task:{index}"
             for job in ("chief", "worker")
             for index in range(len(self.addresses.get(job, [])))
         ]
@@ -54,7 +54,7 @@ class Cluster(NamedTuple):
     @property
     def task(self) -> str:
         """This one, as `workers` has it."""
-        return "/job:{}/task:{}".format(self.job, self.index)
+        return f"/job:{self.job}/task:{self.index}"
 
     @property
     def is_chief(self) -> bool:
@@ -70,7 +70,7 @@ class Cluster(NamedTuple):
     def servants(self) -> List[str]:
         """All tasks but the chief."""
         servers = range(len(self.addresses["ps"]))
-        return self.workers[1:] + ["/job:ps/task:{}".format(i) for i in servers]
+        return self.workers[1:] + [f"/job:ps/task:{i}" for i in servers]
 
 
 def read(text: Optional[str] = None) -> Optional[Cluster]:
@@ -98,9 +98,9 @@ def read(text: Optional[str] = None) -> Optional[Cluster]:
             raise ValueError("unknown job, address or index")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            'TF_CONFIG is not of the form {{"cluster": {{"ps": ["host:port"], '
-            '"worker": ["host:port", ...]}}, "task": {{"type": "worker", "index": '
-            "0}}}} ({}): correct it, or unset it to train alone".format(error)
+            'TF_CONFIG is not of the form {"cluster": {"ps": ["host:port"], '
+            '"worker": ["host:port", ...]}, "task": {"type": "worker", "index": '
+            f"0}}}} ({error}): correct it, or unset it to train alone"
         ) from error
     if sum(map(len, addresses.values())) == 1:
         return None
@@ -134,8 +134,9 @@ def start_server(cluster: Cluster, threads: Optional[int], devices: int):
         )
     except (tf.errors.OpError, RuntimeError) as error:
         raise UserError(
-            "cannot listen on {}, which TF_CONFIG names for this process: is another "
-            "one using the port?".format(cluster.addresses[cluster.job][cluster.index])
+            f"cannot listen on {cluster.addresses[cluster.job][cluster.index]}, which "
+            "TF_CONFIG names for this process: is another "
+            "one using the port?"
         ) from error
 
 
@@ -364,8 +365,9 @@ def _leave(who):
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         print(
-            "error: a process of the job died ({}): start the job again with --resume, "
-            "it goes on from the last snapshot".format(who),
+            f"error: a process of the job died ({who}): start the job again with "
+            "--resume, "
+            "it goes on from the last snapshot",
             file=sys.stderr,
             flush=True,
         )

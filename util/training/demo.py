@@ -73,7 +73,7 @@ def run(model_class, args: argparse.Namespace) -> Dict[str, float]:
     evaluate.write_record(snapshot, DATASET, "test", tally, demo=summary)
     sheet = os.path.join(args.folder, "demo.png")
     visualize.save_png(sheet, visualize.contact_sheet(choose(results)))
-    print("pictures: {}".format(sheet))
+    print(f"pictures: {sheet}")
     return summary
 
 

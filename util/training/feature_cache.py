@@ -129,7 +129,7 @@ class Folder:
         except (UserError, OSError) as error:
             self._is_full = True
             print(
-                "{}; no more are added ({}), training goes on".format(self, error),
+                f"{self}; no more are added ({error}), training goes on",
                 flush=True,
             )
             return
@@ -149,15 +149,14 @@ class Folder:
             np.isfinite(tap).all() for tap in taps
         ):
             raise UserError(
-                "this backbone's features are too large for {}: use --cache-dtype "
-                "float32 and another folder".format(self._dtype)
+                f"this backbone's features are too large for {self._dtype}: use "
+                "--cache-dtype "
+                "float32 and another folder"
             )
         return taps
 
     def __str__(self) -> str:
-        return "features of {} pictures, {:.1f} GB, in {}".format(
-            self.num_pictures, self._bytes / 1e9, self.path
-        )
+        return f"features of {self.num_pictures} pictures, {self._bytes / 1e9:.1f} GB, in {self.path}"
 
     def _check_room(self, size):
         if self._limit is not None and self._bytes + size > self._limit:
@@ -176,8 +175,9 @@ class Folder:
                 found = dict(json.load(file))
         except OSError as error:
             raise UserError(
-                "cannot keep features in {} ({}): name an empty folder with "
-                "--cache-features".format(self.path, error)
+                f"cannot keep features in {self.path} ({error}): name an empty folder "
+                "with "
+                "--cache-features"
             ) from error
         except (ValueError, TypeError):  # damaged: nothing tells what the files are
             found = {}
@@ -202,7 +202,7 @@ class Folder:
         return os.path.join(self.path, key + ".npz")
 
     def _remove_damaged(self, path):
-        print("{} is damaged and made anew".format(path), flush=True)
+        print(f"{path} is damaged and made anew", flush=True)
         try:
             size = os.path.getsize(path)
             os.remove(path)

@@ -62,10 +62,9 @@ class Source:
         self.rows, self.columns = samples.read(0)["im_batch"].shape[:2]
         if self.rows % 8 or self.columns % 8:
             raise UserError(
-                "{} shows a picture of {}x{}, not of a network's input size: train on "
-                "a split with train in its name".format(
-                    samples.path(0), self.columns, self.rows
-                )
+                f"{samples.path(0)} shows a picture of {self.columns}x{self.rows}, "
+                "not of a network's input size: train on "
+                "a split with train in its name"
             )
         self.folder, self.number, self.vocab_size = folder, len(samples), vocab_size
         self._prefix, self._skip_damaged = prefix, skip_damaged
@@ -128,7 +127,7 @@ def fitting_samples(
             if not skip_damaged or in_a_row == reader.num_batch:
                 raise
             skipped += 1
-            print("skipped: {}".format(error), flush=True)
+            print(f"skipped: {error}", flush=True)
             continue
         in_a_row = 0
         yield dict(
@@ -141,16 +140,16 @@ def _check_fits(sample, rows, columns, vocab_size):
     height, width = sample["im_batch"].shape[:2]
     if (height, width) != (rows, columns):
         raise UserError(
-            "the sample of {!r} is {}x{} pixels, the first one {}x{}: train on a "
-            "split with train in its name, or build its samples anew".format(
-                sentence, width, height, columns, rows
-            )
+            f"the sample of {sentence!r} is {width}x{height} pixels, the first one "
+            f"{columns}x{rows}: train on a "
+            "split with train in its name, or build its samples anew"
         )
     largest = sample["text_batch"].max()
     if largest >= vocab_size:
         raise UserError(
-            "the sample of {!r} has word {}, but the vocabulary has {} words: "
-            "build the samples anew".format(sentence, largest, vocab_size)
+            f"the sample of {sentence!r} has word {largest}, but the vocabulary has "
+            f"{vocab_size} words: "
+            "build the samples anew"
         )
 
 

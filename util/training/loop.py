@@ -213,21 +213,16 @@ class Loop:
     def _save(self):
         if not self._snapshots.are_finite(self._session):
             raise Stopped(
-                "after step {} some weights are no numbers any more: {}".format(
-                    self._step, self._advice()
-                )
+                f"after step {self._step} some weights are no numbers any more: "
+                f"{self._advice()}"
             )
         self.snapshot = self._snapshots.save(self._session, self._step, self._state())
         self._last_save = time.monotonic()
-        _tell("snapshot: {}".format(self.snapshot))
+        _tell(f"snapshot: {self.snapshot}")
 
     def _advice(self):
         last = self.snapshot or "none yet"
-        return (
-            "the last good snapshot is {}; a lower learning rate (-lr) may help".format(
-                last
-            )
-        )
+        return f"the last good snapshot is {last}; a lower learning rate (-lr) may help"
 
     def _evaluate(self):
         scores = self._plan.evaluate(self.snapshot)
@@ -240,7 +235,7 @@ class Loop:
             self._log.evaluation(self._step, scores, **self._plan.about)
         if self._best is None or scores["overall_iou"] > self._best[0]:
             self._best = [scores["overall_iou"], self._step]
-            _tell("best: {}".format(self._snapshots.keep_best(self._step)))
+            _tell(f"best: {self._snapshots.keep_best(self._step)}")
         self._snapshots.write_state(self._step, self._state())
 
 

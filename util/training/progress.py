@@ -95,7 +95,7 @@ def lines(step: int, figures: Dict[str, float], learning_rate: float) -> str:
         "{accuracy_neg%s:.4f} (neg)"
     )
     return "\n".join(
-        "iter = {}, {}".format(step, text.format(lr=learning_rate, **figures))
+        f"iter = {step}, {text.format(lr=learning_rate, **figures)}"
         for text in (
             "loss (cur) = {loss:.4f}, loss (avg) = {loss_avg:.4f}, lr = {lr:.8f}",
             "accuracy (cur) = " + shares % ("", "", ""),

@@ -46,13 +46,11 @@ class RunLog:
             os.makedirs(folder, exist_ok=True)
             for name in (LOG, EVALUATIONS):
                 _drop_after(os.path.join(folder, name), step)
-            suffix = ".{}".format(step)
+            suffix = f".{step}"
             self._events = tf.summary.FileWriter(folder, filename_suffix=suffix)
         except (OSError, tf.errors.OpError) as error:
             raise UserError(
-                "cannot write to {} ({}): choose another folder with -f".format(
-                    folder, error
-                )
+                f"cannot write to {folder} ({error}): choose another folder with -f"
             ) from error
         # Tells TensorBoard to forget the later steps too.
         start = tf.SessionLog(status=tf.SessionLog.START)
@@ -103,7 +101,7 @@ class RunLog:
             for sample, found in zip(samples, scores)
         ]
         sheet = visualize.contact_sheet(drawn, columns=1)
-        path = os.path.join(self._folder, PICTURES, "{:07d}.png".format(step))
+        path = os.path.join(self._folder, PICTURES, f"{step:07d}.png")
         with _writing(path):
             visualize.save_png(path, sheet)
         png = io.BytesIO()
@@ -194,7 +192,6 @@ def _writing(path):
         yield
     except OSError as error:
         raise UserError(
-            "cannot write {} ({}): free some space and go on with --resume".format(
-                path, error.strerror
-            )
+            f"cannot write {path} ({error.strerror}): free some space and go on with "
+            "--resume"
         ) from error

@@ -35,7 +35,7 @@ class Snapshots:
             os.makedirs(folder, exist_ok=True)
         except OSError as error:
             raise UserError(
-                "cannot write snapshots to {}: {}".format(folder, error.strerror)
+                f"cannot write snapshots to {folder}: {error.strerror}"
             ) from error
         files.remove_parts(folder)
         self._clear()
@@ -72,8 +72,9 @@ class Snapshots:
             if isinstance(error, (tf.errors.UnavailableError, tf.errors.AbortedError)):
                 raise  # a parameter server is gone
             raise UserError(
-                "cannot write the snapshot {}: is the disk full, or the folder gone "
-                "or protected? Older snapshots are whole".format(snapshot)
+                f"cannot write the snapshot {snapshot}: is the disk full, or the "
+                "folder gone "
+                "or protected? Older snapshots are whole"
             ) from error
         finally:
             self._clear()
@@ -103,7 +104,7 @@ class Snapshots:
                 os.replace(os.path.join(unfinished, BEST + end), best + end)
         except OSError as error:
             raise UserError(
-                "cannot write the snapshot {}: {}".format(best, error.strerror)
+                f"cannot write the snapshot {best}: {error.strerror}"
             ) from error
         finally:
             self._clear()

@@ -32,18 +32,20 @@ def load_word_vectors(path: str, vocab_size: int) -> np.ndarray:
         vectors = np.load(path, allow_pickle=False).astype(np.float32)
     except Exception as error:  # numpy raises almost anything on damaged files
         raise UserError(
-            "cannot read the word vectors {}: make them with python -m util.glove, or "
-            "leave out -emb".format(path)
+            f"cannot read the word vectors {path}: make them with python -m "
+            "util.glove, or "
+            "leave out -emb"
         ) from error
     if vectors.ndim != 2 or len(vectors) != vocab_size:
         raise UserError(
-            "{} holds an array of {}, but the vocabulary has {} words: make it anew "
-            "with python -m util.glove".format(path, vectors.shape, vocab_size)
+            f"{path} holds an array of {vectors.shape}, but the vocabulary has "
+            f"{vocab_size} words: make it anew "
+            "with python -m util.glove"
         )
     if not np.isfinite(vectors).all():
         raise UserError(
-            "{} holds values that are no numbers: make it anew with python -m "
-            "util.glove".format(path)
+            f"{path} holds values that are no numbers: make it anew with python -m "
+            "util.glove"
         )
     return vectors
 
@@ -59,8 +61,9 @@ def backbone_file(args) -> Optional[str]:
     path = datasets.backbone_file(args.data)
     if not glob.glob(glob.escape(path) + "*"):  # one file or several, by its format
         raise UserError(
-            "there are no backbone weights {}; data/README.md says where they come "
-            "from, and --backbone random does without them".format(path)
+            f"there are no backbone weights {path}; data/README.md says where they "
+            "come "
+            "from, and --backbone random does without them"
         )
     return path
 
@@ -80,7 +83,7 @@ def begin(session, model, args, source: Source, point: Point) -> None:
     """
     if point.snapshot:
         checkpoint.load(session, point.snapshot)
-        print("resumed: {}".format(point.snapshot), flush=True)
+        print(f"resumed: {point.snapshot}", flush=True)
     else:
         session.run(tf.global_variables_initializer())
         if args.init_from:

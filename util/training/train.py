@@ -38,8 +38,9 @@ def run(model_class, args) -> None:
     workers = len(job.workers) if job else 1
     if args.batch_size % (workers * devices):
         raise UserError(
-            "-bs {} sentences cannot be shared by {} workers with {} devices each: "
-            "choose a multiple".format(args.batch_size, workers, devices)
+            f"-bs {args.batch_size} sentences cannot be shared by {workers} workers "
+            f"with {devices} devices each: "
+            "choose a multiple"
         )
     share = args.batch_size // workers
     server = job and cluster.start_server(job, args.threads, devices)
@@ -154,15 +155,17 @@ def resume_point(args, source: Source, workers: int) -> Point:
     there = checkpoint.steps(args.folder, args.dataset)
     if there and not args.resume:
         raise UserError(
-            "{} has snapshots of {} already: go on with --resume, choose another "
-            "folder with -f, or move them away".format(args.folder, args.dataset)
+            f"{args.folder} has snapshots of {args.dataset} already: go on with "
+            "--resume, choose another "
+            "folder with -f, or move them away"
         )
     found = checkpoint.newest(args.folder, args.dataset)
     if found is None:
         if there:
             raise UserError(
-                "the snapshots in {} have no .state.json to go on from: start a new "
-                "run from one with --init-from and another -f".format(args.folder)
+                f"the snapshots in {args.folder} have no .state.json to go on from: "
+                "start a new "
+                "run from one with --init-from and another -f"
             )
         drawn = random.SystemRandom().randrange(2**32)
         seed = drawn if args.seed is None else args.seed
