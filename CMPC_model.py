@@ -1,19 +1,19 @@
 """CMPC: find the pixels a sentence refers to (arXiv:2010.00514).
 
-From top to bottom: words, picture, entity perception (MUTAN fusion of sentence and
-picture), relation reasoning (a graph over the picture's cells whose edges are the
+From top to bottom: words, image, entity perception (MUTAN fusion of sentence and
+image), relation reasoning (a graph over the image's cells whose edges are the
 relation words), text-guided exchange between three feature levels, a ConvLSTM over the
 levels, and the loss. Every sentence of a batch is treated as if it were alone.
 
-Axes: B batch of sentences, P pictures, T words, H rows, W columns, N = H * W cells,
-C channels. Words are kept as pictures of one row, [B, 1, T, C].
+Axes: B batch of sentences, P images, T words, H rows, W columns, N = H * W cells,
+C channels. Words are kept as images of one row, [B, 1, T, C].
 """
 
 import functools
 
 import deeplab_resnet
 from util.graph import layers, losses, optimizer
-from util.graph.algebra import project_back, sum_of_products, sums_of_one_picture
+from util.graph.algebra import project_back, sum_of_products, sums_of_one_image
 from util.graph.compat import tf
 from util.graph.layers import (
     conv,
@@ -94,19 +94,19 @@ def mutan_fusion(visual, place, sentence, level, differentiable):
     """Fuse a sentence with every cell of one feature level.
 
     MUTAN (arXiv:1705.06676) of rank 5: a sum of products of two tanh projections,
-    squashed by tanh and scaled to unit length. The picture's projections serve all
+    squashed by tanh and scaled to unit length. The image's projections serve all
     its sentences.
 
     Args:
       visual: float32 [P, H, W, C], unit length.
       place: float32 [P, H, W, 8], see `layers.coordinates`.
       sentence: float32 [B, 1, 1, C], unit length; B is a multiple of P, and the
-        sentences of a picture stand together.
+        sentences of an image stand together.
       level: str, one of LEVELS.
       differentiable: bool, take the way with fast gradients.
 
     Returns:
-      (fused, seen): float32 [B, H, W, C], unit length; and the picture's projections,
+      (fused, seen): float32 [B, H, W, C], unit length; and the image's projections,
       which know nothing of the sentence: five float32 [P, H, W, C], or where the sum
       need not be differentiable one [P, H, W, 5 * C].
 
@@ -132,7 +132,7 @@ def mutan_fusion(visual, place, sentence, level, differentiable):
         fused = sum_of_products(seen, said)
     else:
         seen = [project(tf.concat(kernels, axis=3), tf.concat(biases, axis=0))]
-        fused = sums_of_one_picture(seen[0], said)
+        fused = sums_of_one_image(seen[0], said)
     fused = tf.reshape(fused, [-1, rows, columns, channels])
     return l2_normalize(tf.tanh(fused)), seen
 
@@ -187,7 +187,7 @@ def fusion(perceived, reasoned, sentence, place, filters, level):
     """Mix what was perceived, what was reasoned, the sentence and the place.
 
     A 1x1 convolution of all of them side by side; the sentence is the same in every
-    cell and the place in every picture, so their parts are computed once.
+    cell and the place in every image, so their parts are computed once.
 
     Args:
       perceived, reasoned: float32 [B, H, W, C].
@@ -271,7 +271,7 @@ class LSTM_model:
       batch_size: int, B, sentences at once; None: any number.
       num_steps: int, T, positions of a sentence.
       vf_h, vf_w: int, size of the feature grid in cells: H / 8, W / 8.
-      H, W: int, size of picture and mask in pixels.
+      H, W: int, size of image and mask in pixels.
       vf_dim: int, accepted for older callers and not used.
       vocab_size: int, rows of the word table.
       v_emb_dim: int, channels of words and cells; rnn_size must equal it.
@@ -287,7 +287,7 @@ class LSTM_model:
       conv5: bool, train the convolutions of res3 to res5 as well.
       glove_dim: int, length of a word vector.
       glove: float32 [vocab_size, glove_dim], initial word vectors; None: random.
-      num_pictures: int, P, pictures at once, each with as many of the sentences, which
+      num_images: int, P, images at once, each with as many of the sentences, which
         stand together; None: one a sentence.
       towers: list of `towers.Tower`, devices that share a batch; none: one device.
       inputs: dict, "words" and "im" -> tensors in place of the placeholders, of the
@@ -303,8 +303,8 @@ class LSTM_model:
         one each time otherwise.
       visual_feat_c3, _c4, _c5: float32 [P, vf_h, vf_w, 512 / 1024 / 2048], the taps;
         may be fed in place of `im`.
-      picture_parts: list of float32, see `mutan_fusion`: all that a result takes from
-        the picture; may be fed in place of `im`.
+      image_parts: list of float32, see `mutan_fusion`: all that a result takes from
+        the image; may be fed in place of `im`.
       words_parse: float32 [B, T, 4], see `word_classes`; meaningless at padding.
       pred: float32 [B, vf_h, vf_w, 1], logits.
       up, up_c5, up_c4, up_c3: float32 [B, H, W, 1], logits of the result and of each
@@ -341,7 +341,7 @@ class LSTM_model:
         conv5=False,
         glove_dim=300,
         glove=None,
-        num_pictures=None,
+        num_images=None,
         towers=(),
         inputs=None,
     ):
@@ -359,13 +359,13 @@ class LSTM_model:
         self.fused_channels = mlp_dim
         self.keep_prob_rnn = keep_prob_rnn if mode == "train" else 1.0
         self.keep_prob_emb = keep_prob_emb if mode == "train" else 1.0
-        self.picture_parts = []
+        self.image_parts = []
 
         if inputs is None:
-            pictures = [num_pictures or batch_size, H, W, 3]
+            images = [num_images or batch_size, H, W, 3]
             inputs = {
                 "words": tf.placeholder(tf.int32, [batch_size, num_steps]),
-                "im": tf.placeholder(tf.float32, pictures),
+                "im": tf.placeholder(tf.float32, images),
             }
         self.words, self.im = inputs["words"], inputs["im"]
         self.target_fine = tf.placeholder(tf.float32, [batch_size, H, W, 1])
@@ -468,7 +468,7 @@ class LSTM_model:
         perceived, seen = mutan_fusion(
             visual, everywhere, sentence, level, differentiable=self.mode == "train"
         )
-        self.picture_parts += seen
+        self.image_parts += seen
         reasoned = relation_graph(perceived, words, relation, is_word, level)
         return fusion(perceived, reasoned, sentence, place, self.fused_channels, level)
 
@@ -520,5 +520,5 @@ def is_trained(name, conv5):
     )
 
 
-# Predictor(snapshot): one picture, many sentences, with this network.
+# Predictor(snapshot): one image, many sentences, with this network.
 Predictor = functools.partial(Predictor, LSTM_model)

@@ -1,4 +1,4 @@
-"""Turn the annotations and pictures of a data set into samples for the network."""
+"""Turn the annotations and images of a data set into samples for the network."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ EXAMPLES = """examples:
   python %(prog)s -d shapes -t train
   python %(prog)s -d unc -t testA --data /mnt/data -j 16
   python %(prog)s -d unc -t train --compact
-  python %(prog)s -d mine -t train --annotations mine.json --images pictures
+  python %(prog)s -d mine -t train --annotations mine.json --images images
 """
 
 
@@ -31,12 +31,12 @@ def build_parser():
     number = {"type": int, "metavar": "N"}
     add("--size", **number, help="side of training samples (default: 320; shapes: 160)")
     add("-j", "--jobs", **number, default=os.cpu_count(), help="(default: %(default)s)")
-    compact = "store each picture and mask once, in far less space"
+    compact = "store each image and mask once, in far less space"
     add("--compact", action="store_true", help=compact)
     about = "your own, remembered as NAME: see data/README.md"
     add = parser.add_argument_group("a new data set", about).add_argument
     add("--annotations", metavar="FILE", help="refs(x).p or JSON with sentences")
-    add("--images", metavar="DIR", help="folder of its pictures")
+    add("--images", metavar="DIR", help="folder of its images")
     return parser
 
 

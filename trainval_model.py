@@ -68,7 +68,7 @@ def demo(args):
 
 
 def predict(args):
-    """Segment pictures of one's own."""
+    """Segment images of one's own."""
     from util.inference import predict
 
     return predict.run(model_class(args), args)
@@ -82,7 +82,7 @@ def export(args):
 
 
 def serve(args):
-    """Show a web page for pictures and sentences."""
+    """Show a web page for images and sentences."""
     from util.deploy import server
 
     return server.run(model_class(args), args)
@@ -178,7 +178,7 @@ def build_parser():
         help="leave out samples that cannot be read, and count them")  # fmt: skip
     add("--seed", type=seed, metavar="N", help="of all that is drawn at random")
     add("--cache-features", metavar="DIR", help="keep what the frozen backbone sees in "
-        "each picture, 23 MB each, and do not run it again")  # fmt: skip
+        "each image, 23 MB each, and do not run it again")  # fmt: skip
     add("--cache-dtype", choices=("float32", "float16"), default="float32",
         help="float16: half the space, not exact (default: %(default)s)")  # fmt: skip
     add("--cache-size", type=rate, metavar="GB", help="of --cache-features at most "
@@ -190,7 +190,7 @@ def build_parser():
     add("--crf-jobs", type=count, default=os.cpu_count(), metavar="N",
         help="processes for DenseCRF (default: the cores)")  # fmt: skip
     add("-v", dest="visualize", action="store_true",
-        help="write a picture of each result")  # fmt: skip
+        help="write an image of each result")  # fmt: skip
     add("--per-sample", action="store_true",
         help="list each sentence with its figures in the JSON")  # fmt: skip
     add("--report", action="store_true", help="also write the test's report, an HTML "
@@ -199,9 +199,9 @@ def build_parser():
         "tests side by side")  # fmt: skip
 
     add = parser.add_argument_group("prediction (also -c)").add_argument
-    add("--image", nargs="+", metavar="FILE", help="pictures; all get each --text")
+    add("--image", nargs="+", metavar="FILE", help="images; all get each --text")
     add("--text", nargs="+", metavar="TEXT", help="sentences")
-    add("--queries", metavar="FILE", help=".csv or .jsonl of picture and sentence, in "
+    add("--queries", metavar="FILE", help=".csv or .jsonl of image and sentence, in "
         "place of --image and --text")  # fmt: skip
     add("--coco", action="store_true", help="also write COCO's file of results")
 
@@ -209,7 +209,7 @@ def build_parser():
     add("--format", choices=("savedmodel", "onnx"), default="savedmodel",
         help="TensorFlow's SavedModel, or ONNX (default: %(default)s)")  # fmt: skip
     add("--max-pixels", type=count, default=25000000, metavar="N",
-        help="a SavedModel refuses larger pictures (default: %(default)s)")  # fmt: skip
+        help="a SavedModel refuses larger images (default: %(default)s)")  # fmt: skip
 
     add = parser.add_argument_group("prediction and export").add_argument
     add("--output", metavar="PATH", help="new folder for masks, overlays, JSON or the "
@@ -250,8 +250,8 @@ def parse(argv):
         parser.error(str(error))
     if args.cache_features and args.conv5:
         parser.error(
-            "--cache-features does not go with -conv5: a backbone that is trained "
-            "never sees the same twice"
+            "--cache-features cannot be combined with -conv5: a backbone that is "
+            "trained never sees the same twice"
         )
     if args.mode == "train":
         check_training(parser, args, datasets.get(args.dataset, args.data))

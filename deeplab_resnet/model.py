@@ -1,7 +1,7 @@
 """DeepLab ResNet-101 (arXiv:1512.03385, arXiv:1606.00915), up to its last block.
 
 The names are those of the Caffe model. Blocks 4 and 5 are dilated instead of strided,
-so that blocks 3 to 5 all end on a grid of an eighth of the picture's side. Batch
+so that blocks 3 to 5 all end on a grid of an eighth of the image's side. Batch
 normalisation uses its stored moments, in training too.
 
 Axes: B batch, H rows, W columns, C channels.
@@ -25,7 +25,7 @@ BLOCKS = (
 BATCH_NORM_EPSILON = 1e-3
 # What a unit drawn at random adds to its shortcut: the first of a block half of its
 # branch, the others nothing, as if they had not been trained yet (arXiv:1706.02677).
-# Added in full, 33 random branches bury what the picture shows.
+# Added in full, 33 random branches bury what the image shows.
 FIRST_UNIT_SCALE = 0.5
 # Graph collection of (stored moment, moment of this batch), see `calibrate`.
 MOMENTS = "backbone_moments"
@@ -118,7 +118,7 @@ def features(image, batch_moments=False):
     x = tf.nn.max_pool(x, [1, 3, 3, 1], [1, 2, 2, 1], "SAME")
     levels = {}
     for block in BLOCKS:
-        # Cells a rate apart never meet within a block: as pictures of their own they
+        # Cells a rate apart never meet within a block: as images of their own they
         # need no dilation, if all of these have the same size.
         apart = block.rate
         if any(side % apart for side in x.shape.as_list()[1:3]):
@@ -141,7 +141,7 @@ def features(image, batch_moments=False):
 
 
 def _take_apart(x, rate):
-    """Turn each picture into rate * rate ones of every rate-th row and column."""
+    """Turn each image into rate * rate ones of every rate-th row and column."""
     if rate == 1:
         return x
     _, rows, columns, channels = x.shape.as_list()

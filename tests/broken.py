@@ -1,4 +1,4 @@
-"""Two hundred inputs that are wrong or odd: pictures, arrays and sentences."""
+"""Two hundred inputs that are wrong or odd: images, arrays and sentences."""
 
 import io
 import pickle
@@ -31,7 +31,7 @@ def packed(image, ending, **options):
 
 
 def in_mode(mode):
-    """Return the test picture in a mode of Pillow."""
+    """Return the test image in a mode of Pillow."""
     if mode == "I;16":
         return Image.fromarray(np.asarray(RGB.convert("L")).astype(np.uint16) * 257)
     if mode == "LAB":
@@ -53,7 +53,7 @@ def bomb(width, height):
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def pictures():
+def images():
     """Return name of a file -> its bytes."""
     made = {}
     for ending, modes in MODES.items():
@@ -83,7 +83,7 @@ def pictures():
     for width, height in ((100000, 100000), (2**31 - 1, 1), (12000, 9000), (0, 5)):
         made[f"bomb_{width}x{height}.png"] = bomb(width, height)
     made["png.jpg"], made["jpg.png"] = packed(RGB, "png"), packed(RGB, "jpg")
-    made["text.png"] = b"no picture at all\n"
+    made["text.png"] = b"no image at all\n"
     made["page.jpg"] = b"<html><script>alert(1)</script></html>"
     made["pickle.png"] = pickle.dumps({"a": [1, 2]})
     made["svg.svg"] = b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>"
@@ -93,7 +93,7 @@ def pictures():
 
 
 def arrays():
-    """Return name -> what somebody may hand over in place of a picture."""
+    """Return name -> what somebody may hand over in place of an image."""
     image = np.asarray(RGB)
     return {
         "nan": np.full((5, 6, 3), np.nan),

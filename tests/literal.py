@@ -19,7 +19,7 @@ class Head:
       variables: dict, name below text_objseg/ -> tf.Variable.
       taps: dict, level -> float32 [1, H, W, C].
       ids: list of int, the words without padding.
-      size: (height, width) of the picture.
+      size: (height, width) of the image.
 
     Attributes:
       pred, up, up_c3, up_c4, up_c5: as in `LSTM_model`.

@@ -7,14 +7,14 @@ import tiny_sets
 
 from util.data.samples import open_samples
 
-PICTURE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+IMAGE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
 MASK = tiny_sets.box(4, 6, (1, 3, 2, 5))
 IDS = [0] * 18 + [4, 5]
 
 
 def write(path, **changes):
     """Write a sample as the reference does, with some arrays changed."""
-    arrays = dict(text_batch=IDS, im_batch=PICTURE, mask_batch=MASK, sent_batch=["a b"])
+    arrays = dict(text_batch=IDS, im_batch=IMAGE, mask_batch=MASK, sent_batch=["a b"])
     np.savez(path, **dict(arrays, **changes))
     return path
 

@@ -18,6 +18,6 @@ from util.training import progress, start  # noqa: E402
 
 if __name__ == "__main__":
     progress.EVERY = int(sys.argv[1])
-    start.CALIBRATION_PICTURES = 4
+    start.CALIBRATION_IMAGES = 4
     with networks.small_backbone():
         sys.exit(trainval_model.main(["-m", "train", *sys.argv[2:]]))

@@ -40,8 +40,8 @@ def draw_weights(folder, data):
     with small_backbone(), tf.Graph().as_default(), tf.Session() as session:
         model = LSTM_model(vocab_size=words, **sizes)
         session.run(tf.global_variables_initializer())
-        pictures = [recipe.image(seed, 64, 64) for seed in range(4)]
-        calibrate(session, model, pictures)
+        images = [recipe.image(seed, 64, 64) for seed in range(4)]
+        calibrate(session, model, images)
         return Snapshots(str(folder), "shapes").save(session, 1)
 
 

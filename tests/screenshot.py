@@ -1,4 +1,4 @@
-"""Take a picture of the page of -m serve, for README.
+"""Take an image of the page of -m serve, for README.
 
 Asks the first example of a page that is running, one that serves `shapes`.
 """
@@ -27,7 +27,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def take(url: str) -> np.ndarray:
-    """Return a picture of the page with an answer, uint8 [H, W, 3].
+    """Return an image of the page with an answer, uint8 [H, W, 3].
 
     Raises:
       UserError: Playwright or a browser is not installed, or there is no page.
@@ -47,7 +47,7 @@ def take(url: str) -> np.ndarray:
             page = window.new_page(viewport=SIZE)
             page.goto(url)
             page.click("table tr.tr-body")
-            page.wait_for_selector("#picture img")
+            page.wait_for_selector("#image img")
             page.click("#find")
             page.wait_for_selector("#mask img")
             page.wait_for_function(ALL_SHOWN)
@@ -68,14 +68,14 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("url", metavar="URL", help="of the page")
-    parser.add_argument("--output", required=True, metavar="FILE", help="the picture")
+    parser.add_argument("--output", required=True, metavar="FILE", help="the image")
     return parser
 
 
 def make(args: argparse.Namespace) -> int:
-    """Write the picture that the command line asks for."""
+    """Write the image that the command line asks for."""
     visualize.save_png(args.output, take(args.url))
-    print(f"picture: {args.output}")
+    print(f"image: {args.output}")
     return 0
 
 

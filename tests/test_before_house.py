@@ -158,13 +158,13 @@ def test_the_old_snapshot_finds_the_same(old, expected):
 
 def test_a_prediction_with_the_old_snapshot_is_the_old_one(old, trainval, tmp_path):
     wanted = json.loads((OLD / "found" / "predictions.jsonl").read_text())
-    image, output = old / wanted["picture"], tmp_path / "found"
+    image, output = old / wanted["image"], tmp_path / "found"
     options = ["--image", image, "--text", wanted["sentence"], "--output", output]
     out, _ = trainval("predict", *options)
     assert out.startswith("1 of 1 sentences segmented")
     row = json.loads((output / "predictions.jsonl").read_text())
     assert set(row) == set(wanted)
-    assert row.pop("picture") == str(image)
+    assert row.pop("image") == str(image)
     area = wanted["area"]
     assert row.pop("area") == pytest.approx(area, abs=PIXELS)
     assert row.pop("box") == pytest.approx(wanted["box"], abs=1)

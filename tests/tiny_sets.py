@@ -12,7 +12,7 @@ import scipy.io
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-SIZES = {1: (40, 60), 2: (60, 40), 3: (48, 48)}  # picture -> height, width
+SIZES = {1: (40, 60), 2: (60, 40), 3: (48, 48)}  # image -> height, width
 WORDS = ["<pad>", "<go>", "<eos>", "<unk>", "left", "box", "the"]
 
 
@@ -34,7 +34,7 @@ POLYGONS = {
     101: [[10, 5, 30, 5, 30, 20, 10, 20], [40, 30, 50, 30, 50, 35, 40, 35]],
     104: [[20, 1, 21, 1, 21, 47, 20, 47]],
 }
-REFS = [  # annotation, picture, split, sentences
+REFS = [  # annotation, image, split, sentences
     (101, 1, "train", ["Left box.", "the two boxes"]),
     (102, 1, "train", ["box on the right"]),
     (103, 2, "val", ["tall one", "left"]),
@@ -64,7 +64,7 @@ def refs():
             "file_name": f"COCO_train2014_000000000000_{annotation}.jpg",
             "ann_id": annotation,
             "ref_id": annotation - 100,
-            "image_id": picture,
+            "image_id": image,
             "split": split,
             "category_id": 1,
             "sentences": [
@@ -72,7 +72,7 @@ def refs():
                 for n, s in enumerate(sentences)
             ],
         }
-        for annotation, picture, split, sentences in REFS
+        for annotation, image, split, sentences in REFS
     ]
 
 
@@ -86,11 +86,11 @@ def instances():
         "annotations": [
             {
                 "id": annotation,
-                "image_id": picture,
+                "image_id": image,
                 "iscrowd": 0,
                 "segmentation": segmentations[annotation],
             }
-            for annotation, picture, _, _ in REFS
+            for annotation, image, _, _ in REFS
         ],
     }
 
@@ -106,11 +106,11 @@ def write_unc(root):
     folder.mkdir(parents=True)
     (folder / "refs(unc).p").write_bytes(pickle.dumps(refs(), protocol=2))
     (folder / "instances.json").write_text(json.dumps(instances()))
-    pictures = root / "coco" / "images" / "train2014"
-    pictures.mkdir(parents=True)
+    images = root / "coco" / "images" / "train2014"
+    images.mkdir(parents=True)
     for number, (height, width) in SIZES.items():
         image = Image.fromarray(recipe.image(number, height, width))
-        image.save(str(pictures / f"COCO_train2014_{number:012d}.jpg"))
+        image.save(str(images / f"COCO_train2014_{number:012d}.jpg"))
     write_vocabulary(root / "vocabulary_Gref.txt")
 
 

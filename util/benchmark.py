@@ -1,13 +1,13 @@
 """Measure the speed of this machine: test, training and preparation, full size.
 
-Weights, pictures and sentences are random. Each measurement of the network runs in a
+Weights, images and sentences are random. Each measurement of the network runs in a
 fresh process, which also measures the peak of a float32 matrix product, right before
 and right after. The *work rate* is the reference's arithmetic for the same result, 253
 GFLOP a sentence in the test and 490 in training, per second and per GFLOP/s of that
 peak. It compares machines, and exceeds 1 where less is computed than in the reference.
 
 Machines are noisy: a time is that of the fastest of a few runs after a warm-up, save
-with DenseCRF, where a stream of pictures is timed from its start to its last mask.
+with DenseCRF, where a stream of images is timed from its start to its last mask.
 Memory is the most that the process of the network held; those of DenseCRF are not
 counted. Files go to a temporary folder (TMPDIR chooses where). What was not measured is
 null in the JSON.
@@ -39,7 +39,7 @@ EXAMPLES = """examples:
   python -m util.benchmark --serve
 """
 GFLOP = {"test": 253, "train": 490}  # of the reference, a sentence
-# Names in the JSON -> sentences a picture, with DenseCRF.
+# Names in the JSON -> sentences an image, with DenseCRF.
 TEST = {"1": (1, False), "7": (7, False), "1_crf": (1, True), "7_crf": (7, True)}
 # Names in the JSON -> sentences a step, with cached features.
 TRAIN = {"1": (1, False), "4": (4, False), "1_cached": (1, True), "4_cached": (4, True)}
@@ -151,7 +151,7 @@ def table(figures: Figures) -> str:
     if len(lines) == 1:
         lines = []
     if figures["prepare"]:
-        lines.append(form("prepare", "pictures/s", "", "", "ratio", "", "B/sample"))
+        lines.append(form("prepare", "images/s", "", "", "ratio", "", "B/sample"))
     for layout, case in (figures["prepare"] or {}).items():
         rate = case["pictures_per_s"]
         ratio = rate / figures["prepare"]["reference"]["pictures_per_s"]
@@ -160,7 +160,7 @@ def table(figures: Figures) -> str:
         lines.append(form(layout, *cells))
     if figures["second_sentence"]:
         lines.append(
-            "first sentence on a picture: {first_s:.2f} s, a second one: "
+            "first sentence on an image: {first_s:.2f} s, a second one: "
             "{second_s:.2f} s, {ratio:.0%} of it".format(**figures["second_sentence"])
         )
     if figures["start_s"]:

@@ -24,7 +24,7 @@ EXAMPLES = """examples:
   python -m util.check -d unc
   python -m util.check -d shapes -t test --json check.json
 """
-LOOKED_AT = 20  # pictures, masks and samples of a split that are opened
+LOOKED_AT = 20  # images, masks and samples of a split that are opened
 COMMON_SIZE = (480, 640)  # reckoned with where annotations do not tell
 PUBLIC = "data/README.md says where it comes from"
 OWN = "see Your own data in data/README.md"
@@ -127,7 +127,7 @@ def _split_rows(place: Place, split: str, space: List[Space]) -> List[Row]:
     samples = _judge(f"samples {split}", lambda: _samples(place, split), build)
     needed = samples.status != "ok"
     rows = [_judge(f"annotations {split}", annotations, get, needed)]
-    rows.append(_judge(f"pictures {split}", lambda: _pictures(found), get, needed))
+    rows.append(_judge(f"images {split}", lambda: _images(found), get, needed))
     rows.append(_judge(f"masks {split}", lambda: _masks(found), get, needed))
     if needed:
         space.append(_space(place, split, found))
@@ -160,23 +160,23 @@ def _require_all(paths):
         raise Missing(f"{len(gone)} of {len(paths)} are missing, first {gone[0]}")
 
 
-def _pictures(referents):
-    paths = sorted({referent.picture for referent in referents})
+def _images(referents):
+    paths = sorted({referent.image for referent in referents})
     if not paths:
         raise Missing("not looked at without annotations")
     _require_all(paths)
     some = _some(paths)
     for path in some:
-        im_processing.read_picture(path)
+        im_processing.read_image(path)
     return f"{len(paths)} files, {len(some)} of them opened"
 
 
 def _masks(referents):
-    paths = {r.mask_file or r.mask_picture for r in referents}
+    paths = {r.mask_file or r.mask_image for r in referents}
     _require_all(sorted(paths - {None}))
-    some = _some([r for r in referents if os.path.isfile(r.picture)])
+    some = _some([r for r in referents if os.path.isfile(r.image)])
     if not some:
-        raise Missing("not looked at without annotations and pictures")
+        raise Missing("not looked at without annotations and images")
     for referent in some:
         load([referent])
     return f"{len(referents)} objects, {len(some)} of them decoded"
@@ -311,10 +311,10 @@ def _space(place: Place, split: str, referents: List[Referent]) -> Space:
         height, width = fixed or referent.size or COMMON_SIZE
         return height * width
 
-    pictures = {referent.picture: pixels(referent) for referent in referents}
+    images = {referent.image: pixels(referent) for referent in referents}
     return Space(
         sum(4 * pixels(r) * len(r.sentences) for r in referents),
-        3 * sum(pictures.values()) + sum(map(pixels, referents)) // 8,
+        3 * sum(images.values()) + sum(map(pixels, referents)) // 8,
     )
 
 

@@ -1,4 +1,4 @@
-"""Turn built samples into the other layout, without their pictures and annotations.
+"""Turn built samples into the other layout, without their images and annotations.
 
 The samples stay the same; those of the reference can be made compact too. The old
 files are removed when all the new ones are there; with --output they are kept.
@@ -25,7 +25,7 @@ EXAMPLES = """examples:
   python -m util.convert -d unc -t train --to npz --output /mnt/scratch
 """
 
-Groups = List[List[int]]  # the numbers of the samples of each picture
+Groups = List[List[int]]  # the numbers of the samples of each image
 Read = Callable[[], Dict[str, Any]]  # the next sample, in the order of the groups
 
 
@@ -94,10 +94,10 @@ def _all_or_nothing(folder: str, prefix: str, layout: str) -> Iterator[None]:
 
 
 def _write(samples, source: str, target: str, prefix: str, layout: str) -> None:
-    """Read all samples, picture by picture, and write them with a progress bar."""
+    """Read all samples, image by image, and write them with a progress bar."""
     groups = {}
-    for number, picture in enumerate(samples.pictures()):
-        groups.setdefault(picture, []).append(number)
+    for number, image in enumerate(samples.images()):
+        groups.setdefault(image, []).append(number)
     order = [number for numbers in groups.values() for number in numbers]
     bar = tqdm(total=len(order), desc=f"{prefix} to {layout}", unit=" samples")
     with bar, DataReader(source, prefix, shuffle=False, order=order) as reader:
@@ -123,8 +123,8 @@ def _write_npz(groups: Groups, read: Read, folder: str, prefix: str) -> None:
             )
 
 
-class _Picture:
-    """A picture and the masks that samples have on it."""
+class _Image:
+    """An image and the masks that samples have on it."""
 
     def __init__(self, number: int, sample: Dict[str, Any]) -> None:
         self.number, self.name = number, sample["im_name_batch"][0]
@@ -137,31 +137,31 @@ class _Picture:
         return number
 
     def write(self, folder: str, prefix: str) -> None:
-        """Write the picture with its masks."""
-        path = compact.picture_file(folder, prefix, self.number)
+        """Write the image with its masks."""
+        path = compact.image_file(folder, prefix, self.number)
         masks = [mask for _, mask in self._masks.values()]
-        compact.write_picture(path, self.pixels, masks)
+        compact.write_image(path, self.pixels, masks)
 
 
 def _write_compact(groups: Groups, read: Read, folder: str, prefix: str) -> None:
     entries, names = {}, []
     for numbers in groups:
-        pictures = []
+        images = []
         for number in numbers:
             sample = read()
             # Names and checksums can mislead, so the pixels decide: one is the rule.
-            for picture in pictures:
-                if np.array_equal(picture.pixels, sample["im_batch"]):
+            for image in images:
+                if np.array_equal(image.pixels, sample["im_batch"]):
                     break
             else:
-                picture = _Picture(len(names) + len(pictures), sample)
-                pictures.append(picture)
-            mask = picture.mask_number(sample["mask_batch"])
+                image = _Image(len(names) + len(images), sample)
+                images.append(image)
+            mask = image.mask_number(sample["mask_batch"])
             words, sentence = sample["text_batch"], sample["sent_batch"][0]
-            entries[number] = (words, sentence, picture.number, mask)
-        for picture in pictures:
-            picture.write(folder, prefix)
-            names.append(picture.name)
+            entries[number] = (words, sentence, image.number, mask)
+        for image in images:
+            image.write(folder, prefix)
+            names.append(image.name)
     compact.write_index(folder, prefix, compact.make_index(entries, names))
 
 

@@ -1,6 +1,6 @@
 """Make the backbone's first weights from those of Keras' ResNet-101.
 
-deeplab_resnet_init.ckpt, trained to segment pictures, is hard to get. Keras serves the
+deeplab_resnet_init.ckpt, trained to segment images, is hard to get. Keras serves the
 same network trained on ImageNet, with its classifier or without ("notop"):
 https://storage.googleapis.com/tensorflow/keras-applications/resnet/
 resnet101_weights_tf_dim_ordering_tf_kernels_notop.h5. The backbone computes what Keras
@@ -8,9 +8,9 @@ does with these weights, to float rounding:
 
 - Keras' convolutions add a bias: it is taken from the mean that is taken off next.
 - Keras normalises with another epsilon: gamma makes up for it.
-- Keras takes another mean off its pictures: the stem's bias makes up for it.
+- Keras takes another mean off its images: the stem's bias makes up for it.
 
-Pictures are padded otherwise. Keras puts 3 pixels and 1 cell around, SAME puts as
+Images are padded otherwise. Keras puts 3 pixels and 1 cell around, SAME puts as
 many where sides are 4 n + 1, and 2 and 0 in front where they are 4 n, as ours are: each
 of our cells then sees what lies 3 pixels further down and right. What is put around has
 the colour of the mean, ours or Keras', which differ by one level of 255.

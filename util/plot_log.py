@@ -86,7 +86,7 @@ class Panel(NamedTuple):
 
 LOSSES = Panel(
     "Loss",
-    "nats a picture",
+    "nats an image",
     (
         Curve("loss", "final map, now", FAINT, is_smoothed=False),
         Curve("loss_avg", "average", STRONG),
@@ -447,7 +447,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("runs", nargs="+", metavar="RUN", help=f"folder with {LOG}, or such a file")
     png = within(str, "name of a .png file", lambda name: name.lower().endswith(".png"))
     add("--output", type=png, metavar="FILE",
-        help=f"picture (default: {CURVES} in the folder of the first run)")  # fmt: skip
+        help=f"image (default: {CURVES} in the folder of the first run)")  # fmt: skip
     add("--smooth", type=count, default=1, metavar="N",
         help="running mean over N lines of the log (default: 1); losses of single "
         "steps, learning rate and memory stay as they are")  # fmt: skip
@@ -455,7 +455,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def plot(args: argparse.Namespace) -> int:
-    """Write the picture that the command line asks for, and print its path."""
+    """Write the image that the command line asks for, and print its path."""
     paths = [log_file(run) for run in args.runs]
     runs = [read_run(path, name) for path, name in zip(paths, run_names(paths))]
     figure = draw(runs, args.smooth)

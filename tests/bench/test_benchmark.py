@@ -19,7 +19,7 @@ from util.training import feature_cache
 
 SIZES = measurements.Sizes(
     network=networks.SMALL,
-    picture=(48, 64),
+    image=(48, 64),
     product=64,
     runs=1,
     streams={1: 2, 7: 1},
@@ -116,7 +116,7 @@ def test_full_disk_leaves_out_the_cached_cases(monkeypatch, tmp_path, capsys):
 def test_samples_of_the_reference_are_those_of_ours(tmp_path):
     root, theirs = str(tmp_path / "data"), tmp_path / "theirs"
     theirs.mkdir()
-    workload.draw_pictures(root, 1, 48, 64)
+    workload.draw_images(root, 1, 48, 64)
     workload.build_singly(root, str(theirs), 1, 64)
     ours = build_samples("unc", "train", root, size=64)
     assert len(list(theirs.iterdir())) == 7

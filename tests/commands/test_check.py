@@ -14,7 +14,7 @@ from util.data.build import build_samples
 from util.graph import compat, session
 from util.graph.compat import tf
 
-WHAT = ["annotations", "pictures", "masks", "samples"]
+WHAT = ["annotations", "images", "masks", "samples"]
 Usage = collections.namedtuple("Usage", "total used free")
 
 
@@ -73,7 +73,7 @@ def test_all_is_there(data, capsys):
     assert status.pop("GPU") in ("ok", "optional")
     assert set(status.values()) == {"ok"}
     assert rows["annotations train"].detail == "4 sentences, as published"
-    assert rows["pictures train"].detail == "2 files, 2 of them opened"
+    assert rows["images train"].detail == "2 files, 2 of them opened"
     assert rows["masks train"].detail == "3 objects, 3 of them decoded"
     folder = "data/unc/train_batch"
     assert rows["samples train"].detail == f"4 in {folder} (npz), 4 of them read"
@@ -133,10 +133,10 @@ def test_counts_other_than_the_published_ones(data, monkeypatch):
     assert row.status == "broken" and row.detail == told
 
 
-def test_missing_pictures_are_counted(data):
+def test_missing_images_are_counted(data):
     folder = data / "coco" / "images" / "train2014"
     (folder / "COCO_train2014_000000000003.jpg").unlink()
-    row = table("-d unc --batches elsewhere", code=1)["pictures train"]
+    row = table("-d unc --batches elsewhere", code=1)["images train"]
     assert row.status == "missing" and "1 of 2 are missing" in row.detail
     assert row.detail.endswith("000003.jpg")
 
@@ -187,10 +187,10 @@ def test_own_data(data):
     entry = {"image": "a.jpg", "split": "val", "sentences": ["box"], "mask": "m.png"}
     (data / "mine.json").write_text(json.dumps([entry]))
     (data / "vocabulary_mine.txt").write_text("box\n")
-    datasets.remember("mine", "data", "data/mine.json", "data/pictures", ["val"])
+    datasets.remember("mine", "data", "data/mine.json", "data/images", ["val"])
     rows = table("-d mine", code=1)
     assert rows["annotations val"].detail == "1 sentences"
-    for what in ("pictures val", "masks val"):
+    for what in ("images val", "masks val"):
         assert rows[what].status == "missing" and "Your own data" in rows[what].todo
     assert rows["vocabulary"].status == "broken"
     todo = "python -m util.vocabulary -d mine --output data/vocabulary_mine.txt"
@@ -200,7 +200,7 @@ def test_own_data(data):
 FILES = {  # path -> what must be told of it; optional where a run does without
     "refer/refcoco/refs(unc).p": "annotations train",
     "refer/refcoco/instances.json": "annotations train",
-    "coco/images/train2014/COCO_train2014_000000000001.jpg": "pictures train",
+    "coco/images/train2014/COCO_train2014_000000000001.jpg": "images train",
     "vocabulary_Gref.txt": "vocabulary",
     "Gref_emb.npy": "word vectors",
     "weights/deeplab_resnet_init.ckpt.index": "backbone",
@@ -223,7 +223,7 @@ def test_damaged_files_are_told_of(data, path, capsys):
         with open("check.json") as file:
             rows = {row["what"]: row for row in json.load(file)["rows"]}
         row = rows[FILES[path]]
-        built = FILES[path].split()[0] in ("annotations", "pictures", "word")
+        built = FILES[path].split()[0] in ("annotations", "images", "word")
         assert row["status"] == ("optional" if built else "broken"), (damage, row)
 
 

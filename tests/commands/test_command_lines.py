@@ -237,7 +237,7 @@ def test_options_have_the_defaults_of_the_reference():
         ("-m train -d unc -t train -f x --backbone vgg", "--backbone: invalid choice"),
         (
             "-m train -d unc -t train -f x -conv5 --cache-features y",
-            "--cache-features does not go with -conv5",
+            "--cache-features cannot be combined with -conv5",
         ),
         (
             "-m train -d unc -t train -f x --cache-size 0",
@@ -410,17 +410,17 @@ def test_folder_that_has_snapshots_already(folder, capsys):
     )
 
 
-def test_pictures_that_are_not_of_input_size(folder, capsys):
+def test_images_that_are_not_of_input_size(folder, capsys):
     told = refused(folder, capsys, TRAIN.replace("-t train", "-t val"))
-    assert "unc_val_0.npz shows a picture of 30x20" in told
+    assert "unc_val_0.npz shows an image of 30x20" in told
     assert "train on a split with train in its name" in told
 
 
-def test_compact_samples_are_told_of_by_their_picture(folder, capsys):
+def test_compact_samples_are_told_of_by_their_image(folder, capsys):
     assert convert.main("-d unc -t val".split()) == 0
     capsys.readouterr()
     told = refused(folder, capsys, TRAIN.replace("-t train", "-t val"))
-    assert "unc_val_picture_0.npz shows a picture of 30x20" in told
+    assert "unc_val_picture_0.npz shows an image of 30x20" in told
     os.remove("data/unc/val_batch/unc_val_picture_0.npz")
     told = refused(folder, capsys, TEST + "-i 20")
     assert "data/unc/val_batch/unc_val_picture_0.npz is missing" in told

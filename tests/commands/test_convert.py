@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 import tiny_sets
-from on_disk import MASK, PICTURE, check_same, contents, read_all, write
+from on_disk import IMAGE, MASK, check_same, contents, read_all, write
 
 from util import convert
 from util.core.errors import UserError
@@ -40,7 +40,7 @@ def test_there_and_back(root, capsys, layout):
     other = contents(build(root, BACK[layout], batches=str(root / "other")))
     folder = build(root, layout)
     before, samples = contents(folder), read_all(folder)
-    # Neither pictures nor annotations are needed.
+    # Neither images nor annotations are needed.
     for name in ("coco", "refer", "vocabulary_Gref.txt"):
         os.rename(str(root / name), str(root / ("moved " + name)))
     assert run(root, "--to " + BACK[layout]) == 0
@@ -74,22 +74,22 @@ def test_nothing_is_done_twice(root, capsys, layout):
 
 
 def fill_as_the_reference(folder):
-    """Write samples without names, as its files are: three pictures, four masks."""
+    """Write samples without names, as its files are: three images, four masks."""
     folder.mkdir(parents=True)
-    flat = np.full_like(PICTURE, 7)
-    tall = PICTURE.reshape(6, 4, 3)
+    flat = np.full_like(IMAGE, 7)
+    tall = IMAGE.reshape(6, 4, 3)
     shown = [
-        (PICTURE, MASK),
+        (IMAGE, MASK),
         (flat, MASK),
-        (PICTURE, ~MASK),
+        (IMAGE, ~MASK),
         (tall, MASK.reshape(6, 4)),
-        (PICTURE, MASK),
+        (IMAGE, MASK),
         (flat, MASK),
     ]
-    for n, (picture, mask) in enumerate(shown):
+    for n, (image, mask) in enumerate(shown):
         write(
             str(folder / f"unc_train_{n}.npz"),
-            im_batch=picture,
+            im_batch=image,
             mask_batch=np.asfortranarray(mask),
             sent_batch=[f"caf\u00e9 {n}".encode("latin-1")],
             text_batch=np.arange(20) + n,
@@ -107,7 +107,7 @@ def test_samples_of_the_reference_become_compact(tmp_path, monkeypatch):
     assert sorted(os.listdir(folder)) == names
     check_same(samples, read_all(folder))
     opened = open_samples(folder, "unc_train")
-    assert opened.pictures() == [0, 1, 0, 2, 0, 1]
+    assert opened.images() == [0, 1, 0, 2, 0, 1]
     with np.load(os.path.join(folder, "unc_train_picture_0.npz")) as arrays:
         assert len(arrays["masks"]) == 2
     assert samples[0]["sent_batch"] == ["caf\u00e9 0"]
@@ -117,11 +117,11 @@ def test_samples_of_the_reference_become_compact(tmp_path, monkeypatch):
     assert len(os.listdir(folder)) == 6
 
 
-def test_pictures_with_the_same_key_stay_apart(tmp_path, monkeypatch):
+def test_images_with_the_same_key_stay_apart(tmp_path, monkeypatch):
     """The key is a name, which may mislead, or a checksum, which may collide."""
     folder = fill_as_the_reference(tmp_path / "unc" / "train_batch")
     samples = read_all(folder)
-    monkeypatch.setattr("util.data.samples._picture_key", lambda path: "all the same")
+    monkeypatch.setattr("util.data.samples._image_key", lambda path: "all the same")
     assert run(tmp_path, "") == 0
     check_same(samples, read_all(folder))
     assert len(os.listdir(folder)) == 4

@@ -35,7 +35,7 @@ for layer in model.layers:
     shapes = [weight.shape for weight in layer.get_weights()]
     if layer.name.endswith("_conv"):
         limit = np.sqrt(6 / np.prod(shapes[0][:3]))  # keeps squares behind a relu
-        limit /= 64 if layer.name == "conv1_conv" else 1  # those of a picture are large
+        limit /= 64 if layer.name == "conv1_conv" else 1  # those of an image are large
         kernel = random.uniform(-limit, limit, shapes[0])
         layer.set_weights([kernel, random.uniform(-0.5, 0.5, shapes[1])])
     elif layer.name.endswith("_bn"):
@@ -76,15 +76,15 @@ for layer in model.layers:
         before = layer.name
 np.savez("found.npz", **found)
 """
-PICTURE = recipe.image(3, 65, 65)  # uint8 [65, 65, 3], RGB
-MOVED = PICTURE[:64, :64][3:, 3:]
+IMAGE = recipe.image(3, 65, 65)  # uint8 [65, 65, 3], RGB
+MOVED = IMAGE[:64, :64][3:, 3:]
 
 
-def canvas(picture):
+def canvas(image):
     """Put 3 pixels of our mean's colour around: what our zeros stand for."""
-    rows, columns, _ = picture.shape
+    rows, columns, _ = image.shape
     around = np.tile(im_processing.MEAN_BGR[::-1], (rows + 6, columns + 6, 1))
-    around[3:-3, 3:-3] = picture
+    around[3:-3, 3:-3] = image
     return around[np.newaxis].astype(np.float32)
 
 
@@ -96,8 +96,8 @@ def keras(tmp_path_factory):
       (folder, what parts of Keras' network compute).
     """
     folder = tmp_path_factory.mktemp("keras")
-    pictures = {"picture": canvas(PICTURE), "moved": canvas(MOVED)}
-    np.savez(str(folder / "canvases.npz"), **pictures)
+    images = {"image": canvas(IMAGE), "moved": canvas(MOVED)}
+    np.savez(str(folder / "canvases.npz"), **images)
     subprocess.run(
         [sys.executable, "-c", KERAS],
         cwd=str(folder),
@@ -121,7 +121,7 @@ def ours(keras):
     """Our backbone with the converted weights.
 
     Yields:
-      (session, picture placeholder, features, what loading said).
+      (session, image placeholder, features, what loading said).
     """
     with tf.Graph().as_default(), tf.Session() as session:
         image = tf.placeholder(tf.float32, [1, 65, 65, 3])
@@ -151,16 +151,16 @@ def test_all_variables_are_there_and_no_others(keras, ours):
 
 
 def test_blocks_without_dilation_compute_what_keras_does(keras, ours):
-    """From the picture on; Keras pads a side of 4 n + 1 as SAME does."""
+    """From the image on; Keras pads a side of 4 n + 1 as SAME does."""
     session, image, features, _ = ours
-    x = im_processing.to_network_input(PICTURE)[np.newaxis]
+    x = im_processing.to_network_input(IMAGE)[np.newaxis]
     found = session.run(features["c3"], {image: x})
-    check_close(found, keras[1]["picture_c3"], 3e-6)
+    check_close(found, keras[1]["image_c3"], 3e-6)
 
 
-def stem(picture):
-    """Return our stem's cells of a picture."""
-    x = tf.constant(im_processing.to_network_input(picture)[np.newaxis])
+def stem(image):
+    """Return our stem's cells of an image."""
+    x = tf.constant(im_processing.to_network_input(image)[np.newaxis])
     with tf.variable_scope(tf.get_variable_scope(), reuse=True):
         x = backbone.conv_bn(x, 64, 7, "conv1", stride=2, activation=tf.nn.relu)
     return tf.nn.max_pool(x, [1, 3, 3, 1], [1, 2, 2, 1], "SAME")
@@ -168,7 +168,7 @@ def stem(picture):
 
 def test_padding_moves_the_cells_of_other_sides_by_3_pixels(keras, ours):
     wanted = keras[1]["moved_stem"]
-    found = ours[0].run(stem(PICTURE[:64, :64]))
+    found = ours[0].run(stem(IMAGE[:64, :64]))
     # The first two cells see the rows and columns that Keras was not given.
     check_close(found[:, 2:, 2:], wanted[:, 2:, 2:], 3e-6)
     assert np.abs(found - wanted).max() > 0.1 * wanted.max()
@@ -233,7 +233,7 @@ def test_the_stem_makes_up_for_the_other_mean():
     kernel[2, 5] = [[1], [10], [100]]  # blue, green, red
     zero, one = np.zeros(1), np.ones(1)
     values = convert_backbone.fold(layer, kernel, zero, one, zero, zero, one)
-    # A picture of this colour is 0 for Keras.
+    # An image of this colour is 0 for Keras.
     keras_mean = np.array([103.939, 116.779, 123.68])
     seen = np.dot(keras_mean - im_processing.MEAN_BGR, [1, 10, 100])
     np.testing.assert_allclose(values["bn_conv1/moving_mean"], seen, rtol=1e-6)

@@ -154,7 +154,7 @@ def test_training_explains_itself(unc):
     scores = json.loads((folder / "ckpts" / "eval.jsonl").read_text())
     assert (scores["step"], scores["split"], scores["samples"]) == (3, "val", 1)
     assert "overall IoU = {overall_iou:.4f}".format(**scores) in printed["training"]
-    assert os.listdir(str(folder / "ckpts" / "pictures")) == ["0000002.png"]
+    assert os.listdir(str(folder / "ckpts" / "images")) == ["0000002.png"]
     record = json.loads((folder / "ckpts" / "run.json").read_text())
     assert (record["samples"], record["seed"], record["batch_size"]) == (4, 1, 2)
     assert "-bs" in record["command"] and record["network"]["v_emb_dim"] == 16
@@ -201,12 +201,12 @@ def test_record_has_the_figures_that_were_printed(unc):
 
 
 def test_each_result_is_drawn(unc):
-    pictures = unc[0] / "ckpts" / "unc_iter_3.tfmodel.val"
-    assert sorted(os.listdir(str(pictures))) == ["000000.png", "000001.png"]
-    for path in pictures.iterdir():
-        with Image.open(str(path)) as picture:
-            # Three panels side by side, and the tall picture enlarged.
-            assert picture.width > 3 * 240 > picture.height > 240
+    images = unc[0] / "ckpts" / "unc_iter_3.tfmodel.val"
+    assert sorted(os.listdir(str(images))) == ["000000.png", "000001.png"]
+    for path in images.iterdir():
+        with Image.open(str(path)) as image:
+            # Three panels side by side, and the tall image enlarged.
+            assert image.width > 3 * 240 > image.height > 240
 
 
 def test_report_shows_the_cases(unc):
@@ -242,7 +242,7 @@ def test_snapshot_gives_the_same_on_the_other_stack(unc, tmp_path):
         for title in (WITHOUT_CRF, WITH_CRF):
             for key, count in here[title].items():
                 # A logit within rounding of 0 may fall on either side; each cell
-                # that it moves is worth about one pixel of so small a picture.
+                # that it moves is worth about one pixel of so small an image.
                 assert abs(count - there[title][key]) <= 3, (title, key)
 
 

@@ -310,9 +310,9 @@ def test_a_value_between_gaps_is_a_point(tmp_path):
 
 def pixels(path, colour):
     """Count the pixels of a PNG that have a colour, given as shares."""
-    with Image.open(str(path)) as picture:
-        assert picture.format == "PNG"
-        found = np.array(picture.convert("RGB")).astype(int)
+    with Image.open(str(path)) as image:
+        assert image.format == "PNG"
+        found = np.array(image.convert("RGB")).astype(int)
     is_near = abs(found - 255 * np.array(colour)).max(axis=2) <= 1
     return int(is_near.sum())
 
@@ -321,8 +321,8 @@ def test_the_command_writes_a_png_and_prints_its_path(two_runs, capsys):
     assert plot_log.main(two_runs) == 0
     path = os.path.join(two_runs[0], "curves.png")
     assert capsys.readouterr().out == path + "\n"
-    with Image.open(path) as picture:
-        assert min(picture.size) > 1000
+    with Image.open(path) as image:
+        assert min(image.size) > 1000
     lines = drawn(two_runs)["Memory"].lines
     for colour in [line.get_color() for line in lines]:
         assert pixels(path, colour) > 500
@@ -438,14 +438,14 @@ def test_a_log_without_a_line(tmp_path, capsys, content):
     assert path + " has no whole line yet" in error and "again" in error
 
 
-def test_a_failure_keeps_the_older_picture(two_runs, capsys):
+def test_a_failure_keeps_the_older_image(two_runs, capsys):
     older = Path(two_runs[0]) / "curves.png"
     older.write_bytes(b"older")
     refused([two_runs[0], "missing"], capsys)
     assert older.read_bytes() == b"older"
 
 
-def test_a_picture_that_cannot_be_written(two_runs, tmp_path, capsys):
+def test_an_image_that_cannot_be_written(two_runs, tmp_path, capsys):
     (tmp_path / "taken").write_text("a file")
     output = str(tmp_path / "taken" / "curves.png")
     error = refused([two_runs[0], "--output", output], capsys)

@@ -9,7 +9,7 @@ from util.core import npz
 
 RANDOM = np.random.RandomState(0)
 ARRAYS = {
-    "picture": RANDOM.randint(0, 256, (5, 4, 3)).astype(np.uint8),
+    "image": RANDOM.randint(0, 256, (5, 4, 3)).astype(np.uint8),
     "rows_first": np.eye(3, 4) > 0,
     "columns_first": np.asfortranarray(np.eye(3, 4) > 0),
     "part": RANDOM.uniform(size=(6, 8))[::2, 1:],

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from util.core.parallel import do_ahead, take_ahead
+from util.core.parallel import prefetch, prefetch_iterator
 
 
 def test_results_come_in_the_order_of_the_items():
@@ -18,13 +18,13 @@ def test_results_come_in_the_order_of_the_items():
             second_is_done.set()
         return 10 * item
 
-    assert list(do_ahead(work, range(5), depth=2, threads=2)) == [0, 10, 20, 30, 40]
+    assert list(prefetch(work, range(5), depth=2, threads=2)) == [0, 10, 20, 30, 40]
 
 
 @pytest.mark.parametrize("number, depth", [(0, 2), (1, 2), (5, 9)])
 def test_items_may_be_fewer_than_what_is_done_ahead(number, depth):
-    assert list(do_ahead(str, range(number), depth, 1)) == list("01234"[:number])
-    assert list(take_ahead(iter(range(number)), depth)) == list(range(number))
+    assert list(prefetch(str, range(number), depth, 1)) == list("01234"[:number])
+    assert list(prefetch_iterator(iter(range(number)), depth)) == list(range(number))
 
 
 def noted(items, taken):
@@ -36,7 +36,7 @@ def noted(items, taken):
 
 def test_another_thread_takes_as_many_items_ahead_as_asked():
     taken = []
-    items = take_ahead(noted(itertools.count(), taken), depth=3)
+    items = prefetch_iterator(noted(itertools.count(), taken), depth=3)
     assert next(items) == 0 and next(items) == 1
     items.close()  # waits for what is under way, and drops what is not
     assert 2 <= len(taken) <= 5
@@ -47,7 +47,7 @@ def test_another_thread_takes_as_many_items_ahead_as_asked():
 
 def test_items_can_be_taken_on_after_closing():
     source = itertools.count()
-    items = take_ahead(source, depth=2)
+    items = prefetch_iterator(source, depth=2)
     next(items)
     items.close()
     assert next(source) <= 3
@@ -60,7 +60,7 @@ def broken():
 
 
 def test_error_comes_after_the_items_before_it_and_ends():
-    items = take_ahead(broken(), depth=5)
+    items = prefetch_iterator(broken(), depth=5)
     assert next(items) == "good"
     with pytest.raises(KeyError, match="the file's name"):
         next(items)
@@ -68,7 +68,7 @@ def test_error_comes_after_the_items_before_it_and_ends():
 
 
 def test_error_of_the_work_is_raised_in_its_place():
-    results = do_ahead(lambda item: 6 // item, [3, 2, 0, 1], depth=9, threads=4)
+    results = prefetch(lambda item: 6 // item, [3, 2, 0, 1], depth=9, threads=4)
     assert next(results) == 2 and next(results) == 3
     with pytest.raises(ZeroDivisionError):
         next(results)

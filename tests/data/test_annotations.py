@@ -32,7 +32,7 @@ def referit(tmp_path):
 
 def test_referents_of_a_split_in_file_order(unc):
     got = annotations.referents("unc", "train", str(unc))
-    assert [r.picture_name for r in got] == [
+    assert [r.image_name for r in got] == [
         "COCO_train2014_00000000000" + n for n in "113"
     ]
     assert [r.sentences for r in got] == [
@@ -49,9 +49,9 @@ def test_referents_of_a_split_in_file_order(unc):
 def test_polygons_and_both_kinds_of_run_lengths_give_the_mask(unc):
     for split in ("train", "val"):
         for referent in annotations.referents("unc", split, str(unc)):
-            picture, (mask,) = load([referent])
+            image, (mask,) = load([referent])
             expected = tiny_sets.MASKS[int(referent.name.split()[-1])]
-            assert picture.dtype == np.uint8 and picture.shape == mask.shape + (3,)
+            assert image.dtype == np.uint8 and image.shape == mask.shape + (3,)
             assert mask.dtype == bool
             np.testing.assert_array_equal(mask, expected)
 
@@ -221,42 +221,42 @@ def test_pixels_that_compressed_runs_leave_unset_are_noticed(monkeypatch):
         decode_segmentation(runs, 4, 5)
 
 
-def test_bad_picture_is_named(unc):
+def test_bad_image_is_named(unc):
     referent = annotations.referents("unc", "train", str(unc))[0]
-    with open(referent.picture, "rb") as file:
+    with open(referent.image, "rb") as file:
         content = file.read()
-    with open(referent.picture, "wb") as file:
+    with open(referent.image, "wb") as file:
         file.write(content[: len(content) // 2])
-    with pytest.raises(UserError, match="cannot read the picture .*000001.jpg"):
+    with pytest.raises(UserError, match="cannot read the image .*000001.jpg"):
         load([referent])
-    Image.new("RGB", (40, 40)).save(referent.picture)
+    Image.new("RGB", (40, 40)).save(referent.image)
     with pytest.raises(UserError, match="101.*40x60.*000001.jpg has 40x40"):
         load([referent])
-    os.remove(referent.picture)
-    with pytest.raises(UserError, match="no picture .*000001.jpg"):
+    os.remove(referent.image)
+    with pytest.raises(UserError, match="no image .*000001.jpg"):
         load([referent])
     with pytest.raises(UserError, match="no file .*000001.jpg"):
         check_files([referent])
 
 
-def test_upright_size_counts_for_a_turned_picture(unc):
+def test_upright_size_counts_for_a_turned_image(unc):
     referent = annotations.referents("unc", "train", str(unc))[0]
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.new("RGB", (40, 60)).save(referent.picture, exif=exif.tobytes())
-    picture, (mask,) = load([referent])
-    assert picture.shape == (40, 60, 3)
+    Image.new("RGB", (40, 60)).save(referent.image, exif=exif.tobytes())
+    image, (mask,) = load([referent])
+    assert image.shape == (40, 60, 3)
     np.testing.assert_array_equal(mask, tiny_sets.MASKS[101])
 
 
 def test_referit(referit):
     got = annotations.referents("referit", "test", str(referit))
-    assert [r.picture_name for r in got] == ["21", "22", "21"]
+    assert [r.image_name for r in got] == ["21", "22", "21"]
     assert [r.sentences for r in got] == list(tiny_sets.QUERIES.values())
     check_files(got)
     for referent, annotation in zip(got, (101, 103, 102)):
-        picture, (mask,) = load([referent])
-        assert mask.dtype == bool and picture.shape == mask.shape + (3,)
+        image, (mask,) = load([referent])
+        assert mask.dtype == bool and image.shape == mask.shape + (3,)
         np.testing.assert_array_equal(mask, tiny_sets.MASKS[annotation])
 
 

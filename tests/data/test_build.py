@@ -9,7 +9,7 @@ import pickle
 import numpy as np
 import pytest
 import tiny_sets
-from on_disk import MASK, PICTURE, check_same, contents, read_all, write
+from on_disk import IMAGE, MASK, check_same, contents, read_all, write
 
 from util.core.errors import UserError
 from util.data import annotations, compact, datasets, im_processing, referent
@@ -64,8 +64,8 @@ def test_training_samples_have_the_input_size(root, layout):
     for sample, annotation in zip(samples, (101, 101, 102, 104)):
         expected = im_processing.fit_mask(tiny_sets.MASKS[annotation], 32, 32)
         np.testing.assert_array_equal(sample["mask_batch"], expected)
-    picture = load(annotations.referents("unc", "train", str(root))[:1])[0]
-    fitted = im_processing.fit_picture(picture, 32, 32)
+    image = load(annotations.referents("unc", "train", str(root))[:1])[0]
+    fitted = im_processing.fit_image(image, 32, 32)
     np.testing.assert_array_equal(samples[0]["im_batch"], fitted)
 
 
@@ -87,7 +87,7 @@ def write_refs(root, refs):
 
 
 @LAYOUTS
-def test_samples_are_numbered_in_file_order_whatever_their_picture(root, layout):
+def test_samples_are_numbered_in_file_order_whatever_their_image(root, layout):
     first, second, third, last = tiny_sets.refs()
     silent = dict(third, split="train", sentences=[])
     write_refs(root, [first, last, silent, second])
@@ -102,7 +102,7 @@ def test_samples_are_numbered_in_file_order_whatever_their_picture(root, layout)
 
 
 @LAYOUTS
-def test_each_picture_and_mask_is_read_and_resized_once(root, monkeypatch, layout):
+def test_each_image_and_mask_is_read_and_resized_once(root, monkeypatch, layout):
     seen = []
 
     def counted(module, name):
@@ -128,7 +128,7 @@ def test_each_picture_and_mask_is_read_and_resized_once(root, monkeypatch, layou
     }
 
 
-def test_other_samples_keep_the_size_of_their_picture(root):
+def test_other_samples_keep_the_size_of_their_image(root):
     folder = build(root, "val", batches=str(root / "elsewhere"))
     assert folder == str(root / "elsewhere" / "unc" / "val_batch")
     sample = read_sample(sample_file(folder, "unc_val", 1))
@@ -215,8 +215,8 @@ def test_interrupted_build_goes_on(root, monkeypatch, capsys, layout, last):
         interrupt = Interrupt(patch, None)
         build(root, batches=part, layout=layout)
     assert interrupt.written == FILES[layout][last:]
-    first_picture_is_done = "| 3/4 " in capsys.readouterr().err.split("\r")[1]
-    assert first_picture_is_done == (last == len(FILES[layout]) - 1)
+    first_image_is_done = "| 3/4 " in capsys.readouterr().err.split("\r")[1]
+    assert first_image_is_done == (last == len(FILES[layout]) - 1)
     assert contents(folder) == whole
     assert len(open_samples(folder, "unc_train")) == 4
 
@@ -245,14 +245,14 @@ def test_lost_and_half_compact_files_are_made_good(root, name, size):
     assert contents(folder) == whole
 
 
-def test_pictures_of_another_index_are_built_anew(root, monkeypatch):
+def test_images_of_another_index_are_built_anew(root, monkeypatch):
     folder = build(root, layout="compact")
     whole = contents(folder)
     index = compact.read_index(folder, "unc_train")
     index.masks[2] = 0
     compact.write_index(folder, "unc_train", index)
-    path = compact.picture_file(folder, "unc_train", 0)
-    compact.write_picture(path, PICTURE, [MASK])
+    path = compact.image_file(folder, "unc_train", 0)
+    compact.write_image(path, IMAGE, [MASK])
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         Interrupt(patch, FILES["compact"][0])
         build(root, layout="compact")
@@ -264,7 +264,7 @@ def test_pictures_of_another_index_are_built_anew(root, monkeypatch):
 def test_finished_split_is_recognised(root, monkeypatch, capsys, layout):
     build(root, layout=layout)
     capsys.readouterr()
-    # Neither pictures nor writing is needed to see that nothing is left to do.
+    # Neither images nor writing is needed to see that nothing is left to do.
     os.rename(str(root / "coco"), str(root / "moved"))
     written = Interrupt(monkeypatch, None).written
     build(root, layout=layout)
@@ -379,8 +379,8 @@ def test_sentence_without_words_fails_before_any_work(root):
     assert not (root / "unc").exists()
 
 
-def test_missing_picture_fails_before_any_work(root):
-    os.remove(annotations.referents("unc", "train", str(root))[2].picture)
+def test_missing_image_fails_before_any_work(root):
+    os.remove(annotations.referents("unc", "train", str(root))[2].image)
     with pytest.raises(UserError, match="no file .*000003.jpg"):
         build(root)
     assert not (root / "unc").exists()
@@ -394,9 +394,9 @@ def test_split_without_sentences_is_refused(root):
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_error_in_a_worker_ends_the_build(root, jobs):
-    picture = annotations.referents("unc", "train", str(root))[2].picture
-    os.truncate(picture, 900)
-    with pytest.raises(UserError, match="cannot read the picture .*000003.jpg"):
+    image = annotations.referents("unc", "train", str(root))[2].image
+    os.truncate(image, 900)
+    with pytest.raises(UserError, match="cannot read the image .*000003.jpg"):
         build(root, jobs=jobs)
     left = os.listdir(str(root / "unc" / "train_batch"))
     assert "unc_train_3.npz" not in left

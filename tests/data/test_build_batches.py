@@ -144,10 +144,10 @@ def test_two_processes_from_the_command_line(tmp_path):
     ]
     subprocess.run(command, cwd=TOP, check=True, stderr=subprocess.PIPE)
     assert len(os.listdir(str(tmp_path / "unc" / "train_batch"))) == 5
-    pictures = tmp_path / "coco" / "images" / "train2014"
-    os.truncate(str(pictures / "COCO_train2014_000000000003.jpg"), 900)
+    images = tmp_path / "coco" / "images" / "train2014"
+    os.truncate(str(images / "COCO_train2014_000000000003.jpg"), 900)
     command[-1:] = [str(tmp_path), "--batches", str(tmp_path / "b")]
     failed = subprocess.run(command, cwd=TOP, stderr=subprocess.PIPE)
     assert failed.returncode == 2
-    assert failed.stderr.splitlines()[-1].startswith(b"error: cannot read the picture")
+    assert failed.stderr.splitlines()[-1].startswith(b"error: cannot read the image")
     assert b"Traceback" not in failed.stderr

@@ -1,26 +1,26 @@
-"""util.data.compact: pictures, index and samples on disk, and what damages them."""
+"""util.data.compact: images, index and samples on disk, and what damages them."""
 
 import os
 
 import numpy as np
 import pytest
-from on_disk import IDS, MASK, PICTURE
+from on_disk import IDS, IMAGE, MASK
 
 from util.core import npz
 from util.core.errors import UserError
 from util.data import compact, datasets
 from util.data.samples import open_samples, write_sample
 
-OTHER = PICTURE[:, ::-1, :][:3]
+OTHER = IMAGE[:, ::-1, :][:3]
 MASKS = [MASK, ~MASK]
 ODD = ["caf\u00e9", 'a "b"\n', "\U0001f431 \udc80", ""]
 
 
 def fill(folder):
-    """Write two pictures, the first with two masks, and four samples."""
+    """Write two images, the first with two masks, and four samples."""
     folder = str(folder)
-    compact.write_picture(picture_file(folder, 0), PICTURE, MASKS)
-    compact.write_picture(picture_file(folder, 1), OTHER, [MASK[:3]])
+    compact.write_image(image_file(folder, 0), IMAGE, MASKS)
+    compact.write_image(image_file(folder, 1), OTHER, [MASK[:3]])
     entries = {
         0: (IDS, ODD[0], 0, 1),
         2: (IDS[::-1], ODD[2], 1, 0),
@@ -32,8 +32,8 @@ def fill(folder):
     return folder
 
 
-def picture_file(folder, number):
-    return compact.picture_file(str(folder), "unc_val", number)
+def image_file(folder, number):
+    return compact.image_file(str(folder), "unc_val", number)
 
 
 def opened(folder):
@@ -43,24 +43,24 @@ def opened(folder):
 def test_samples_are_put_together_again(tmp_path):
     samples = opened(fill(tmp_path))
     assert samples.layout == "compact" and len(samples) == 4
-    assert samples.pictures() == [0, 0, 1, 0]
+    assert samples.images() == [0, 0, 1, 0]
     expected = [
-        (IDS, PICTURE, ~MASK, "COCO_7"),
-        ([7] * 20, PICTURE, MASK, "COCO_7"),
+        (IDS, IMAGE, ~MASK, "COCO_7"),
+        ([7] * 20, IMAGE, MASK, "COCO_7"),
         (IDS[::-1], OTHER, MASK[:3], "caf\u00e9"),
-        (IDS, PICTURE, ~MASK, "COCO_7"),
+        (IDS, IMAGE, ~MASK, "COCO_7"),
     ]
-    for number, (words, picture, mask, name) in enumerate(expected):
+    for number, (words, image, mask, name) in enumerate(expected):
         sample = samples.read(number)
         assert sample["text_batch"].dtype == np.int32
         assert sample["text_batch"].tolist() == words
         assert sample["im_batch"].dtype == np.uint8
-        np.testing.assert_array_equal(sample["im_batch"], picture)
+        np.testing.assert_array_equal(sample["im_batch"], image)
         assert sample["mask_batch"].dtype == bool
         np.testing.assert_array_equal(sample["mask_batch"], mask)
         assert sample["sent_batch"] == [ODD[number]]
         assert sample["im_name_batch"] == [name]
-    assert samples.path(2) == picture_file(tmp_path, 1)
+    assert samples.path(2) == image_file(tmp_path, 1)
 
 
 def test_samples_may_be_changed_by_whoever_reads_them(tmp_path):
@@ -72,31 +72,31 @@ def test_samples_may_be_changed_by_whoever_reads_them(tmp_path):
 
 
 def test_noise_takes_a_sixth_of_the_space(tmp_path):
-    """The worst case: nothing to pack. 7 sentences a picture and 3 a referent."""
+    """The worst case: nothing to pack. 7 sentences an image and 3 a referent."""
     random = np.random.RandomState(0)
-    picture = random.randint(0, 256, (320, 320, 3)).astype(np.uint8)
+    image = random.randint(0, 256, (320, 320, 3)).astype(np.uint8)
     masks = [random.uniform(size=(320, 320)) > 0.5 for _ in range(3)]
-    compact.write_picture(picture_file(tmp_path, 0), picture, masks)
+    compact.write_image(image_file(tmp_path, 0), image, masks)
     entries = {n: (IDS, "the man on the left", 0, n // 3) for n in range(7)}
     index = compact.make_index(entries, ["COCO_train2014_000000000009"])
     compact.write_index(str(tmp_path), "unc_val", index)
     sample = opened(tmp_path).read(5)
     np.testing.assert_array_equal(sample["mask_batch"], masks[1])
     path = str(tmp_path / "sample.npz")
-    write_sample(path, IDS, picture, masks[1], "the man on the left", "COCO")
+    write_sample(path, IDS, image, masks[1], "the man on the left", "COCO")
     size = os.path.getsize(path)
     os.remove(path)
     compact_size = sum(path.stat().st_size for path in tmp_path.iterdir()) / 7
     assert compact_size < size / 6
 
 
-def test_smooth_pictures_are_packed(tmp_path):
-    compact.write_picture(
-        picture_file(tmp_path, 0),
+def test_smooth_images_are_packed(tmp_path):
+    compact.write_image(
+        image_file(tmp_path, 0),
         np.zeros((320, 320, 3), np.uint8),
         [np.ones((320, 320), bool)],
     )
-    assert os.path.getsize(picture_file(tmp_path, 0)) < 3000
+    assert os.path.getsize(image_file(tmp_path, 0)) < 3000
 
 
 @pytest.mark.parametrize("share", [0, 0.3, 0.6, 0.99])
@@ -105,7 +105,7 @@ def test_half_a_file_is_refused_by_name(tmp_path, name, share):
     fill(tmp_path)
     path = str(tmp_path / name)
     os.truncate(path, int(share * os.path.getsize(path)))
-    with pytest.raises(UserError, match="cannot read the (picture|index) .*" + name):
+    with pytest.raises(UserError, match="cannot read the (image|index) .*" + name):
         opened(tmp_path).read(0)
 
 
@@ -119,18 +119,18 @@ def test_changed_bytes_are_refused_by_name(tmp_path, name):
         opened(tmp_path).read(0)
 
 
-def test_a_damaged_picture_leaves_the_others_readable(tmp_path):
+def test_a_damaged_image_leaves_the_others_readable(tmp_path):
     fill(tmp_path)
-    os.truncate(picture_file(tmp_path, 0), 100)
+    os.truncate(image_file(tmp_path, 0), 100)
     samples = opened(tmp_path)
     with pytest.raises(UserError, match="unc_val_picture_0.npz"):
         samples.read(1)
     assert samples.read(2)["sent_batch"] == [ODD[2]]
 
 
-def test_missing_pictures_are_refused_by_name(tmp_path):
-    os.remove(picture_file(fill(tmp_path), 0))
-    with pytest.raises(UserError, match="picture .*unc_val_picture_0.npz is missing"):
+def test_missing_images_are_refused_by_name(tmp_path):
+    os.remove(image_file(fill(tmp_path), 0))
+    with pytest.raises(UserError, match="image .*unc_val_picture_0.npz is missing"):
         opened(tmp_path)
     assert compact.Samples(str(tmp_path), "unc_val").num_there == 1
 
@@ -141,10 +141,10 @@ BITS = np.packbits(np.stack(MASKS), axis=2)
 @pytest.mark.parametrize(
     "changes",
     [
-        {"picture": PICTURE.astype(np.float32)},
-        {"picture": PICTURE[..., 0]},
-        {"picture": PICTURE[..., :2]},
-        {"picture": PICTURE[:3]},
+        {"picture": IMAGE.astype(np.float32)},
+        {"picture": IMAGE[..., 0]},
+        {"picture": IMAGE[..., :2]},
+        {"picture": IMAGE[:3]},
         {"masks": BITS[:1]},
         {"masks": BITS.astype(np.int64)},
         {"masks": np.stack(MASKS)},
@@ -153,9 +153,9 @@ BITS = np.packbits(np.stack(MASKS), axis=2)
         {"masks": None},
     ],
 )
-def test_picture_of_another_form_is_refused_by_name(tmp_path, changes):
-    path = picture_file(fill(tmp_path), 0)
-    arrays = dict({"picture": PICTURE, "masks": BITS}, **changes)
+def test_image_of_another_form_is_refused_by_name(tmp_path, changes):
+    path = image_file(fill(tmp_path), 0)
+    arrays = dict({"picture": IMAGE, "masks": BITS}, **changes)
     if arrays["masks"] is None:
         del arrays["masks"]
     npz.write(path, arrays)
@@ -223,7 +223,7 @@ def test_one_index_is_not_another(tmp_path):
     for change in (
         {"words": index.words + 1},
         {"sentences": ODD[::-1]},
-        {"pictures": [0, 1, 0, 0]},
+        {"images": [0, 1, 0, 0]},
         {"masks": [0, 0, 0, 0]},
         {"names": ["a", "b"]},
     ):

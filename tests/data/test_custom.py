@@ -23,15 +23,15 @@ from util.data import annotations, custom, datasets, im_processing
 from util.training import start
 
 TOP = Path(__file__).resolve().parents[2]
-PICTURES = {1: "a.jpg", 2: "b.jpg", 3: "more/a.jpg"}  # two of the same name
-ANNOTATIONS = {101: 1, 102: 1, 103: 2, 104: 3}  # annotation -> picture
+IMAGES = {1: "a.jpg", 2: "b.jpg", 3: "more/a.jpg"}  # two of the same name
+ANNOTATIONS = {101: 1, 102: 1, 103: 2, 104: 3}  # annotation -> image
 
 
-def write_pictures(folder):
-    (folder / "pictures" / "more").mkdir(parents=True)
-    for number, name in PICTURES.items():
+def write_images(folder):
+    (folder / "images" / "more").mkdir(parents=True)
+    for number, name in IMAGES.items():
         image = Image.fromarray(recipe.image(number, *tiny_sets.SIZES[number]))
-        image.save(str(folder / "pictures" / name))
+        image.save(str(folder / "images" / name))
     for name in ("mine", "one", "two"):
         tiny_sets.write_vocabulary(folder / f"vocabulary_{name}.txt")
 
@@ -44,7 +44,7 @@ def write_mask(path, mask):
 def instances():
     content = tiny_sets.instances()
     for image in content["images"]:
-        image["file_name"] = PICTURES[image["id"]]
+        image["file_name"] = IMAGES[image["id"]]
     return content
 
 
@@ -57,11 +57,11 @@ def as_refs(folder):
 
 def as_coco(folder):
     content = instances()
-    for annotation, (_, picture, split, texts) in zip(
+    for annotation, (_, image, split, texts) in zip(
         content["annotations"], tiny_sets.REFS
     ):
         annotation["sentences"] = texts
-        content["images"][picture - 1]["split"] = split
+        content["images"][image - 1]["split"] = split
     content["annotations"][1]["sentences"] = [{"raw": "box on the right"}]
     content["annotations"][3]["split"] = "train"
     content["images"][2]["split"] = "val"  # the annotation's own one counts
@@ -75,12 +75,12 @@ def as_list(folder):
     segmentations = {a["id"]: a["segmentation"] for a in instances()["annotations"]}
     entries = [
         {
-            "image": PICTURES[picture],
+            "image": IMAGES[image],
             "split": split,
             "sentences": texts,
             "segmentation": segmentations[annotation],
         }
-        for annotation, picture, split, texts in tiny_sets.REFS
+        for annotation, image, split, texts in tiny_sets.REFS
     ]
     for number in (1, 2):
         del entries[number]["segmentation"]
@@ -97,14 +97,14 @@ FORMS = pytest.mark.parametrize("form", [as_refs, as_coco, as_list])
 
 @pytest.fixture
 def data(tmp_path):
-    write_pictures(tmp_path)
+    write_images(tmp_path)
     return tmp_path
 
 
 def build(data, path, split="train", name="mine", more=""):
     """Run the command with new annotations; return its exit code."""
     options = "-d {} -t {} --data {} --annotations {} --images {} -j 1 --size 16 {}"
-    options = options.format(name, split, data, path, data / "pictures", more)
+    options = options.format(name, split, data, path, data / "images", more)
     return build_batches.main(options.split())
 
 
@@ -127,12 +127,12 @@ def test_every_form_gives_the_same_samples(data, form, capsys):
     assert [sample["sent_batch"] for sample in samples] == [[text] for text in texts]
     for sample, annotation in zip(samples, (101, 101, 102, 104)):
         number = ANNOTATIONS[annotation]
-        assert sample["im_name_batch"] == [PICTURES[number]]
+        assert sample["im_name_batch"] == [IMAGES[number]]
         mask = im_processing.fit_mask(tiny_sets.MASKS[annotation], 16, 16)
         np.testing.assert_array_equal(sample["mask_batch"], mask)
-        picture = im_processing.read_picture(str(data / "pictures" / PICTURES[number]))
-        picture = im_processing.fit_picture(picture, 16, 16)
-        np.testing.assert_array_equal(sample["im_batch"], picture)
+        image = im_processing.read_image(str(data / "images" / IMAGES[number]))
+        image = im_processing.fit_image(image, 16, 16)
+        np.testing.assert_array_equal(sample["im_batch"], image)
 
 
 @FORMS
@@ -178,11 +178,11 @@ def test_defaults_are_those_of_unc(data):
     assert os.path.isabs(own.annotations) and os.path.isabs(own.images)
 
 
-# --- Masks that are pictures
+# --- Masks that are images
 
 
 def values(mode, palette=False):
-    """Return a picture of 2 x 3 whose object is its first row, and that mask."""
+    """Return an image of 2 x 3 whose object is its first row, and that mask."""
     mask = np.array([[True] * 3, [False] * 3])
     image = Image.fromarray(mask.astype(np.uint8) * (1 if palette else 255))
     if palette:
@@ -298,13 +298,13 @@ def entry(**changes):
         ({"sentences": [3]}, '"sentences" must be a list of texts'),
         ({"sentences": [{"text": "left"}]}, 'or of objects with "sent"'),
         ({"sentences": ["."]}, "the sentence '.' has no words"),
-        ({"image": None}, "its picture None is no path below"),
+        ({"image": None}, "its image None is no path below"),
         ({"image": "/etc/a.jpg"}, "'/etc/a.jpg' is no path below the folder"),
         ({"image": "more/../../a.jpg"}, "is no path below the folder of --images"),
         ({"image": "..\\a.jpg"}, "is no path below"),
         ({"image": "a\0.jpg"}, "is no path below"),
         ({"image": "a\ud800.jpg"}, "is no path below"),
-        ({"image": ""}, "its picture '' is no path"),
+        ({"image": ""}, "its image '' is no path"),
         ({"image": "none.jpg"}, "there is no file"),
         ({"segmentation": None}, 'with "image", "sentences", "split", and "segm'),
         ({"mask": "m.png"}, '"segmentation" or "mask"'),
@@ -355,7 +355,7 @@ def test_refs_without_names_of_files_are_refused(data, capsys):
     path = as_refs(data)
     (data / "instances.json").write_text(json.dumps(tiny_sets.instances()))
     assert build(data, path) == 2
-    assert "referent 101: its picture None is no path" in told(capsys)
+    assert "referent 101: its image None is no path" in told(capsys)
 
 
 def test_unknown_split_lists_those_that_are_there(data, capsys):
@@ -402,7 +402,7 @@ def test_damaged_memory_is_told_of(data, capsys, content):
     capsys.readouterr()
     with pytest.raises(UserError, match="dataset.json is damaged"):
         datasets.get("mine", str(data))
-    assert build(data, data / "mine.json") == 0  # writes it anew
+    assert build(data, data / "mine.json") == 0  # writes it again
     assert annotations.referents("mine", "val", str(data))
 
 
@@ -430,8 +430,8 @@ SMALLER = {  # what a test cannot wait for
 def test_commands_of_the_page_lead_from_annotations_to_a_test(tmp_path, monkeypatch):
     monkeypatch.chdir(str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    monkeypatch.setattr(start, "CALIBRATION_PICTURES", 4)
-    write_pictures(tmp_path)
+    monkeypatch.setattr(start, "CALIBRATION_IMAGES", 4)
+    write_images(tmp_path)
     as_list(tmp_path)
     commands = re.findall(r"^    python (-m util\.\w+|\w+\.py) (.*)", page(), re.M)
     assert [command for command, _ in commands].count("build_batches.py") == 2

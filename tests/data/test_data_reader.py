@@ -18,17 +18,17 @@ def fill(folder, numbers, name="p"):
     """Write samples that tell their number."""
     for n in numbers:
         path = sample_file(str(folder), "unc_val", n)
-        picture = np.full((2, 3, 3), n, np.uint8)
-        write_sample(path, [0] * 20, picture, np.eye(2, 3) > 0, str(n), name)
+        image = np.full((2, 3, 3), n, np.uint8)
+        write_sample(path, [0] * 20, image, np.eye(2, 3) > 0, str(n), name)
     return str(folder)
 
 
 def fill_compact(folder, numbers):
     """Write the same samples in the compact layout."""
     for n in numbers:
-        path = compact.picture_file(str(folder), "unc_val", n)
-        picture = np.full((2, 3, 3), n, np.uint8)
-        compact.write_picture(path, picture, [np.eye(2, 3) > 0])
+        path = compact.image_file(str(folder), "unc_val", n)
+        image = np.full((2, 3, 3), n, np.uint8)
+        compact.write_image(path, image, [np.eye(2, 3) > 0])
     entries = {n: ([0] * 20, str(n), n, 0) for n in numbers}
     index = compact.make_index(entries, ["p" for _ in numbers])
     compact.write_index(str(folder), "unc_val", index)
@@ -100,32 +100,32 @@ def test_order_of_samples_that_are_not_there_is_refused(tmp_path, fill, order):
         DataReader(fill(tmp_path, range(3)), "unc_val", order=order)
 
 
-def test_pictures_are_told_apart_by_name(tmp_path):
+def test_images_are_told_apart_by_name(tmp_path):
     fill(tmp_path, [0, 2], name="one")
     folder = fill(tmp_path, [1, 3], name="other")
     with DataReader(folder, "unc_val", order=[3]) as reader:
-        assert reader.pictures() == ["one", "other", "one", "other"]
+        assert reader.images() == ["one", "other", "one", "other"]
 
 
 @pytest.mark.parametrize("change", [{}, {"im_name_batch": [""]}])
-def test_pictures_without_a_name_are_told_apart_by_content(tmp_path, change):
+def test_images_without_a_name_are_told_apart_by_content(tmp_path, change):
     dark, bright = np.zeros((30, 20, 3), np.uint8), np.ones((30, 20, 3), np.uint8)
     shown = [dark, bright, dark, dark.transpose(1, 0, 2), bright]
-    for n, picture in enumerate(shown):
+    for n, image in enumerate(shown):
         path = sample_file(str(tmp_path), "unc_val", n)
-        mask = np.ones(picture.shape[:2], bool)
-        write(path, im_batch=picture, mask_batch=mask, sent_batch=[str(n)], **change)
+        mask = np.ones(image.shape[:2], bool)
+        write(path, im_batch=image, mask_batch=mask, sent_batch=[str(n)], **change)
     with DataReader(str(tmp_path), "unc_val") as reader:
-        keys = reader.pictures()
+        keys = reader.images()
     assert [keys.index(key) for key in keys] == [0, 1, 0, 3, 1]
 
 
-def test_damaged_sample_is_told_by_name_when_pictures_are_asked_for(tmp_path):
+def test_damaged_sample_is_told_by_name_when_images_are_asked_for(tmp_path):
     folder = fill(tmp_path, range(3))
     os.truncate(sample_file(folder, "unc_val", 1), 100)
     with DataReader(folder, "unc_val") as reader:
         with pytest.raises(UserError, match="unc_val_1.npz"):
-            reader.pictures()
+            reader.images()
 
 
 def test_missing_and_empty_folders_are_refused(tmp_path):

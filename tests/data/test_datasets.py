@@ -38,11 +38,11 @@ def test_files_are_where_the_reference_has_them():
     assert datasets.backbone_file("x") == join("x", "weights/deeplab_resnet_init.ckpt")
     assert datasets.refs_file("unc+", "x") == join("x", "refer/refcoco+", "refs(unc).p")
     assert datasets.refs_file("Gref") == "data/refer/refcocog/refs(google).p"
-    assert datasets.picture_file("unc", 7) == (
+    assert datasets.image_file("unc", 7) == (
         "data/coco/images/train2014/COCO_train2014_000000000007.jpg"
     )
-    assert datasets.picture_file("shapes", 7) == "data/shapes/images/000000000007.jpg"
-    assert datasets.picture_file("referit", "38685") == "data/referit/images/38685.jpg"
+    assert datasets.image_file("shapes", 7) == "data/shapes/images/000000000007.jpg"
+    assert datasets.image_file("referit", "38685") == "data/referit/images/38685.jpg"
     assert datasets.mask_file("38685_1") == "data/referit/mask/38685_1.mat"
     assert datasets.query_file("test") == join("data", "referit_query_test.json")
     assert datasets.batch_dir("unc", "train") == "data/unc/train_batch"
@@ -58,11 +58,11 @@ def test_unknown_split_and_data_set_list_the_choices():
 
 
 def test_own_data_set_is_remembered_wherever_a_command_runs(cwd, monkeypatch):
-    datasets.remember("mine", "x", "a.json", "pictures", ["train", "dev"])
+    datasets.remember("mine", "x", "a.json", "images", ["train", "dev"])
     monkeypatch.chdir(str(cwd / "x"))
     own = datasets.get("mine", ".")
     assert own.annotations == str(cwd / "a.json")
-    assert own.images == str(cwd / "pictures")
+    assert own.images == str(cwd / "images")
     assert own.splits == {"train": None, "dev": None}
     assert datasets.own_names(".") == ["mine"]
     assert datasets.vocabulary_file("mine", ".") == "./vocabulary_mine.txt"

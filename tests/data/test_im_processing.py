@@ -1,4 +1,4 @@
-"""util.data.im_processing: agreement with the reference, and pictures of all kinds."""
+"""util.data.im_processing: agreement with the reference, and images of all kinds."""
 
 from pathlib import Path
 
@@ -28,11 +28,11 @@ def different_bits(mask, golden_key):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_picture_is_the_one_of_the_reference(case):
+def test_image_is_the_one_of_the_reference(case):
     seed, height, width = parse(case)
-    picture = im_processing.fit_picture(recipe.image(seed, height, width), 320, 320)
-    assert picture.dtype == np.uint8 and picture.shape == (320, 320, 3)
-    off = np.abs(picture[::8].astype(int) - GOLDEN[case + "_padded_rows"])
+    image = im_processing.fit_image(recipe.image(seed, height, width), 320, 320)
+    assert image.dtype == np.uint8 and image.shape == (320, 320, 3)
+    off = np.abs(image[::8].astype(int) - GOLDEN[case + "_padded_rows"])
     assert off.max() <= 1
     # Newer versions of scikit-image round another way where a value lies between
     # two grey levels, and halving 640 exactly puts a quarter of them there.
@@ -98,7 +98,7 @@ def test_sums_of_more_than_32_bits():
 
 
 @pytest.mark.parametrize("new", [(1, 1), (9, 20), (20, 9), (27, 60), (31, 41), (3, 60)])
-def test_masks_see_what_a_resized_picture_sees(new):
+def test_masks_see_what_a_resized_image_sees(new):
     mask = np.random.RandomState(2).uniform(size=(9, 20)) > 0.9
     fitted = im_processing.fit_mask(mask, *new)
     assert fitted.dtype == bool
@@ -112,8 +112,8 @@ def test_masks_see_what_a_resized_picture_sees(new):
 
 
 def test_halves_are_rounded_to_even_numbers():
-    picture = np.array([[[0, 1, 2], [0, 1, 3]], [[1, 2, 2], [1, 2, 3]]], np.uint8)
-    fitted = im_processing.fit_picture(picture, 1, 1)
+    image = np.array([[[0, 1, 2], [0, 1, 3]], [[1, 2, 2], [1, 2, 3]]], np.uint8)
+    fitted = im_processing.fit_image(image, 1, 1)
     assert fitted.tolist() == [[[0, 2, 2]]]
 
 
@@ -139,20 +139,20 @@ def test_crop_undoes_pad():
 
 
 @pytest.mark.parametrize("height, width", [(1, 900), (900, 1), (1, 1)])
-def test_extreme_pictures_still_fit(height, width):
-    picture = np.full((height, width, 3), 200, np.uint8)
-    assert im_processing.fit_picture(picture, 32, 32).max() > 0
+def test_extreme_images_still_fit(height, width):
+    image = np.full((height, width, 3), 200, np.uint8)
+    assert im_processing.fit_image(image, 32, 32).max() > 0
     restored = im_processing.resize_and_crop(np.ones((32, 32)), height, width)
     assert restored.shape == (height, width)
 
 
 def test_network_input_is_bgr_minus_the_mean():
-    picture = recipe.image(1, 9, 7)
-    got = im_processing.to_network_input(picture)
+    image = recipe.image(1, 9, 7)
+    got = im_processing.to_network_input(image)
     assert got.dtype == np.float32
-    np.testing.assert_array_equal(got, recipe.network_input(picture))
+    np.testing.assert_array_equal(got, recipe.network_input(image))
     np.testing.assert_array_equal(
-        im_processing.to_network_input(np.stack([picture, picture]))[1], got
+        im_processing.to_network_input(np.stack([image, image]))[1], got
     )
 
 
@@ -162,9 +162,9 @@ GREY_AS_RGB = np.stack([GREY] * 3, axis=2)
 
 
 def saved(tmp_path, image, ending=".png", **options):
-    path = str(tmp_path / ("picture" + ending))
+    path = str(tmp_path / ("image" + ending))
     image.save(path, **options)
-    return im_processing.read_picture(path)
+    return im_processing.read_image(path)
 
 
 def check(got, expected):
@@ -225,29 +225,29 @@ def test_cmyk(tmp_path):
         (8, np.rot90(COLOUR)),
     ],
 )
-def test_exif_orientation_turns_the_picture_upright(tmp_path, orientation, turned):
+def test_exif_orientation_turns_the_image_upright(tmp_path, orientation, turned):
     exif = Image.Exif()
     exif[0x0112] = orientation
     check(saved(tmp_path, Image.fromarray(COLOUR), exif=exif.tobytes()), turned)
 
 
-def test_missing_picture_is_refused_by_name(tmp_path):
-    with pytest.raises(UserError, match="no picture .*gone.jpg"):
-        im_processing.read_picture(str(tmp_path / "gone.jpg"))
+def test_missing_image_is_refused_by_name(tmp_path):
+    with pytest.raises(UserError, match="no image .*gone.jpg"):
+        im_processing.read_image(str(tmp_path / "gone.jpg"))
 
 
 @pytest.mark.parametrize("share", [0, 0.5, 0.95])
-def test_truncated_picture_is_refused_by_name(tmp_path, share):
+def test_truncated_image_is_refused_by_name(tmp_path, share):
     path = tmp_path / "half.jpg"
     Image.fromarray(recipe.image(1, 60, 80)).save(str(path))
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(UserError, match="half.jpg"):
-        im_processing.read_picture(str(path))
+        im_processing.read_image(str(path))
 
 
-def test_text_is_no_picture(tmp_path):
+def test_text_is_no_image(tmp_path):
     path = tmp_path / "page.jpg"
     path.write_text("<html>404</html>")
-    with pytest.raises(UserError, match="cannot read the picture .*page.jpg"):
-        im_processing.read_picture(str(path))
+    with pytest.raises(UserError, match="cannot read the image .*page.jpg"):
+        im_processing.read_image(str(path))

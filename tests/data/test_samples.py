@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from on_disk import IDS, MASK, PICTURE, contents, write
+from on_disk import IDS, IMAGE, MASK, contents, write
 
 from util.core import npz
 from util.core.errors import UserError
@@ -18,7 +18,7 @@ def path(tmp_path):
 
 
 def test_sample_round_trip(path):
-    write_sample(path, IDS, PICTURE, MASK, "caf\u00e9", "COCO_7")
+    write_sample(path, IDS, IMAGE, MASK, "caf\u00e9", "COCO_7")
     sample = read_sample(path)
     assert sorted(sample) == [
         "im_batch",
@@ -27,7 +27,7 @@ def test_sample_round_trip(path):
         "sent_batch",
         "text_batch",
     ]
-    for key, expected in (("im_batch", PICTURE), ("mask_batch", MASK)):
+    for key, expected in (("im_batch", IMAGE), ("mask_batch", MASK)):
         assert sample[key].dtype == expected.dtype
         np.testing.assert_array_equal(sample[key], expected)
     assert sample["text_batch"].dtype == np.int32
@@ -38,7 +38,7 @@ def test_sample_round_trip(path):
 
 def test_reference_can_read_a_sample(path):
     """Its reader takes all keys of np.load and uses these four."""
-    write_sample(path, IDS, PICTURE, MASK, "left", "COCO_7")
+    write_sample(path, IDS, IMAGE, MASK, "left", "COCO_7")
     loaded = dict(np.load(path))
     assert loaded["text_batch"].shape == (20,)
     assert loaded["im_batch"].dtype == np.uint8
@@ -47,8 +47,8 @@ def test_reference_can_read_a_sample(path):
 
 
 def test_sample_has_the_bytes_of_savez(path, tmp_path):
-    for picture, mask in ((PICTURE, MASK), (npz.as_npy(PICTURE), npz.as_npy(MASK))):
-        write_sample(path, IDS, picture, mask, "left", "COCO_7")
+    for image, mask in ((IMAGE, MASK), (npz.as_npy(IMAGE), npz.as_npy(MASK))):
+        write_sample(path, IDS, image, mask, "left", "COCO_7")
         other = str(tmp_path / "other.npz")
         ids = np.array(IDS, np.int32)
         write(other, text_batch=ids, sent_batch=["left"], im_name_batch=["COCO_7"])
@@ -79,10 +79,10 @@ def test_samples_of_the_reference_are_read(path, sentence, expected):
         {"text_batch": IDS[1:]},
         {"text_batch": np.array(IDS, float)},
         {"text_batch": [IDS]},
-        {"im_batch": PICTURE.astype(np.float32)},
-        {"im_batch": PICTURE.astype(np.uint16)},
-        {"im_batch": PICTURE[..., 0]},
-        {"im_batch": PICTURE[None]},
+        {"im_batch": IMAGE.astype(np.float32)},
+        {"im_batch": IMAGE.astype(np.uint16)},
+        {"im_batch": IMAGE[..., 0]},
+        {"im_batch": IMAGE[None]},
         {"im_batch": np.uint8(3)},
         {"mask_batch": MASK.T},
         {"mask_batch": MASK[..., None]},
@@ -100,7 +100,7 @@ def test_sample_of_another_form_is_refused_by_name(path, changes):
 
 
 def test_sample_without_a_key_is_refused_by_name(path):
-    np.savez(path, text_batch=IDS, im_batch=PICTURE, mask_batch=MASK)
+    np.savez(path, text_batch=IDS, im_batch=IMAGE, mask_batch=MASK)
     with pytest.raises(UserError, match="unc_val_0.npz.*sent_batch"):
         read_sample(path)
 

@@ -98,7 +98,7 @@ def angle(figure, anchor, relation):
 
 
 def side(figure, place, frame):
-    """Return how far towards that side of the picture: 0.5 is its rim."""
+    """Return how far towards that side of the image: 0.5 is its rim."""
     row, column = figure.row / frame[0] - 0.5, figure.column / frame[1] - 0.5
     return {"top": -row, "bottom": row, "left": -column, "right": column}[place]
 
@@ -155,7 +155,7 @@ def test_every_sentence_is_true_of_its_own_figure_alone(scenes):
             assert read(scene, *parse(sentence.text)) == ([sentence.target], [])
 
 
-def test_a_related_figure_is_never_nearer_than_a_seventh_of_the_picture(scenes):
+def test_a_related_figure_is_never_nearer_than_a_seventh_of_the_image(scenes):
     for scene in scenes:
         for sentence in scene.sentences:
             _, _, relation, anchor = parse(sentence.text)
@@ -204,7 +204,7 @@ def test_a_relation_has_a_twin_on_the_other_side(scenes):
     assert twins >= 0.95 * len(relations)
 
 
-def test_each_picture_answers_four_ways_and_each_answer_has_two_sentences(scenes):
+def test_each_image_answers_four_ways_and_each_answer_has_two_sentences(scenes):
     for scene in scenes:
         texts = {}
         for sentence in scene.sentences:
@@ -351,7 +351,7 @@ def decode(segmentation, height, width):
     return coco_mask.decode(rle).astype(bool)
 
 
-def test_masks_agree_with_the_pictures(root, instances):
+def test_masks_agree_with_the_images(root, instances):
     """The ground is greyish: what has a strong colour is figure.
 
     Half a pixel of doubt along its edge is 8 % of the smallest triangle, and JPEG keeps
@@ -359,9 +359,9 @@ def test_masks_agree_with_the_pictures(root, instances):
     """
     forms = set()
     for image in instances["images"]:
-        picture = Image.open(str(root / "shapes" / "images" / image["file_name"]))
-        assert picture.size == (image["width"], image["height"])
-        pixels = np.asarray(picture).astype(int)
+        file = Image.open(str(root / "shapes" / "images" / image["file_name"]))
+        assert file.size == (image["width"], image["height"])
+        pixels = np.asarray(file).astype(int)
         coloured = np.ptp(pixels, axis=2) > 70
         for entry in instances["annotations"]:
             if entry["image_id"] != image["id"]:
@@ -393,8 +393,8 @@ def test_the_loader_of_refcoco_reads_it(root, refs, instances, split):
     assert len(referents) == len(expected) == 4 * COUNTS[split]
     for referent, ref in zip(referents, expected):
         assert referent.sentences == [said["sent"] for said in ref["sentences"]]
-        picture, (mask,) = load([referent])
-        assert picture.shape == mask.shape + (3,)
+        image, (mask,) = load([referent])
+        assert image.shape == mask.shape + (3,)
         assert mask.sum() == areas[ref["ann_id"]]
 
 

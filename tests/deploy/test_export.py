@@ -23,7 +23,7 @@ from util.training.snapshots import Snapshots
 
 LOAD = str(Path(__file__).parents[1] / "load_saved_model.py")
 SIZES = (64, 64), (1, 1), (40, 90), (130, 67), (7, 200), (200, 190)
-PICTURES = [recipe.image(seed, 200, 200)[:h, :w] for seed, (h, w) in enumerate(SIZES)]
+IMAGES = [recipe.image(seed, 200, 200)[:h, :w] for seed, (h, w) in enumerate(SIZES)]
 SENTENCES = ["the red circle", "Left of the RED circle.", "É, w20 (on) a thing!"]
 WORDS = "<pad> <go> <eos> <unk> the red circle left of on ,".split()
 WORDS += [f"w{number}" for number in range(SMALL["vocab_size"] - len(WORDS))]
@@ -48,7 +48,7 @@ class Small:
         vectors = tf.nn.embedding_lookup(table, self.words)
         said = tf.reduce_sum(vectors, [1, 2])[:, tf.newaxis, tf.newaxis, tf.newaxis]
         seen = tf.reduce_mean(self.im, 3, keepdims=True) / 9
-        self.picture_parts = [seen]
+        self.image_parts = [seen]
         self.words_parse = tf.nn.softmax(vectors[..., :4])
         self.up = self.up_c5 = self.up_c4 = self.up_c3 = seen * said
         self.sigm = tf.sigmoid(self.up)
@@ -81,7 +81,7 @@ def command(snapshot, output, *more, model_class=Small):
 
 @pytest.fixture(scope="module")
 def saved(snapshot, tmp_path_factory):
-    """Return the folder of a SavedModel that refuses pictures above 9000 pixels."""
+    """Return the folder of a SavedModel that refuses images above 9000 pixels."""
     output = tmp_path_factory.mktemp("export") / "saved"
     assert command(snapshot, output, "--max-pixels", "9000") == 0
     return output
@@ -90,44 +90,48 @@ def saved(snapshot, tmp_path_factory):
 @pytest.fixture(scope="module")
 def wanted(snapshot):
     found = look(snapshot, Small)
-    masks = [finding.mask.ravel() for findings, _ in found for finding in findings]
+    masks = [
+        prediction.mask.ravel()
+        for predictions, _ in found
+        for prediction in predictions
+    ]
     assert 0.1 < np.concatenate(masks).mean() < 0.9
     return found
 
 
-def look(snapshot, model_class, pictures=PICTURES):
-    """Return the Predictor's findings and the ids of SENTENCES, by picture."""
+def look(snapshot, model_class, images=IMAGES):
+    """Return the Predictor's predictions and the ids of SENTENCES, by image."""
     found = []
     with Predictor(model_class, checkpoint.path(snapshot, "unc", 1)) as predictor:
         ids = np.stack([predictor.ids(sentence) for sentence in SENTENCES])
-        for picture in pictures:
-            predictor.set_image(picture)
+        for image in images:
+            predictor.set_image(image)
             found.append((predictor.segment(SENTENCES), ids))
     return found
 
 
 def assert_same(found, wanted):
-    """Compare one picture's results with the Predictor's: sums in another order."""
-    findings, ids = wanted
-    for n, finding in enumerate(findings):
-        mask, both = finding.mask, finding.mask & found["mask"][n]
+    """Compare one image's results with the Predictor's: sums in another order."""
+    predictions, ids = wanted
+    for n, prediction in enumerate(predictions):
+        mask, both = prediction.mask, prediction.mask & found["mask"][n]
         assert found["mask"][n].dtype == bool and mask.shape == both.shape
         assert both.sum() >= 0.999 * (mask | found["mask"][n]).sum()
         np.testing.assert_allclose(
-            found["probability"][n], finding.probability, atol=1e-5
+            found["probability"][n], prediction.probability, atol=1e-5
         )
         weights = np.zeros([20, 4])
-        words = [list(word.weights.values()) for word in finding.words]
+        words = [list(word.weights.values()) for word in prediction.words]
         weights[20 - len(words) :] = words
         np.testing.assert_allclose(found["word_weights"][n], weights, atol=1e-5)
     if "ids" in found:
         np.testing.assert_array_equal(found["ids"], ids)
 
 
-def load_elsewhere(folder, scratch, pictures, **named):
+def load_elsewhere(folder, scratch, images, **named):
     """Run a SavedModel in a process without our code; return its results by call."""
     calls = scratch / "calls.npz"
-    arrays = {f"picture_{n}": picture for n, picture in enumerate(pictures)}
+    arrays = {f"image_{n}": image for n, image in enumerate(images)}
     np.savez(str(calls), **arrays, **named)
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(
@@ -139,7 +143,7 @@ def load_elsewhere(folder, scratch, pictures, **named):
     )
     assert done.returncode == 0, done.stderr
     with np.load(str(scratch / "out.npz")) as file:
-        found = [{} for _ in pictures]
+        found = [{} for _ in images]
         for key in file.files:
             number, name = key.split(" ")
             found[int(number)][name] = file[key]
@@ -147,7 +151,7 @@ def load_elsewhere(folder, scratch, pictures, **named):
 
 
 def test_a_process_without_our_code_gets_the_masks(saved, wanted, tmp_path):
-    found = load_elsewhere(saved, tmp_path, PICTURES[:5], sentences=SENTENCES)
+    found = load_elsewhere(saved, tmp_path, IMAGES[:5], sentences=SENTENCES)
     for results, want in zip(found, wanted):
         assert set(results) == {"mask", "probability", "word_weights", "ids"}
         assert_same(results, want)
@@ -185,7 +189,7 @@ def test_the_signature_is_one_that_rest_can_carry(serving, saved):
         }
 
     assert described(serving.signature.inputs) == {
-        "picture": ("uint8", [-1, -1, 3]),
+        "image": ("uint8", [-1, -1, 3]),
         "sentences": ("string", [-1]),
     }
     assert described(serving.signature.outputs) == {
@@ -195,7 +199,7 @@ def test_the_signature_is_one_that_rest_can_carry(serving, saved):
         "ids": ("int32", [-1, 20]),
     }
     assert sorted(os.listdir(str(saved))) == ["1", "model.json"]
-    body = {"picture": PICTURES[0].tolist(), "sentences": SENTENCES[:1]}
+    body = {"image": IMAGES[0].tolist(), "sentences": SENTENCES[:1]}
     body = json.loads(json.dumps({"inputs": body}))["inputs"]
     assert serving(**body)["mask"].shape == (1, 64, 64)
 
@@ -207,14 +211,14 @@ def test_the_vocabulary_is_an_asset_that_people_can_read(saved):
 
 
 def test_what_the_model_refuses(serving):
-    def refused(match, picture=PICTURES[0], sentences=SENTENCES):
+    def refused(match, image=IMAGES[0], sentences=SENTENCES):
         with pytest.raises(tf.errors.InvalidArgumentError, match=match):
-            serving(picture=picture, sentences=sentences)
+            serving(image=image, sentences=sentences)
 
     refused("sentence has no words", sentences=["the", " . "])
     refused("must have 1 to 9000 pixels", np.zeros([9001, 1, 3], np.uint8))
     refused("must have 1 to 9000 pixels", np.zeros([0, 5, 3], np.uint8))
-    assert serving(picture=np.zeros([9000, 1, 3]), sentences=["a"])["mask"].any(0).size
+    assert serving(image=np.zeros([9000, 1, 3]), sentences=["a"])["mask"].any(0).size
 
 
 def test_ids_where_no_sentence_could_hold_a_word(snapshot, wanted, tmp_path, capsys):
@@ -227,8 +231,8 @@ def test_ids_where_no_sentence_could_hold_a_word(snapshot, wanted, tmp_path, cap
         capsys.readouterr().out
     )
     model = Serving(tmp_path / "saved")
-    assert set(model.signature.inputs) == {"picture", "ids"}
-    assert_same(model(picture=PICTURES[3], ids=wanted[3][1]), wanted[3])
+    assert set(model.signature.inputs) == {"image", "ids"}
+    assert_same(model(image=IMAGES[3], ids=wanted[3][1]), wanted[3])
 
 
 def refusal(capsys, *line, code=2):
@@ -268,22 +272,22 @@ def onnx_folder(snapshot, tmp_path_factory):
     return output
 
 
-def run_onnx(folder, picture, ids):
+def run_onnx(folder, image, ids):
     import onnxruntime
 
     path = str(folder / "model.onnx")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     assert {i.name: i.type for i in session.get_inputs()} == {
-        "picture": "tensor(uint8)",
+        "image": "tensor(uint8)",
         "ids": "tensor(int32)",
     }
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(None, {"picture": picture, "ids": ids})))
+    return dict(zip(names, session.run(None, {"image": image, "ids": ids})))
 
 
 def test_onnx_gives_the_masks(onnx_folder, wanted):
-    for picture, want in zip(PICTURES, wanted):
-        found = run_onnx(onnx_folder, picture, want[1])
+    for image, want in zip(IMAGES, wanted):
+        found = run_onnx(onnx_folder, image, want[1])
         assert set(found) == {"mask", "probability", "word_weights"}
         assert_same(found, want)
     assert (onnx_folder / "vocabulary.txt").read_text("utf-8").split() == WORDS

@@ -21,11 +21,11 @@ class Graph:
 
     def __init__(self):
         with tf.Graph().as_default():
-            self._picture = tf.placeholder(tf.uint8, [None, None, 3])
+            self._image = tf.placeholder(tf.uint8, [None, None, 3])
             self._x = tf.placeholder(tf.float32, [None, *NETWORK])
             self._size = tf.placeholder(tf.int64, [2])
             size = tf.unstack(self._size)
-            fitted = image_ops.fit_picture(self._picture, *NETWORK)
+            fitted = image_ops.fit_image(self._image, *NETWORK)
             assert fitted.shape.as_list() == [*NETWORK, 3]
             self._seen = fitted, image_ops.to_network_input(fitted)
             self._restored = (
@@ -34,8 +34,8 @@ class Graph:
             )
             self._session = tf.Session()
 
-    def see(self, picture):
-        return self._session.run(self._seen, {self._picture: picture})
+    def see(self, image):
+        return self._session.run(self._seen, {self._image: image})
 
     def restore(self, x, size):
         return self._session.run(self._restored, {self._x: x, self._size: size})
@@ -56,7 +56,7 @@ def assert_same(found, wanted):
     np.testing.assert_array_equal(found, wanted)
 
 
-def pictures(size):
+def images(size):
     random = np.random.RandomState(sum(size))
     yield random.randint(0, 256, (*size, 3)).astype(np.uint8)
     yield random.randint(200, 256, (*size, 3)).astype(np.uint8)  # what is around is 0
@@ -64,10 +64,10 @@ def pictures(size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_fitted_pictures_are_the_same(graph, size):
-    for picture in pictures(size):
-        fitted, fed = graph.see(picture)
-        wanted = im_processing.fit_picture(picture, *NETWORK)
+def test_fitted_images_are_the_same(graph, size):
+    for image in images(size):
+        fitted, fed = graph.see(image)
+        wanted = im_processing.fit_image(image, *NETWORK)
         assert_same(fitted, wanted)
         assert_same(fed, im_processing.to_network_input(wanted))
 
@@ -86,10 +86,10 @@ def test_restored_masks_and_probabilities_are_the_same(graph, size):
 
 def test_a_network_too_large_for_int32_sums_is_exact():
     size = 1600, 1400
-    picture = np.random.RandomState(1).randint(0, 256, (90, 70, 3)).astype(np.uint8)
+    image = np.random.RandomState(1).randint(0, 256, (90, 70, 3)).astype(np.uint8)
     with tf.Graph().as_default(), tf.Session() as session:
-        fitted = session.run(image_ops.fit_picture(tf.constant(picture), *size))
-    assert_same(fitted, im_processing.fit_picture(picture, *size))
+        fitted = session.run(image_ops.fit_image(tf.constant(image), *size))
+    assert_same(fitted, im_processing.fit_image(image, *size))
 
 
 def test_halves_are_rounded_alike_where_all_shapes_are_known():
@@ -110,5 +110,5 @@ def test_only_what_the_crop_keeps_is_computed(graph):
     restored, probability = graph.restore(mask, (500000, 1))
     assert restored.shape == probability.shape == (1, 500000, 1)
     assert restored.all()
-    picture = np.full((500000, 1, 3), 7, np.uint8)
-    assert graph.see(picture)[0].max() == 7
+    image = np.full((500000, 1, 3), 7, np.uint8)
+    assert graph.see(image)[0].max() == 7

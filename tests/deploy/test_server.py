@@ -37,16 +37,16 @@ HOSTILE = "the <img src=x onerror=\"document.title='owned'\"> circle"
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return load_test.draw_pictures(str(tmp_path_factory.mktemp("pictures")))
+def images(tmp_path_factory):
+    return load_test.draw_images(str(tmp_path_factory.mktemp("images")))
 
 
 @pytest.fixture(scope="module")
-def predictor(pictures, tmp_path_factory):
+def predictor(images, tmp_path_factory):
     """A network with a unit a block, for time."""
     with small_backbone():
         folder = str(tmp_path_factory.mktemp("network"))
-        snapshot = load_test.draw_network(LSTM_model, folder, pictures)
+        snapshot = load_test.draw_network(LSTM_model, folder, images)
         predictor = Predictor(LSTM_model, snapshot, remembered=server.REMEMBERED)
     with predictor:
         yield predictor
@@ -60,51 +60,51 @@ def service(predictor):
 # --- The service, on both stacks
 
 
-def test_an_answer_is_that_of_the_predictor(service, predictor, pictures):
-    answer = service.answer(pictures[0], "the red circle")
-    predictor.set_image(pictures[0])
+def test_an_answer_is_that_of_the_predictor(service, predictor, images):
+    answer = service.answer(images[0], "the red circle")
+    predictor.set_image(images[0])
     mask = predictor.segment("the red circle").mask
     assert mask.any() and not mask.all()
     np.testing.assert_array_equal(coco_mask.decode(answer.record["mask"]) > 0, mask)
     assert answer.record["area"] == mask.sum() and answer.record["seconds"] > 0
     assert json.loads(json.dumps(answer.record)) == answer.record
-    assert answer.picture.shape[:2] == mask.shape
+    assert answer.image.shape[:2] == mask.shape
 
 
-def test_refined_answers_differ(service, pictures):
+def test_refined_answers_differ(service, images):
     plain, refined = (
-        service.answer(pictures[0], "the red circle", refine).record["mask"]
+        service.answer(images[0], "the red circle", refine).record["mask"]
         for refine in (False, True)
     )
     assert plain != refined
 
 
-def test_a_second_sentence_does_not_look_again(service, predictor, pictures):
+def test_a_second_sentence_does_not_look_again(service, predictor, images):
     runs, run = [], predictor._session.run
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             predictor._session, "run", lambda *args: runs.append(args) or run(*args)
         )
-        service.answer(pictures[1], "the red circle")
-        service.answer(pictures[2], "the red circle")
+        service.answer(images[1], "the red circle")
+        service.answer(images[2], "the red circle")
         assert len(runs) == 4
-        service.answer(pictures[1], "the blue square")
+        service.answer(images[1], "the blue square")
         assert len(runs) == 5
 
 
-def test_what_is_refused(service, pictures, tmp_path, monkeypatch):
+def test_what_is_refused(service, images, tmp_path, monkeypatch):
     def refused(told, path, sentence="left"):
         with pytest.raises(UserError, match=told) as caught:
             service.answer(path, sentence)
         assert str(tmp_path) not in str(caught.value)
 
-    refused("choose a picture first", None)
-    refused("has no words", pictures[0], " ")
-    refused("has 1001 letters, more than 1000", pictures[0], "x" * 1001)
+    refused("choose an image first", None)
+    refused("has no words", images[0], " ")
+    refused("has 1001 letters, more than 1000", images[0], "x" * 1001)
     refused("not here any more", str(tmp_path / "gone.png"))
     path = tmp_path / "some.png"
-    path.write_bytes(b"no picture")
-    refused("some.png is damaged or no picture", str(path))
+    path.write_bytes(b"no image")
+    refused("some.png is damaged or no image", str(path))
     path.write_bytes(broken.bomb(6000, 6000))
     refused("more than 25 million pixels", str(path))
     monkeypatch.setattr(server, "MAX_UPLOAD_BYTES", 9 * 10**6)
@@ -112,9 +112,9 @@ def test_what_is_refused(service, pictures, tmp_path, monkeypatch):
     refused("some.png has more than 9 MB", str(path))
 
 
-def test_two_hundred_broken_inputs(service, pictures, tmp_path):
-    asked = [(pictures[0], sentence) for sentence in broken.SENTENCES]
-    for name, content in broken.pictures().items():
+def test_two_hundred_broken_inputs(service, images, tmp_path):
+    asked = [(images[0], sentence) for sentence in broken.SENTENCES]
+    for name, content in broken.images().items():
         (tmp_path / name).write_bytes(content)
         asked.append((str(tmp_path / name), "the circle"))
     refused = 0
@@ -126,11 +126,11 @@ def test_two_hundred_broken_inputs(service, pictures, tmp_path):
             refused += 1
             assert len(str(error).splitlines()) <= 1, str(error)
     assert 60 < refused < 120
-    assert len(list(tmp_path.iterdir())) == len(broken.pictures())
+    assert len(list(tmp_path.iterdir())) == len(broken.images())
 
 
-def test_texts_on_the_page_are_escaped(service, pictures):
-    record = service.answer(pictures[0], HOSTILE).record
+def test_texts_on_the_page_are_escaped(service, images):
+    record = service.answer(images[0], HOSTILE).record
     asked = page.Asked(HOSTILE, "<b>.png", 5, 1.0)
     for text in (
         page.summary_html(record),
@@ -140,8 +140,8 @@ def test_texts_on_the_page_are_escaped(service, pictures):
         assert "<img" not in text and "<b>.png" not in text and "&lt;" in text
 
 
-def test_words_carry_the_colour_of_their_class(service, pictures):
-    record = service.answer(pictures[0], "the zebra " * 12).record
+def test_words_carry_the_colour_of_their_class(service, images):
+    record = service.answer(images[0], "the zebra " * 12).record
     html = page.words_html(record)
     for word in record["words"]:
         assert (
@@ -153,18 +153,18 @@ def test_words_carry_the_colour_of_their_class(service, pictures):
     assert "4 more words were not read" in html
 
 
-def test_pictures_on_the_page(service, pictures, tmp_path):
-    answer = service.answer(pictures[0], "the circle")
-    shown = page.overlay_picture(answer.picture, answer.finding)
+def test_images_on_the_page(service, images, tmp_path):
+    answer = service.answer(images[0], "the circle")
+    shown = page.overlay_image(answer.image, answer.prediction)
     assert max(shown.shape) == page.SHOWN_SIDE and shown.dtype == np.uint8
-    levels = page.level_pictures(answer.picture, answer.finding)
+    levels = page.level_images(answer.image, answer.prediction)
     assert len(levels) == 3 and max(levels[0].shape) == page.LEVEL_SIDE
-    with Image.open(page.save_mask(answer.finding, str(tmp_path))) as file:
-        np.testing.assert_array_equal(np.array(file) == 255, answer.finding.mask)
+    with Image.open(page.save_mask(answer.prediction, str(tmp_path))) as file:
+        np.testing.assert_array_equal(np.array(file) == 255, answer.prediction.mask)
 
 
-def test_equal_answers_share_no_files(service, pictures, tmp_path):
-    answer = service.answer(pictures[0], "the circle")
+def test_equal_answers_share_no_files(service, images, tmp_path):
+    answer = service.answer(images[0], "the circle")
     shown = [part for _ in range(2) for part in page._drawn(answer, str(tmp_path))]
     files = [part for part in shown if os.path.isfile(part)]
     assert len(files) == len(set(files)) == 10
@@ -205,19 +205,19 @@ def url(service):
 
 
 @needs_gradio
-def test_the_call(url, service, pictures):
+def test_the_call(url, service, images):
     from gradio_client import Client, handle_file
     from gradio_client.exceptions import AppError
 
     client = Client(url, verbose=False)
     found = client.predict(
-        handle_file(pictures[0]), "the circle", False, api_name="/segment"
+        handle_file(images[0]), "the circle", False, api_name="/segment"
     )
-    wanted = service.answer(pictures[0], "the circle").record
+    wanted = service.answer(images[0], "the circle").record
     assert found["mask"] == wanted["mask"] and found["words"] == wanted["words"]
     with pytest.raises(AppError, match="has no words"):
-        client.predict(handle_file(pictures[0]), " ", False, api_name="/segment")
-    with pytest.raises(AppError, match="choose a picture first"):
+        client.predict(handle_file(images[0]), " ", False, api_name="/segment")
+    with pytest.raises(AppError, match="choose an image first"):
         client.predict(None, "left", False, api_name="/segment")
     assert list(client.view_api(return_format="dict")["named_endpoints"]) == [
         "/segment"
@@ -227,8 +227,8 @@ def test_the_call(url, service, pictures):
 def call(url, path):
     """Ask as curl does, in two requests; return the event stream."""
     host = url.split("/")[2]
-    picture = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    body = json.dumps({"data": [picture, "the circle", False]})
+    image = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    body = json.dumps({"data": [image, "the circle", False]})
     connection = http.client.HTTPConnection(host, timeout=30)
     with contextlib.closing(connection):
         headers = {"Content-Type": "application/json"}
@@ -239,13 +239,13 @@ def call(url, path):
 
 
 @needs_gradio
-def test_only_uploads_can_be_asked_about(url, pictures, monkeypatch):
+def test_only_uploads_can_be_asked_about(url, images, monkeypatch):
     """No file is read and no URL fetched because a request names it."""
     # Older Gradios took files of the working folder.
-    monkeypatch.chdir(os.path.dirname(pictures[0]))
+    monkeypatch.chdir(os.path.dirname(images[0]))
     inside = str(Path(os.environ["GRADIO_TEMP_DIR"]) / "examples" / "place.png")
     assert "event: complete" in call(url, inside)
-    for path in (pictures[0], "/etc/passwd", "http://127.0.0.1:9/x.png"):
+    for path in (images[0], "/etc/passwd", "http://127.0.0.1:9/x.png"):
         answer = call(url, path)
         assert "event: error" in answer and "counts" not in answer
 
@@ -316,7 +316,7 @@ def browser():
 
 
 @needs_browser
-def test_the_page_in_a_browser(url, browser, predictor, pictures, tmp_path):
+def test_the_page_in_a_browser(url, browser, predictor, images, tmp_path):
     tab = browser.new_page()
     requests, problems = [], []
     tab.on("request", lambda request: requests.append(request.url))
@@ -329,9 +329,9 @@ def test_the_page_in_a_browser(url, browser, predictor, pictures, tmp_path):
 
     tab.wait_for_selector("#find")
     ask("the circle")
-    tab.wait_for_selector("#message:has-text('choose a picture first')")
-    tab.set_input_files("#picture input[type=file]", pictures[3])
-    tab.wait_for_selector("#picture img")
+    tab.wait_for_selector("#message:has-text('choose an image first')")
+    tab.set_input_files("#image input[type=file]", images[3])
+    tab.wait_for_selector("#image img")
     runs, run = [], predictor._session.run
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -343,7 +343,7 @@ def test_the_page_in_a_browser(url, browser, predictor, pictures, tmp_path):
         tab.fill("#sentence textarea, #sentence input", HOSTILE)
         tab.press("#sentence textarea, #sentence input", "Enter")
         tab.wait_for_selector("#history tr:nth-child(3)")
-        assert len(runs) == 3  # the picture was not looked at again
+        assert len(runs) == 3  # the image was not looked at again
     tab.wait_for_selector("#mask img")
     tab.wait_for_function(
         f"document.querySelector('#mask img').naturalWidth == {page.SHOWN_SIDE}"
@@ -356,15 +356,15 @@ def test_the_page_in_a_browser(url, browser, predictor, pictures, tmp_path):
     with tab.expect_download() as download:
         tab.click("#download")
     with Image.open(str(download.value.path())) as mask:
-        with Image.open(pictures[3]) as picture:
-            assert mask.size == picture.size and mask.mode == "L"
+        with Image.open(images[3]) as image:
+            assert mask.size == image.size and mask.mode == "L"
     ask(" ")
     tab.wait_for_selector("#message:has-text('has no words')")
     with open(str(tmp_path / "bad.png"), "wb") as file:
-        file.write(b"no picture")
+        file.write(b"no image")
     tab.reload()
-    tab.set_input_files("#picture input[type=file]", file.name)
-    tab.wait_for_selector("#picture img", state="attached")
+    tab.set_input_files("#image input[type=file]", file.name)
+    tab.wait_for_selector("#image img", state="attached")
     ask("left")
     tab.wait_for_selector("#message:has-text('bad.png is damaged')")
     assert not tab.locator("#mask img").count()
@@ -375,7 +375,7 @@ def test_the_page_in_a_browser(url, browser, predictor, pictures, tmp_path):
 
 
 @needs_browser
-def test_a_picture_of_the_page(url, tmp_path, capsys):
+def test_an_image_of_the_page(url, tmp_path, capsys):
     path = tmp_path / "page.png"
     assert screenshot.main([url, "--output", str(path)]) == 0
     with Image.open(str(path)) as shot:
@@ -431,9 +431,9 @@ def test_a_server_process_serves_and_ends(predictor, tmp_path):
 
 
 @needs_gradio
-def test_many_clients_are_measured(predictor, url, pictures, monkeypatch):
+def test_many_clients_are_measured(predictor, url, images, monkeypatch):
     monkeypatch.setattr(load_test, "CLIENTS", 2)
-    questions = [(path, "the red circle") for path in pictures[:2]]
+    questions = [(path, "the red circle") for path in images[:2]]
     answers = {}
     for path, sentence in questions:
         predictor.set_image(path)

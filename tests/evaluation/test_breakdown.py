@@ -10,10 +10,10 @@ from util.evaluation.eval_tools import WITH_CRF, WITHOUT_CRF
 
 
 def row(number=0, sentence="the man", words=2, area=50, iou=(1, 2), **more):
-    """Return a row of a record; its picture has 1000 pixels."""
+    """Return a row of a record; its image has 1000 pixels."""
     counts = dict(zip(("intersection", "union"), iou))
     return dict(
-        {"number": number, "sentence": sentence, "words": words, "picture": "a.jpg"},
+        {"number": number, "sentence": sentence, "words": words, "image": "a.jpg"},
         height=20,
         width=50,
         area=area,
@@ -87,8 +87,8 @@ def test_groups_of_the_papers(dataset, names):
     [(0, "under 1 %"), (9, "under 1 %"), (10, "1 to 3 %"), (30, "3 to 10 %"),
      (299, "10 to 30 %"), (300, "30 % or more"), (1000, "30 % or more")],
 )  # fmt: skip
-def test_mask_size_is_a_share_of_the_picture(area, name):
-    found = group("size of the object, as a share of the picture", [row(area=area)])
+def test_mask_size_is_a_share_of_the_image(area, name):
+    found = group("size of the object, as a share of the image", [row(area=area)])
     assert list(found) == [name]
 
 

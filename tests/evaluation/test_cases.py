@@ -31,8 +31,8 @@ class Network:
         assert model_class is LSTM_model and precision == "float32"
         assert snapshot.endswith("shapes_iter_1.tfmodel")
 
-    def set_image(self, picture):
-        self.image = im_processing.fit_picture(picture, SIDE, SIDE)
+    def set_image(self, image):
+        self.image = im_processing.fit_image(image, SIDE, SIDE)
 
     def find(self, ids):
         limits = 60 + 7 * (ids[:, -1] % 20)

@@ -21,7 +21,7 @@ SIDE = 32
 
 
 class Constant:
-    """A predictor that finds the same logits in every picture.
+    """A predictor that finds the same logits in every image.
 
     Attributes:
       calls: what it was asked, in order.
@@ -33,9 +33,9 @@ class Constant:
         self.logits = np.full((SIDE, SIDE), logits, np.float32)
         self.calls = []
 
-    def set_image(self, picture):
-        self.image = im_processing.fit_picture(picture, SIDE, SIDE)
-        self.calls.append(picture.shape)
+    def set_image(self, image):
+        self.image = im_processing.fit_image(image, SIDE, SIDE)
+        self.calls.append(image.shape)
 
     def find(self, ids):
         self.calls.append([words[-1] for words in ids])
@@ -44,7 +44,7 @@ class Constant:
 
 
 class Workers:
-    """Workers that refine at once, by a function of a picture and one probability."""
+    """Workers that refine at once, by a function of an image and one probability."""
 
     jobs = 1
 
@@ -94,9 +94,9 @@ def test_foreground_begins_at_1e_9(logit, found):
     assert result.masks[WITHOUT_CRF].mean() == found
 
 
-def test_mask_that_was_found_is_brought_back_from_the_padded_picture():
+def test_mask_that_was_found_is_brought_back_from_the_padded_image():
     predictor = Constant(-1.0)
-    # A picture of 16 x 32 lies in the rows 8 to 24 of the network's input.
+    # An image of 16 x 32 lies in the rows 8 to 24 of the network's input.
     predictor.logits[8:16] = 1.0
     (result,) = find(predictor, [sample(16, 32)])
     wanted = np.zeros((16, 32), bool)
@@ -104,7 +104,7 @@ def test_mask_that_was_found_is_brought_back_from_the_padded_picture():
     np.testing.assert_array_equal(result.masks[WITHOUT_CRF], wanted)
 
 
-def test_crf_sees_the_padded_picture_and_the_probability():
+def test_crf_sees_the_padded_image_and_the_probability():
     seen = []
 
     def refine(image, probability):
@@ -114,7 +114,7 @@ def test_crf_sees_the_padded_picture_and_the_probability():
     one, predictor = sample(16, 32), Constant(-2.0)
     (result,) = find(predictor, [one], Workers(refine))
     ((image, probability),) = seen
-    padded = im_processing.fit_picture(one["im_batch"], SIDE, SIDE)
+    padded = im_processing.fit_image(one["im_batch"], SIDE, SIDE)
     np.testing.assert_array_equal(image, padded)
     assert image.dtype == np.uint8 and not image[:8].any() and image[8:24].any()
     np.testing.assert_allclose(probability, 1 / (1 + np.exp(2)), rtol=1e-6)
@@ -131,16 +131,16 @@ def test_words_beyond_the_vocabulary_are_refused():
         next(results)
 
 
-def same_picture(*words):
+def same_image(*words):
     one = sample(word=1)
     return [dict(one, text_batch=sample(word=word)["text_batch"]) for word in words]
 
 
 @pytest.mark.parametrize("workers", [None, Workers(lambda image, p: p > 2)])
-def test_sentences_of_a_picture_are_segmented_together(monkeypatch, workers):
+def test_sentences_of_an_image_are_segmented_together(monkeypatch, workers):
     monkeypatch.setattr(evaluate, "GROUP", 3)
     predictor = Constant(1.0)
-    samples = same_picture(3, 4, 5, 6) + [sample(word=7)] + same_picture(8)
+    samples = same_image(3, 4, 5, 6) + [sample(word=7)] + same_image(8)
     results = list(find(predictor, samples, workers))
     asked = [call for call in predictor.calls if isinstance(call, list)]
     assert asked == [[3, 4, 5], [6], [7], [8]]
@@ -148,13 +148,13 @@ def test_sentences_of_a_picture_are_segmented_together(monkeypatch, workers):
     assert [result.sample["text_batch"][-1] for result in results] == [3, 4, 5, 6, 7, 8]
 
 
-def test_order_brings_the_samples_of_a_picture_together():
-    assert evaluate.together(["b", "a", "b", "c", "a"]) == [0, 2, 1, 4, 3]
+def test_order_brings_the_samples_of_an_image_together():
+    assert evaluate.group_by_image(["b", "a", "b", "c", "a"]) == [0, 2, 1, 4, 3]
 
 
 def test_scores_do_not_depend_on_the_order_of_results():
     results = list(find(Constant(1.0), [sample(rows=n) for n in (3, 7, 11)]))
-    forth, back = (evaluate.Tally.of(some) for some in (results, results[::-1]))
+    forth, back = (evaluate.Results.of(some) for some in (results, results[::-1]))
     assert forth.as_dict() == back.as_dict() and forth.samples == back.samples
 
 
@@ -162,17 +162,17 @@ def test_a_worker_that_dies_is_told_with_its_samples():
     with dense_crf.Workers(1) as workers:
         workers._pool.submit(os._exit, 1)
         with pytest.raises(UserError, match="died at one of the samples 0, 1;"):
-            list(find(Constant(1.0), same_picture(3, 4), workers))
+            list(find(Constant(1.0), same_image(3, 4), workers))
 
 
 def tally(logit, samples):
-    return evaluate.Tally.of(find(Constant(logit), samples))
+    return evaluate.Results.of(find(Constant(logit), samples))
 
 
 def test_tally_of_fewer_than_50_samples():
     """All pixels found: IoU 12 / 24 and 18 / 24 of 32 columns."""
     scores = tally(1.0, [sample(rows=12), sample(rows=18)])
-    described = {"sentence": "word 7", "words": 1, "picture": "7.jpg"}
+    described = {"sentence": "word 7", "words": 1, "image": "7.jpg"}
     described.update(height=24, width=32)
     counts = {"number": 0, "area": 384}, {"intersection": 384, "union": 768}
     assert scores.samples[0] == {**described, **counts[0], WITHOUT_CRF: counts[1]}
@@ -199,7 +199,7 @@ def test_tally_of_empty_masks():
 def test_both_blocks_are_reported():
     workers = Workers(lambda image, p: np.zeros(p.shape, bool))
     found = find(Constant(1.0), [sample(rows=24)], workers)
-    text = evaluate.Tally.of(found).report()
+    text = evaluate.Results.of(found).report()
     first, second = text.split("Segmentation evaluation (with DenseCRF):\n")
     assert first.startswith("Segmentation evaluation (without DenseCRF):\n")
     assert "overall IoU = 1.0000" in first and "overall IoU = 0.0000" in second

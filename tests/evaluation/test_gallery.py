@@ -1,4 +1,4 @@
-"""util.evaluation.gallery: words in their colours, numbers, pictures of a case."""
+"""util.evaluation.gallery: words in their colours, numbers, images of a case."""
 
 import base64
 import io
@@ -33,7 +33,7 @@ def case(sentence="the man left", with_crf=True, recorded=(1, 2), name="a.jpg"):
     ]
     counts = dict(zip(("intersection", "union"), recorded))
     own = row(7, sentence, area=80, iou=(2, 6))
-    own.update({"height": 10, "width": 20, "picture": name, WITH_CRF: counts})
+    own.update({"height": 10, "width": 20, "image": name, WITH_CRF: counts})
     masks, ious = {WITHOUT_CRF: before}, {WITHOUT_CRF: 1 / 3}
     if with_crf:
         masks[WITH_CRF], ious[WITH_CRF] = after, 1.0
@@ -45,7 +45,7 @@ def show(*cases, kind="best"):
     return Page("<div>" + gallery.gallery({kind: list(cases), "random": []}) + "</div>")
 
 
-def pictures(page):
+def images(page):
     """Return alt -> uint8 [H, W, 3]."""
     found = {}
     for attributes, _ in page.all("img"):
@@ -71,13 +71,11 @@ def test_words_have_the_colour_of_their_class_and_all_numbers():
 def test_facts_of_a_case():
     facts = show(case(recorded=(1, 1))).all("p", **{"class": "faint"})
     assert [text for _, text in facts][1:] == [
-        "IoU 33.3 % \u2192 100.0 % with DenseCRF \u00b7 object 40.0 % of the picture "
+        "IoU 33.3 % \u2192 100.0 % with DenseCRF \u00b7 object 40.0 % of the image "
         "\u00b7 number 7 \u00b7 a.jpg"
     ]
     facts = show(case(with_crf=False, name="")).all("p", **{"class": "faint"})
-    assert (
-        facts[1][1] == "IoU 33.3 % \u00b7 object 40.0 % of the picture \u00b7 number 7"
-    )
+    assert facts[1][1] == "IoU 33.3 % \u00b7 object 40.0 % of the image \u00b7 number 7"
 
 
 @pytest.mark.parametrize("recorded, is_told", [((1, 1), False), ((1, 2), True)])
@@ -86,22 +84,22 @@ def test_masks_that_are_not_those_of_the_test_are_told(recorded, is_told):
     assert bool(page.all("strong")) == is_told
 
 
-def test_pictures_of_a_case():
+def test_images_of_a_case():
     page = show(case())
-    shown = pictures(page)
+    shown = images(page)
     about = '"the man left"'
     assert list(shown) == [
-        f"The picture of {about}",
+        f"The image of {about}",
         f"The true mask of {about}",
         f"The found mask of {about}",
         f"What DenseCRF changed for {about}: 40 pixels added, 20 removed",
     ]
-    for picture in shown.values():
-        assert picture.shape == (SIDE // 2, SIDE, 3)
-    picture, true, found, change = (p.astype(int) for p in shown.values())
+    for image in shown.values():
+        assert image.shape == (SIDE // 2, SIDE, 3)
+    image, true, found, change = (p.astype(int) for p in shown.values())
     cell = SIDE // 20
     here = {row: (row * cell + cell // 2, SIDE // 2) for row in range(10)}
-    assert abs(picture[here[5]] - GREY).max() < 6
+    assert abs(image[here[5]] - GREY).max() < 6
     # The masks: rows 4 to 7, tinted green and orange; the rest is dark.
     for panel, colour in (
         (true, visualize.TRUE_COLOUR),

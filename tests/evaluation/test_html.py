@@ -28,7 +28,7 @@ def test_texts_are_escaped_and_html_is_not():
         lambda text: element("p", "x", title=text),
         lambda text: table(text, [Column(text, [text])], [[text, text]]),
         lambda text: html.plot("<svg/>", text),
-        lambda text: html.picture(np.zeros([2, 2, 3], np.uint8), text, text),
+        lambda text: html.photo(np.zeros([2, 2, 3], np.uint8), text, text),
     ],
 )
 def test_hostile_text_is_shown(write):
@@ -74,9 +74,9 @@ def test_table_without_parts_has_one_row_of_headers():
     assert not page.all("th", rowspan="2")
 
 
-def test_pictures_are_in_the_page():
+def test_images_are_in_the_page():
     image = np.array(Image.new("RGB", (30, 20), (200, 40, 40)))
-    page = Page(html.picture(image, "alt", "caption"))
+    page = Page(html.photo(image, "alt", "caption"))
     ((attributes, _),) = page.all("img")
     assert (attributes["width"], attributes["height"]) == ("30", "20")
     kind, content = attributes["src"].split(",")

@@ -77,7 +77,7 @@ def test_groups_of_a_test():
         "IoU of the sentences",
         "By length of the sentence",
         "By length of the sentence, grouped as in the papers",
-        "By size of the object, as a share of the picture",
+        "By size of the object, as a share of the image",
         "By relation words in the sentence",
         "Cases",
     ]

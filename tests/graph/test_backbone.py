@@ -64,9 +64,9 @@ def drawn():
     """A backbone drawn at random and calibrated with one batch.
 
     Yields:
-      (session, picture placeholder, features with stored moments, pictures).
+      (session, image placeholder, features with stored moments, images).
     """
-    pictures = np.stack(
+    images = np.stack(
         [recipe.network_input(recipe.image(seed, 64, 64)) for seed in range(4)]
     )
     with tf.Graph().as_default(), tf.Session() as session:
@@ -74,8 +74,8 @@ def drawn():
         image = tf.placeholder(tf.float32, [None, 64, 64, 3])
         features = deeplab_resnet.features(image)
         session.run(tf.global_variables_initializer())
-        deeplab_resnet.calibrate(session, [pictures])
-        yield session, image, features, pictures
+        deeplab_resnet.calibrate(session, [images])
+        yield session, image, features, images
 
 
 def test_features_are_taken_at_an_eighth_of_the_side(drawn):
@@ -87,12 +87,12 @@ def test_features_are_taken_at_an_eighth_of_the_side(drawn):
     }
 
 
-def test_calibrating_stores_the_moments_of_the_pictures(drawn):
+def test_calibrating_stores_the_moments_of_the_images(drawn):
     """Stored moments and the batch's own then normalise alike, in all 104 layers."""
-    session, image, features, pictures = drawn
+    session, image, features, images = drawn
     with tf.variable_scope(tf.get_variable_scope(), reuse=True):
         by_batch = deeplab_resnet.features(image, batch_moments=True)
-    found, wanted = session.run((features, by_batch), {image: pictures})
+    found, wanted = session.run((features, by_batch), {image: images})
     for level in ("c3", "c4", "c5"):
         # Kernels scaled in advance round otherwise, 104 layers deep.
         error = np.abs(found[level] - wanted[level]).max()

@@ -40,7 +40,7 @@ def outputs_and_gradients(batches):
 
 
 @pytest.fixture(scope="module")
-def together():
+def group_by_image():
     return outputs_and_gradients([CASES])
 
 
@@ -65,17 +65,17 @@ def test_gradients(together, one_by_one):
             assert error <= TOLERANCE_EACH * np.abs(wanted).max(), name
 
 
-def test_sentences_of_one_picture_share_it():
+def test_sentences_of_one_image_share_it():
     with tf.Graph().as_default(), tf.Session() as session:
-        shared = LSTM_model(batch_size=4, num_pictures=2, **SMALL)
+        shared = LSTM_model(batch_size=4, num_images=2, **SMALL)
         with tf.variable_scope(tf.get_variable_scope(), reuse=True):
             apart = LSTM_model(batch_size=4, **SMALL)
         networks.load_recipe(session)
         fed = networks.feed(apart, [(1, 3), (1, 3), (2, 7), (2, 7)], SMALL)
         fed[apart.words][1] = fed[apart.words][2]
         wanted = session.run(apart.up, fed)
-        pictures = {shared.im: fed[apart.im][::2], shared.words: fed[apart.words]}
-        found = session.run(shared.up, pictures)
+        images = {shared.im: fed[apart.im][::2], shared.words: fed[apart.words]}
+        found = session.run(shared.up, images)
     assert np.abs(wanted[0] - wanted[1]).max() > 0.01 * np.abs(wanted).max()
     assert np.abs(found - wanted).max() <= TOLERANCE * np.abs(wanted).max()
 

@@ -26,7 +26,7 @@ def test_agrees_with_the_reference(seed):
 
 
 def two_halves(rows, columns):
-    """Return a picture that is dark on the left and bright on the right, and where."""
+    """Return an image that is dark on the left and bright on the right, and where."""
     image = np.full([rows, columns, 3], 40, np.uint8)
     image[:, columns // 2 :] = 200
     return image, image[:, :, 0] == 200
@@ -45,7 +45,7 @@ def test_a_hole_of_the_same_colour_is_filled():
     np.testing.assert_array_equal(dense_crf.refine(image, probability), right)
 
 
-def test_a_picture_that_is_not_contiguous_gives_the_same():
+def test_an_image_that_is_not_contiguous_gives_the_same():
     image, right = two_halves(30, 50)
     probability = np.where(right, 0.7, 0.3).astype(np.float32)
     mirrored = dense_crf.refine(image[:, ::-1], probability[:, ::-1])
@@ -81,7 +81,7 @@ def test_shapes_that_disagree_are_refused():
 @pytest.mark.parametrize(
     "image", [np.zeros([4, 6, 3], np.float32), np.zeros([4, 6], np.uint8)]
 )
-def test_another_kind_of_picture_is_refused(image):
+def test_another_kind_of_image_is_refused(image):
     with pytest.raises(ValueError, match="uint8"):
         dense_crf.refine(image, np.zeros([4, 6], np.float32))
 
@@ -92,7 +92,7 @@ def test_a_missing_library_is_explained(monkeypatch):
         dense_crf.refine(np.zeros([4, 6, 3], np.uint8), np.zeros([4, 6], np.float32))
 
 
-def test_masks_of_one_picture_are_those_of_one_at_a_time():
+def test_masks_of_one_image_are_those_of_one_at_a_time():
     image = recipe.image(5, 60, 80)
     random = np.random.RandomState(0)
     probabilities = random.uniform(0, 1, [3, 60, 80]).astype(np.float32)

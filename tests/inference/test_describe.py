@@ -1,4 +1,4 @@
-"""util.inference.predictor: boxes, run lengths, and what a finding says."""
+"""util.inference.predictor: boxes, run lengths, and what a prediction says."""
 
 import json
 
@@ -9,7 +9,7 @@ from pycocotools import mask as coco_mask
 from util.inference.predictor import (
     CLASSES,
     LEVELS,
-    Finding,
+    Prediction,
     Word,
     box,
     describe,
@@ -42,7 +42,7 @@ def a_finding(on_object):
     words = [Word("red", True, weights)]
     probability = np.where(on_object, 0.75, 0.25).astype(np.float32)
     levels = dict.fromkeys(LEVELS, probability)
-    return Finding("Red.", words, 0, MASK.shape, on_object, probability, levels)
+    return Prediction("Red.", words, 0, MASK.shape, on_object, probability, levels)
 
 
 def test_a_finding_is_described():

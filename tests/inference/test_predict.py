@@ -18,10 +18,10 @@ from util.core.errors import UserError
 from util.graph import checkpoint
 from util.graph.compat import tf
 from util.inference import predict, visualize
-from util.inference.predictor import Finding, Predictor
+from util.inference.predictor import Prediction, Predictor
 from util.training.snapshots import Snapshots
 
-PICTURES = {"b_7.png": (40, 90), "a_12.png": (64, 64)}
+IMAGES = {"b_7.png": (40, 90), "a_12.png": (64, 64)}
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +50,11 @@ def above_median(logits):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The working folder, with two pictures; what is found there is half of each."""
+    """The working folder, with two images; what is found there is half of each."""
     monkeypatch.chdir(str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     monkeypatch.setattr("util.inference.predictor.is_on_object", above_median)
-    for number, (name, size) in enumerate(PICTURES.items()):
+    for number, (name, size) in enumerate(IMAGES.items()):
         Image.fromarray(recipe.image(number, *size)).save(name)
     return tmp_path
 
@@ -81,22 +81,22 @@ def test_masks_overlays_and_lines(snapshots, predictor, folder, capsys):
         "4 of 4 sentences segmented: out/predictions.jsonl" in capsys.readouterr().out
     )
     rows, queries = read_rows("out"), []
-    for name in PICTURES:
+    for name in IMAGES:
         queries += [(name, "Left box"), (name, "right")]
-    assert [(row["picture"], row["sentence"]) for row in rows] == queries
+    assert [(row["image"], row["sentence"]) for row in rows] == queries
     assert len(list((folder / "out").iterdir())) == 2 * len(rows) + 2
     results = json.loads((folder / "out" / "coco_results.json").read_text())
     assert [result["image_id"] for result in results] == [7, 7, 12, 12]
     for number, (row, result) in enumerate(zip(rows, results)):
-        picture = read(row["picture"])
-        predictor.set_image(picture)
-        finding = predictor.segment(row["sentence"])
+        image = read(row["image"])
+        predictor.set_image(image)
+        prediction = predictor.segment(row["sentence"])
         mask = read(folder / "out" / row["mask"])
         assert row["mask"] == f"{number:06d}_mask.png"
-        assert finding.mask.any() and not finding.mask.all()
+        assert prediction.mask.any() and not prediction.mask.all()
         # Two sentences at once are the same sums in another order.
-        assert np.mean(mask != 255 * finding.mask) < 0.002
-        wanted = visualize.overlay(picture, mask > 0)
+        assert np.mean(mask != 255 * prediction.mask) < 0.002
+        wanted = visualize.overlay(image, mask > 0)
         np.testing.assert_array_equal(read(folder / "out" / row["overlay"]), wanted)
         assert row["area"] == np.sum(mask > 0) and row["seconds"] > 0
         assert [word["text"] for word in row["words"]] == row[
@@ -115,10 +115,10 @@ def test_queries_of_a_file(folder, ending):
     (folder / "asked").mkdir()
     path = folder / "asked" / ("q." + ending)
     if ending == "csv":
-        lines = ["sentence,picture"]
+        lines = ["sentence,image"]
         lines += ['"{}",{}'.format(s.replace('"', '""'), p) for p, s in queries]
     else:
-        lines = [json.dumps({"picture": p, "sentence": s}) for p, s in queries] + [""]
+        lines = [json.dumps({"image": p, "sentence": s}) for p, s in queries] + [""]
     path.write_text("\n".join(lines))
     assert predict.read_queries("asked/q." + ending) == [
         ("asked/a.png", 'left, or "right"'),
@@ -143,7 +143,7 @@ def test_what_cannot_be_segmented_is_told_and_the_rest_goes_on(
         predict.RECORD,
     ]
     printed = capsys.readouterr().err
-    assert "error: there is no picture none.png\n" in printed
+    assert "error: there is no image none.png\n" in printed
     assert "error: the sentence ' ' has no words\n" in printed
 
 
@@ -153,7 +153,7 @@ def test_what_cannot_be_segmented_is_told_and_the_rest_goes_on(
         ("--image a_12.png --text left ' ' --output out", "--text ' ' has no words"),
         ("--queries q.txt --output out", "must end in .csv or .jsonl"),
         ("--queries q.csv --output out", "there is no file q.csv"),
-        ("--queries bad.csv --output out", "bad.csv: entry 1 needs texts for picture"),
+        ("--queries bad.csv --output out", "bad.csv: entry 1 needs texts for image"),
         ("--queries bad.jsonl --output out", "cannot read bad.jsonl"),
         ("--queries list.jsonl --output out", "cannot read list.jsonl"),
         ("--queries empty.csv --output out", "empty.csv has no entries"),
@@ -168,10 +168,10 @@ def test_what_cannot_be_segmented_is_told_and_the_rest_goes_on(
 )
 def test_mistakes_end_in_a_line(snapshots, folder, capsys, options, told):
     (folder / "bad.csv").write_text("image,text\na_12.png,left\n")
-    (folder / "bad.jsonl").write_text('{"picture": ')
+    (folder / "bad.jsonl").write_text('{"image": ')
     (folder / "list.jsonl").write_text("[1]")
-    (folder / "empty.csv").write_text("picture,sentence\n")
-    (folder / "latin.csv").write_bytes(b"picture,sentence\na_12.png,\xe9\n")
+    (folder / "empty.csv").write_text("image,sentence\n")
+    (folder / "latin.csv").write_bytes(b"image,sentence\na_12.png,\xe9\n")
     (folder / "full").mkdir()
     (folder / "full" / "mine.txt").write_text("mine")
     assert run(snapshots, options) == 2
@@ -181,7 +181,7 @@ def test_mistakes_end_in_a_line(snapshots, folder, capsys, options, told):
 
 
 def test_what_was_found_stays_after_an_interruption(predictor, folder, monkeypatch):
-    queries = [predict.Query(name, "left") for name in PICTURES]
+    queries = [predict.Query(name, "left") for name in IMAGES]
     answer = predict._answer
 
     def interrupted(predictor, path, *others):
@@ -192,10 +192,10 @@ def test_what_was_found_stays_after_an_interruption(predictor, folder, monkeypat
     monkeypatch.setattr(predict, "_answer", interrupted)
     with pytest.raises(KeyboardInterrupt):
         predict.predict(predictor, queries, "out")
-    assert [row["picture"] for row in read_rows("out")] == ["b_7.png"]
+    assert [row["image"] for row in read_rows("out")] == ["b_7.png"]
 
 
-def test_pictures_without_numbers_of_their_own_get_their_places():
+def test_images_without_numbers_of_their_own_get_their_places():
     assert predict.image_ids(["x/COCO_train2014_000000000009.jpg", "7.png"]) == {
         "x/COCO_train2014_000000000009.jpg": 9,
         "7.png": 7,
@@ -207,20 +207,20 @@ def test_pictures_without_numbers_of_their_own_get_their_places():
 # --- Broken inputs: a mask or one line, and nothing else
 
 
-def outcome(predictor, picture, sentence):
+def outcome(predictor, image, sentence):
     """Return the mask that comes out, or the text of the error."""
     try:
-        predictor.set_image(picture)
-        finding = predictor.segment(sentence)
+        predictor.set_image(image)
+        prediction = predictor.segment(sentence)
     except UserError as error:
         return str(error)
-    assert isinstance(finding, Finding) and finding.mask.dtype == bool
-    assert 0 <= finding.probability.min() <= finding.probability.max() <= 1
-    return finding.mask
+    assert isinstance(prediction, Prediction) and prediction.mask.dtype == bool
+    assert 0 <= prediction.probability.min() <= prediction.probability.max() <= 1
+    return prediction.mask
 
 
 def test_there_are_two_hundred_broken_inputs():
-    kinds = broken.pictures(), broken.arrays(), broken.SENTENCES
+    kinds = broken.images(), broken.arrays(), broken.SENTENCES
     assert sum(map(len, kinds)) >= 200
 
 
@@ -232,19 +232,19 @@ def test_broken_arrays_in_python(predictor):
         if name in good:
             assert found.shape == np.shape(array)[:2]
         else:
-            assert "must be uint8" in found or "pixels" in found or "picture" in found
+            assert "must be uint8" in found or "pixels" in found or "image" in found
 
 
-def test_broken_pictures_and_sentences_in_python_and_on_the_command_line(
+def test_broken_images_and_sentences_in_python_and_on_the_command_line(
     snapshots, predictor, folder, capsys
 ):
     (folder / "in").mkdir()
     queries = [("b_7.png", sentence) for sentence in broken.SENTENCES]
-    for name, content in broken.pictures().items():
+    for name, content in broken.images().items():
         (folder / "in" / name).write_bytes(content)
         queries.append(("in/" + name, "left box"))
     queries += [("in", "left"), ("none.png", "left"), ("in/../b_7.png", "left")]
-    lines = [json.dumps({"picture": p, "sentence": s}) for p, s in queries]
+    lines = [json.dumps({"image": p, "sentence": s}) for p, s in queries]
     lines = [line for line, query in zip(lines, queries) if query[1]]
     (folder / "q.jsonl").write_text("\n".join(lines))
     before = {path for path in folder.rglob("*")}
@@ -257,13 +257,13 @@ def test_broken_pictures_and_sentences_in_python_and_on_the_command_line(
     assert "Traceback" not in printed.err and "Warning" not in printed.err
     masks = {row["mask"] for row in rows if "mask" in row}
     assert {path.name for path in after if path.name.endswith("_mask.png")} == masks
-    for (picture, sentence), row in zip((q for q in queries if q[1]), rows):
-        found = outcome(predictor, picture, sentence)
+    for (image, sentence), row in zip((q for q in queries if q[1]), rows):
+        found = outcome(predictor, image, sentence)
         if isinstance(found, str):
             assert row["error"] == found and len(found) > 10
         else:
             assert read(folder / "out" / row["mask"]).shape == found.shape
-    failed = [row["picture"] for row in rows if "error" in row]
+    failed = [row["image"] for row in rows if "error" in row]
     assert 70 < len(failed) < 110
     for name in ("mode_CMYK.jpg", "mode_I_16.png", "mode_P.gif", "size_20000x10.png"):
         assert "in/" + name not in failed

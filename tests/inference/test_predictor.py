@@ -19,7 +19,7 @@ from util.inference import dense_crf
 from util.inference.predictor import CHUNK, CLASSES, LEVELS, Predictor
 from util.training.snapshots import Snapshots
 
-PICTURES = [recipe.image(seed, *size) for seed, size in ((1, (64, 64)), (2, (40, 90)))]
+IMAGES = [recipe.image(seed, *size) for seed, size in ((1, (64, 64)), (2, (40, 90)))]
 WORDS = [recipe.words(seed, n, vocab=50)[0] for seed, n in ((1, 5), (2, 1))]
 VOCABULARY = ["<pad>", "<go>", "<eos>", "<unk>", "the"]
 VOCABULARY += [f"w{number}" for number in range(5, 50)]
@@ -27,7 +27,7 @@ VOCABULARY += [f"w{number}" for number in range(5, 50)]
 
 @pytest.fixture(scope="module")
 def wanted(tmp_path_factory):
-    """Return (path of a snapshot, what its network finds by picture and sentence)."""
+    """Return (path of a snapshot, what its network finds by image and sentence)."""
     folder = str(tmp_path_factory.mktemp("snapshot"))
     with tf.Graph().as_default(), tf.Session() as session:
         model = LSTM_model(**SMALL)
@@ -40,11 +40,11 @@ def wanted(tmp_path_factory):
         found = {}
         fetches = [model.up, model.sigm, model.words_parse]
         fetches += [getattr(model, "up_" + level) for level in LEVELS]
-        for p, picture in enumerate(PICTURES):
-            image = im_processing.fit_picture(picture, 64, 64)
-            image = im_processing.to_network_input(image)
+        for p, image in enumerate(IMAGES):
+            fitted = im_processing.fit_image(image, 64, 64)
+            fitted = im_processing.to_network_input(fitted)
             for w, words in enumerate(WORDS):
-                feed = {model.im: [image], model.words: [words]}
+                feed = {model.im: [fitted], model.words: [words]}
                 found[p, w] = session.run(fetches, feed)
         return path, found
 
@@ -55,12 +55,12 @@ def predictor(wanted):
         yield predictor
 
 
-def test_finds_many_sentences_of_many_pictures(predictor, wanted, monkeypatch):
+def test_finds_many_sentences_of_many_images(predictor, wanted, monkeypatch):
     assert predictor.vocab_size == 50
     for chunk in (CHUNK, 1):
         monkeypatch.setattr("util.inference.predictor.CHUNK", chunk)
-        for p, picture in enumerate(PICTURES):
-            predictor.set_image(picture)
+        for p, image in enumerate(IMAGES):
+            predictor.set_image(image)
             assert predictor.image.shape == (64, 64, 3)
             found = predictor.find(WORDS)
             shape = (len(WORDS), 64, 64)
@@ -80,33 +80,33 @@ def test_finds_many_sentences_of_many_pictures(predictor, wanted, monkeypatch):
 
 
 def test_a_sentence_and_what_the_network_makes_of_it(predictor, monkeypatch):
-    predictor.set_image(PICTURES[1])
+    predictor.set_image(IMAGES[1])
     sentence = "The w17, zebra."
     ids = predictor.ids(sentence)
-    # These weights find nothing anywhere; half of the picture makes a better test.
+    # These weights find nothing anywhere; half of the image makes a better test.
     middle = np.median(predictor.find([ids]).logits)
     monkeypatch.setattr("util.inference.predictor.FOREGROUND", middle)
-    finding = predictor.segment(sentence)
+    prediction = predictor.segment(sentence)
     assert ids.tolist() == [0] * 16 + [4, 17, 3, 3]
     found = predictor.find([ids])
-    assert finding.sentence == sentence and finding.num_unread == 0
-    assert [word.text for word in finding.words] == ["the", "w17", ", ", "zebra"]
-    assert [word.is_known for word in finding.words] == [True, True, False, False]
-    for word, weights in zip(finding.words, found.word_weights[0, 16:]):
+    assert prediction.sentence == sentence and prediction.num_unread == 0
+    assert [word.text for word in prediction.words] == ["the", "w17", ", ", "zebra"]
+    assert [word.is_known for word in prediction.words] == [True, True, False, False]
+    for word, weights in zip(prediction.words, found.word_weights[0, 16:]):
         assert list(word.weights) == list(CLASSES)
         np.testing.assert_allclose(list(word.weights.values()), weights, atol=1e-6)
         assert word.kind == CLASSES[np.argmax(weights)]
     restored = im_processing.restore_mask(found.logits[0] >= middle, 40, 90)
     assert restored.any() and not restored.all()
-    np.testing.assert_array_equal(finding.mask, restored)
+    np.testing.assert_array_equal(prediction.mask, restored)
     right = im_processing.resize_and_crop(found.probability[0], 40, 90)
-    np.testing.assert_allclose(finding.probability, right, atol=1e-6)
+    np.testing.assert_allclose(prediction.probability, right, atol=1e-6)
     right = im_processing.resize_and_crop(found.levels["c3"][0], 40, 90)
-    np.testing.assert_allclose(finding.levels["c3"], right, atol=1e-6)
+    np.testing.assert_allclose(prediction.levels["c3"], right, atol=1e-6)
 
 
 def test_several_sentences_are_one_run(predictor):
-    predictor.set_image(PICTURES[0])
+    predictor.set_image(IMAGES[0])
     texts = ["the w9", "w10 w11"]
     alone = [predictor.segment(text) for text in texts]
     run = predictor._session.run
@@ -120,13 +120,13 @@ def test_several_sentences_are_one_run(predictor):
 
 
 def test_words_after_the_twentieth_are_not_read(predictor):
-    predictor.set_image(PICTURES[0])
-    finding = predictor.segment("the w9 " * 5000)
-    assert len(finding.words) == 20 and finding.num_unread == 9980
+    predictor.set_image(IMAGES[0])
+    prediction = predictor.segment("the w9 " * 5000)
+    assert len(prediction.words) == 20 and prediction.num_unread == 9980
 
 
 def test_dense_crf_refines_the_mask_and_nothing_else(predictor):
-    predictor.set_image(PICTURES[0])
+    predictor.set_image(IMAGES[0])
     (plain,), (refined,) = (predictor.segment(["the w9"], crf) for crf in (False, True))
     found = predictor.find([predictor.ids("the w9")])
     right = dense_crf.refine(predictor.image, found.probability[0])
@@ -134,14 +134,14 @@ def test_dense_crf_refines_the_mask_and_nothing_else(predictor):
     np.testing.assert_array_equal(plain.probability, refined.probability)
 
 
-def test_pictures_come_in_any_form(predictor, tmp_path):
-    array = PICTURES[1]
+def test_images_come_in_any_form(predictor, tmp_path):
+    array = IMAGES[1]
     Image.fromarray(array).save(str(tmp_path / "a.png"))
     forms = [array, tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(array)]
     for form in forms:
-        predictor.set_image(PICTURES[0])
+        predictor.set_image(IMAGES[0])
         predictor.set_image(form)
-        wanted = im_processing.fit_picture(array, 64, 64)
+        wanted = im_processing.fit_image(array, 64, 64)
         np.testing.assert_array_equal(predictor.image, wanted)
     for bad in ("none.png", array.astype(float), array[:, :0], array[np.newaxis]):
         with pytest.raises(UserError):
@@ -149,11 +149,11 @@ def test_pictures_come_in_any_form(predictor, tmp_path):
     np.testing.assert_array_equal(predictor.image, wanted)
 
 
-def test_without_a_picture_or_words_nothing_is_segmented(wanted):
+def test_without_an_image_or_words_nothing_is_segmented(wanted):
     with Predictor(LSTM_model, wanted[0], remembered=2) as predictor:
         with pytest.raises(RuntimeError, match="set_image"):
             predictor.segment("left")
-        predictor.set_image(PICTURES[0])
+        predictor.set_image(IMAGES[0])
         with pytest.raises(UserError, match="has no words"):
             predictor.segment(["left", " "])
 
@@ -165,29 +165,29 @@ def test_vocabulary_of_another_network_is_refused(wanted, tmp_path):
         Predictor(LSTM_model, wanted[0], str(path))
 
 
-def test_the_backbone_looks_at_a_picture_once(predictor):
-    predictor.set_image(PICTURES[0])
+def test_the_backbone_looks_at_an_image_once(predictor):
+    predictor.set_image(IMAGES[0])
     with mock.patch.object(
         im_processing, "to_network_input", wraps=im_processing.to_network_input
     ) as looks:
-        predictor.set_image(PICTURES[0].copy())
+        predictor.set_image(IMAGES[0].copy())
         assert looks.call_count == 0
-        predictor.set_image(PICTURES[1])
-        predictor.set_image(PICTURES[0])
+        predictor.set_image(IMAGES[1])
+        predictor.set_image(IMAGES[0])
         assert looks.call_count == 2
 
 
-def test_remembered_pictures_cost_nothing(wanted):
+def test_remembered_images_cost_nothing(wanted):
     with Predictor(LSTM_model, wanted[0], remembered=2) as predictor:
         run = predictor._session.run
         with mock.patch.object(predictor._session, "run", wraps=run) as runs:
-            for picture, count in ((0, 1), (1, 2), (0, 2), (1, 2)):
-                predictor.set_image(PICTURES[picture])
+            for image, count in ((0, 1), (1, 2), (0, 2), (1, 2)):
+                predictor.set_image(IMAGES[image])
                 assert runs.call_count == count
             predictor.set_image(recipe.image(3, 64, 64))
-            predictor.set_image(PICTURES[1])
+            predictor.set_image(IMAGES[1])
             assert runs.call_count == 3
-            predictor.set_image(PICTURES[0])
+            predictor.set_image(IMAGES[0])
             assert runs.call_count == 4
             found = predictor.find(WORDS[:1]).logits[0]
     np.testing.assert_allclose(found, wanted[1][0, 0][0][0, :, :, 0], rtol=1e-3)
@@ -200,7 +200,7 @@ def test_example_of_readme(wanted, tmp_path, monkeypatch):
     )
     (named,) = re.findall(r'"(ckpts/.*?)"', code)
     monkeypatch.chdir(str(tmp_path))
-    Image.fromarray(PICTURES[1]).save("picture.jpg")
+    Image.fromarray(IMAGES[1]).save("image.jpg")
     found = {}
     exec(compile(code.replace(named, wanted[0]), "README.md", "exec"), found)
     assert found["circle"].mask.shape == (40, 90)

@@ -43,20 +43,20 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scenes(data):
-    """Return (path of the picture, sentence, sample), one for each scene."""
+    """Return (path of the image, sentence, sample), one for each scene."""
     folder = datasets.find_batch_dir("shapes", "test", data)
     with DataReader(folder, "shapes_test", shuffle=False) as reader:
         samples = [reader.read_batch() for _ in range(reader.num_batch)]
     chosen = {}
     for referent in annotations.referents("shapes", "test", data):
-        chosen.setdefault(referent.picture, referent.sentences[-1])
+        chosen.setdefault(referent.image, referent.sentences[-1])
     by_sentence = {
         (sample["im_name_batch"][0], sample["sent_batch"][0]): sample
         for sample in samples
     }
     found = []
     for path, sentence in chosen.items():
-        name = referent.Referent("", path, []).picture_name
+        name = referent.Referent("", path, []).image_name
         found.append((path, sentence, by_sentence[name, sentence]))
     assert len(found) == SCENES
     return found
@@ -125,10 +125,10 @@ def export(snapshot, output, form):
 
 def test_saved_model(snapshot, scenes, wanted, tmp_path):
     export(snapshot, tmp_path / "saved", "savedmodel")
-    pictures = [im_processing.read_picture(path) for path, *_ in scenes]
+    images = [im_processing.read_image(path) for path, *_ in scenes]
     sentences = list(dict.fromkeys(sentence for _, sentence, _ in scenes))
     found = load_elsewhere(
-        tmp_path / "saved", tmp_path, pictures, sentences=np.array(sentences)
+        tmp_path / "saved", tmp_path, images, sentences=np.array(sentences)
     )
     masks = [
         results["mask"][sentences.index(sentence)]
@@ -142,7 +142,7 @@ def test_onnx(snapshot, scenes, wanted, tmp_path):
     masks = [
         run_onnx(
             tmp_path / "onnx",
-            im_processing.read_picture(path),
+            im_processing.read_image(path),
             sample["text_batch"][np.newaxis].astype(np.int32),
         )["mask"][0]
         for path, _, sample in scenes

@@ -13,7 +13,7 @@ GREY = 100
 
 
 def sample(rows=300, columns=400, sentence="the left square", note=""):
-    """Return a grey picture with the true mask left and the found one right."""
+    """Return a grey image with the true mask left and the found one right."""
     image = np.full([rows, columns, 3], GREY, np.uint8)
     mask, found = np.zeros([2, rows, columns], bool)
     mask[rows // 4 : rows // 2, : columns // 2] = True
@@ -22,24 +22,24 @@ def sample(rows=300, columns=400, sentence="the left square", note=""):
 
 
 def tinted(drawn, colour):
-    """Return bool [H, W]: where a grey picture leans to a colour."""
+    """Return bool [H, W]: where a grey image leans to a colour."""
     strong, weak = np.argmax(colour), np.argmin(colour)
     return drawn[:, :, strong].astype(int) - drawn[:, :, weak] > 20
 
 
 def panels(drawn, width, unit):
-    """Cut the three panels, 2 unit // 2 apart, out of a result picture."""
+    """Cut the three panels, 2 unit // 2 apart, out of a result image."""
     rows = width * 3 // 4
     bottom = drawn.shape[0] - unit
     lefts = [unit + number * (width + unit // 2) for number in range(3)]
     return [drawn[bottom - rows : bottom, left : left + width] for left in lefts]
 
 
-def test_the_panels_show_picture_true_mask_and_found_mask():
-    drawn = visualize.result_picture(*sample())
+def test_the_panels_show_image_true_mask_and_found_mask():
+    drawn = visualize.result_image(*sample())
     assert drawn.dtype == np.uint8
-    picture, true, found = panels(drawn, width=400, unit=16)
-    np.testing.assert_array_equal(picture, np.full([300, 400, 3], GREY))
+    image, true, found = panels(drawn, width=400, unit=16)
+    np.testing.assert_array_equal(image, np.full([300, 400, 3], GREY))
     _, true_mask, found_mask, _, _ = sample()
     for panel, mask, colour in (
         (true, true_mask, TRUE_COLOUR),
@@ -51,10 +51,10 @@ def test_the_panels_show_picture_true_mask_and_found_mask():
         assert (ground < GREY).all() and (ground == ground[0, 0]).all()
 
 
-def test_small_pictures_are_enlarged():
-    drawn = visualize.result_picture(*sample(rows=30, columns=40))
-    picture, true, _ = panels(drawn, width=visualize.MIN_SIDE, unit=16)
-    assert (picture == GREY).all()
+def test_small_images_are_enlarged():
+    drawn = visualize.result_image(*sample(rows=30, columns=40))
+    image, true, _ = panels(drawn, width=visualize.MIN_SIDE, unit=16)
+    assert (image == GREY).all()
     share = tinted(true, TRUE_COLOUR).mean()
     # 8 x 20 of 30 x 40 pixels; 240 x 180 now, whose soft edge is 2 pixels wide.
     assert share == pytest.approx(160 / 1200, abs=0.02)
@@ -64,7 +64,7 @@ def test_small_pictures_are_enlarged():
 def test_odd_sizes_are_drawn(shape):
     image = np.zeros(shape + (3,), np.uint8)
     mask = np.ones(shape, bool)
-    drawn = visualize.result_picture(image, mask, ~mask, "a", "b")
+    drawn = visualize.result_image(image, mask, ~mask, "a", "b")
     assert drawn.shape[1] >= 3 * visualize.MIN_SIDE
 
 
@@ -74,18 +74,18 @@ def text_rows(drawn):
 
 
 def test_long_sentences_wrap_and_stay_inside():
-    short = visualize.result_picture(*sample(sentence="a"))
+    short = visualize.result_image(*sample(sentence="a"))
     for sentence in ("word " * 60, "W" * 300):
-        drawn = visualize.result_picture(*sample(sentence=sentence))
+        drawn = visualize.result_image(*sample(sentence=sentence))
         assert drawn.shape[1] == short.shape[1]
         assert drawn.shape[0] > short.shape[0] + 20
         assert (drawn[:, -8:] == PAPER).all()
 
 
 def test_sentence_and_note_are_drawn():
-    plain = text_rows(visualize.result_picture(*sample(sentence="")))
-    named = text_rows(visualize.result_picture(*sample()))
-    noted = text_rows(visualize.result_picture(*sample(note="IoU 0.50")))
+    plain = text_rows(visualize.result_image(*sample(sentence="")))
+    named = text_rows(visualize.result_image(*sample()))
+    noted = text_rows(visualize.result_image(*sample(note="IoU 0.50")))
     assert plain < named < noted
 
 
@@ -102,22 +102,22 @@ def test_sentence_and_note_are_drawn():
     ids=["empty", "blank", "control", "foreign", "surrogate", "many"],
 )
 def test_any_text_is_drawn(sentence):
-    visualize.result_picture(*sample(sentence=sentence, note=sentence))
+    visualize.result_image(*sample(sentence=sentence, note=sentence))
 
 
 def test_letters_the_font_lacks_are_spelled_or_replaced():
-    same = visualize.result_picture(*sample(sentence='the cafe\'s "cat" - ?? ?'))
+    same = visualize.result_image(*sample(sentence='the cafe\'s "cat" - ?? ?'))
     curly = "the caf\u00e9\u2019s \u201ccat\u201d \u2013 \u732b\u0436 \u00a7"
-    drawn = visualize.result_picture(*sample(sentence=curly))
+    drawn = visualize.result_image(*sample(sentence=curly))
     np.testing.assert_array_equal(drawn, same)
 
 
 def test_an_empty_mask_is_named():
     image, mask, found, sentence, note = sample()
-    drawn = visualize.result_picture(image, mask, found & False, sentence, note)
+    drawn = visualize.result_image(image, mask, found & False, sentence, note)
     _, _, empty = panels(drawn, width=400, unit=16)
     assert not tinted(empty, FOUND_COLOUR).any()
-    full = visualize.result_picture(image, mask, found, sentence, note)
+    full = visualize.result_image(image, mask, found, sentence, note)
     assert (drawn[:-316] != full[:-316]).any()  # above the panels: the caption
 
 
@@ -126,7 +126,7 @@ def test_a_mask_of_another_size_is_refused(wrong):
     arrays = list(sample())
     arrays[wrong] = arrays[wrong][:-1]
     with pytest.raises(ValueError, match=r"\[299, 400\]"):
-        visualize.result_picture(*arrays)
+        visualize.result_image(*arrays)
 
 
 def test_contact_sheet_is_a_grid_in_reading_order():
@@ -159,9 +159,9 @@ def test_a_sheet_of_nothing_is_refused():
 
 
 def test_save_png_round_trip(tmp_path):
-    picture = np.random.RandomState(0).randint(0, 256, [5, 7, 3]).astype(np.uint8)
-    path = tmp_path / "new" / "picture.png"
-    visualize.save_png(str(path), picture)
-    with Image.open(str(path)) as image:
-        np.testing.assert_array_equal(np.array(image), picture)
-    assert os.listdir(str(path.parent)) == ["picture.png"]
+    image = np.random.RandomState(0).randint(0, 256, [5, 7, 3]).astype(np.uint8)
+    path = tmp_path / "new" / "image.png"
+    visualize.save_png(str(path), image)
+    with Image.open(str(path)) as file:
+        np.testing.assert_array_equal(np.array(file), image)
+    assert os.listdir(str(path.parent)) == ["image.png"]

@@ -55,7 +55,7 @@ def shown(tmp_path_factory):
 
 def test_figures_are_returned_and_written(shown):
     folder, figures, _ = shown
-    assert sorted(figures) == ["blind_iou", "overall_iou", "told_apart"]
+    assert sorted(figures) == ["blind_iou", "overall_iou", "pair_accuracy"]
     assert all(0 <= figure <= 1 for figure in figures.values())
     path = folder / "ckpts" / "shapes_iter_2.tfmodel.test.json"
     record = json.loads(path.read_text())
@@ -88,9 +88,9 @@ def box(left, right):
 LEFT, RIGHT, NONE = box(0, 4), box(8, 12), box(0, 0)
 
 
-def result(picture, true, found, sentence="x", refined=None):
+def result(image, true, found, sentence="x", refined=None):
     sample = {
-        "im_name_batch": [picture],
+        "im_name_batch": [image],
         "im_batch": np.zeros((4, 12, 3), np.uint8),
         "mask_batch": true,
         "sent_batch": [sentence],
@@ -114,7 +114,7 @@ def result(picture, true, found, sentence="x", refined=None):
 )
 def test_told_apart_when_each_mask_overlaps_its_own_object_more(first, second, share):
     results = [result("a", LEFT, first), result("a", RIGHT, second)]
-    assert demo.told_apart(results) == share
+    assert demo.pair_accuracy(results) == share
 
 
 def test_told_apart_by_what_the_network_found():
@@ -123,7 +123,7 @@ def test_told_apart_by_what_the_network_found():
         result("a", LEFT, LEFT, refined=NONE),
         result("a", RIGHT, RIGHT, refined=LEFT),
     ]
-    assert demo.told_apart(results) == 1
+    assert demo.pair_accuracy(results) == 1
 
 
 def test_told_apart_counts_pairs_about_two_objects_of_one_scene():
@@ -134,7 +134,7 @@ def test_told_apart_counts_pairs_about_two_objects_of_one_scene():
         result("a", RIGHT, RIGHT),
         result("a", RIGHT, LEFT),  # wrong, in both of its pairs
     ]
-    assert demo.told_apart(results) == 2 / 4
+    assert demo.pair_accuracy(results) == 2 / 4
 
 
 def test_chosen_rows_have_different_objects_side_by_side():

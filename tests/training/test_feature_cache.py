@@ -63,21 +63,21 @@ def test_taps_come_back_exactly_and_after_reopening(path, dtype):
     folder.store("a", taps(1, dtype))
     folder.store("b", taps(2, dtype))
     folder = Folder(path, SIZE, BELONGS, dtype)
-    assert folder.num_pictures == 2
+    assert folder.num_images == 2
     assert_same(folder.load("a"), taps(1, dtype))
     assert_same(folder.load("b"), taps(2, dtype))
     size = NUM_VALUES * np.dtype(dtype).itemsize
     assert size < os.path.getsize(os.path.join(path, "a.npz")) < size + 2000
 
 
-def test_key_tells_pictures_apart_by_their_pixels():
-    picture = np.zeros((4, 6, 3), np.uint8)
-    other = picture.copy()
+def test_key_tells_images_apart_by_their_pixels():
+    image = np.zeros((4, 6, 3), np.uint8)
+    other = image.copy()
     other[3, 5, 2] = 1
-    keys = [feature_cache.picture_key(p) for p in (picture, picture.copy(), other)]
+    keys = [feature_cache.image_key(p) for p in (image, image.copy(), other)]
     assert keys[0] == keys[1] != keys[2]
     seen_from_behind = other[::-1, ::-1, ::-1]
-    assert feature_cache.picture_key(seen_from_behind) != keys[2]
+    assert feature_cache.image_key(seen_from_behind) != keys[2]
 
 
 @pytest.mark.parametrize(
@@ -142,8 +142,8 @@ def test_damaged_file_is_told_and_made_anew(path, damage, capsys):
     damage(os.path.join(path, "a.npz"))
     assert folder.load("a") is None
     told = capsys.readouterr().out
-    assert told == "{} is damaged and made anew\n".format(os.path.join(path, "a.npz"))
-    assert folder.num_pictures == 0 and not os.path.exists(os.path.join(path, "a.npz"))
+    assert told == "{} is damaged and made again\n".format(os.path.join(path, "a.npz"))
+    assert folder.num_images == 0 and not os.path.exists(os.path.join(path, "a.npz"))
     folder.store("a", taps(1))
     assert_same(folder.load("a"), taps(1))
 
@@ -167,7 +167,7 @@ def test_what_a_killed_training_left_is_removed(path):
     open(os.path.join(path, "a.npz.123.part"), "w").close()
     folder = Folder(path, SIZE, BELONGS)
     assert os.listdir(path) == [feature_cache.RECORD]
-    assert folder.num_pictures == 0
+    assert folder.num_images == 0
 
 
 def test_record_says_what_the_features_are_of(path):
@@ -189,7 +189,7 @@ def test_size_is_bounded_and_what_is_there_still_serves(path, capsys):
         False
     ] * 2
     told = capsys.readouterr().out
-    assert told.count("\n") == 1 and "of 2 pictures" in told
+    assert told.count("\n") == 1 and "of 2 images" in told
     assert "--cache-size is reached" in told and "training goes on" in told
     assert sum(item.stat().st_size for item in os.scandir(path)) < limit
     # Another training with more room goes on; one with no more room adds nothing.
@@ -241,7 +241,7 @@ STEPS = 3
 
 
 def samples(numbers):
-    """Yield samples for ever; picture, sentence and mask by number."""
+    """Yield samples for ever; image, sentence and mask by number."""
     for n in itertools.cycle(numbers):
         yield {
             "text_batch": recipe.words(n, 3, vocab=50)[0],
@@ -280,8 +280,8 @@ class Trainer:
         )
         self.losses, self.looks = [], 0
         with contextlib.closing(make_feed(self)) as feed:
-            plan = loop.Plan(last=STEPS, every=STEPS)
-            begin = loop.Point(0, 1, 4, [0])
+            plan = loop.Schedule(last=STEPS, every=STEPS)
+            begin = loop.TrainState(0, 1, 4, [0])
             loop.Loop(self, self.model, self, plan, begin).run(feed)
         values = self.session.run(tf.trainable_variables("text_objseg"))
         self.weights = np.concatenate([value.ravel() for value in values])
@@ -344,7 +344,7 @@ def assert_trained_alike(found, wanted, difference):
 @pytest.mark.parametrize("dtype, difference", [("float32", 2e-6), ("float16", 2e-5)])
 def test_training_from_a_cache_is_training(path, trainer, plain, dtype, difference):
     filling = trainer.train(cached(path, dtype=dtype))
-    # Four pictures in two steps; the third step has those of the first.
+    # Four images in two steps; the third step has those of the first.
     assert filling[2] == 2
     assert_trained_alike(filling, plain, difference)
     assert len(os.listdir(path)) == 4 + 1
@@ -372,8 +372,8 @@ def test_full_cache_computes_the_rest_each_time(path, trainer):
 
 
 @pytest.mark.parametrize("numbers", [[0, 1], [1, 0], [2, 0], [0, 2], [2, 2], [2, 3]])
-def test_each_picture_is_fed_its_own_taps(path, trainer, numbers):
-    """Pictures 0 and 1 are in the folder, 2 and 3 are not."""
+def test_each_image_is_fed_its_own_taps(path, trainer, numbers):
+    """Images 0 and 1 are in the folder, 2 and 3 are not."""
     trainer.train(cached(path, [0, 1]))
     with contextlib.closing(cached(path, numbers)(trainer)) as feed:
         found = next(feed).values
@@ -384,7 +384,7 @@ def test_each_picture_is_fed_its_own_taps(path, trainer, numbers):
     )
     for tensor, tap in zip(tensors, seen):
         assert found[tensor].dtype == np.float32
-        # A picture's neighbours in a batch may change how its sums are rounded.
+        # An image's neighbours in a batch may change how its sums are rounded.
         np.testing.assert_allclose(found.pop(tensor), tap, rtol=1e-4, atol=1e-4)
     assert set(found) == set(wanted)
     for key in wanted:
@@ -408,9 +408,9 @@ def test_options_make_the_cache(path, trainer, capsys):
         assert model.im not in next(feed).values
         assert model.visual_feat_c5 in next(feed).values
     told = capsys.readouterr().out
-    assert told.startswith(f"features of 0 pictures, 0.0 GB, in {path}\n")
+    assert told.startswith(f"features of 0 images, 0.0 GB, in {path}\n")
     # Of 8 * 8 * 3584 * 2 bytes each, three fit into 1.5 MB and the fourth does not.
-    assert "features of 3 pictures" in told and "--cache-size is reached" in told
+    assert "features of 3 images" in told and "--cache-size is reached" in told
     assert len(os.listdir(path)) == 3 + 1
 
 

@@ -71,7 +71,7 @@ def test_run_json_tells_the_start_and_every_resumption(tmp_path):
     assert again["step"] == 30 and again["command"] == ["again"]
 
 
-def test_pictures_show_picture_true_and_found_mask(tmp_path):
+def test_images_show_image_true_and_found_mask(tmp_path):
     sample = {
         "im_batch": np.full((64, 64, 3), 255, np.uint8),
         "mask_batch": np.zeros((64, 64), bool),
@@ -82,8 +82,8 @@ def test_pictures_show_picture_true_and_found_mask(tmp_path):
     scores = np.full((1, 64, 64, 1), -1.0, np.float32)
     scores[:, :, :32] = 1.0
     with run_log.RunLog(str(tmp_path)) as log:
-        log.pictures(50, [sample], scores)
-    drawn = np.array(Image.open(str(tmp_path / "pictures" / "0000050.png")), int)
+        log.images(50, [sample], scores)
+    drawn = np.array(Image.open(str(tmp_path / "images" / "0000050.png")), int)
     # Three panels; the true mask is green and the found one orange, half of each.
     green = (drawn[..., 1] > drawn[..., 0] + 30).mean()
     orange = (drawn[..., 0] > drawn[..., 2] + 30).mean()

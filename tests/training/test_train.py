@@ -34,19 +34,19 @@ def sample(height=16, width=24, word=7, value=0):
 
 
 class Backbone:
-    """Notes the pictures that it is calibrated with."""
+    """Notes the images that it is calibrated with."""
 
     def calibrate_backbone(self, session, batches):
         self.batches = list(batches)
 
 
 @pytest.mark.parametrize("number, sizes", [(32, [8] * 4), (11, [8, 3])])
-def test_calibration_sees_all_pictures(number, sizes):
-    pictures = [sample(value=n)["im_batch"] for n in range(number)]
+def test_calibration_sees_all_images(number, sizes):
+    images = [sample(value=n)["im_batch"] for n in range(number)]
     model = Backbone()
-    start.calibrate(None, model, pictures)
+    start.calibrate(None, model, images)
     assert [len(batch) for batch in model.batches] == sizes
-    wanted = [im_processing.to_network_input(picture) for picture in pictures]
+    wanted = [im_processing.to_network_input(image) for image in images]
     np.testing.assert_array_equal(np.concatenate(model.batches), wanted)
 
 
@@ -96,7 +96,7 @@ class Snapshots:
         return "best"
 
 
-BEGIN = loop.Point(0, 9, 100, [0])
+BEGIN = loop.TrainState(0, 9, 100, [0])
 
 
 def feed_of(numbers):
@@ -106,7 +106,7 @@ def feed_of(numbers):
 
 
 def learn(session, numbers, snapshots, last, every=999, begin=BEGIN, **plan):
-    plan = loop.Plan(last=last, every=every, **plan)
+    plan = loop.Schedule(last=last, every=every, **plan)
     steps = loop.Loop(session, mock.Mock(), snapshots, plan, begin)
     return steps.run(feed_of(numbers))
 
@@ -234,7 +234,7 @@ def test_evaluation_on_the_way_keeps_the_best():
     assert snapshots.states[6]["best"] == [0.5, 4]
     # Killed between the snapshot of step 6 and its evaluation: it is made up for.
     state = dict(snapshots.states[6], evaluated=4)
-    begin = loop.Point(snapshot="snapshot 6", **state)
+    begin = loop.TrainState(snapshot="snapshot 6", **state)
     learn(Session(), [], snapshots, 6, begin=begin, **options)
     assert asked[3:] == ["snapshot 6"]
 
@@ -248,7 +248,7 @@ def test_resumed_run_goes_on_with_what_the_snapshot_says():
     through, before, after = Snapshots(), Snapshots(), Snapshots()
     learn(Session(), range(99), through, 6, every=3)
     learn(Session(), range(99), before, 3)
-    begin = loop.Point(snapshot="snapshot 3", **before.states[3])
+    begin = loop.TrainState(snapshot="snapshot 3", **before.states[3])
     session = ResumedSession()
     learn(session, range(3, 99), after, 6, begin=begin)
     assert session.noise == [[9, 4], [9, 5], [9, 6]]
@@ -387,6 +387,6 @@ def test_run_killed_at_any_moment_gives_what_it_would_have_given(tmp_path):
     assert steps == list(range(EVERY_LOG, STEPS + 1, EVERY_LOG))
     record = json.loads((folder / "run.json").read_text())
     assert record["seed"] == 3
-    # Kills before the first snapshot begin anew, which needs no word of it.
+    # Kills before the first snapshot begin again, which needs no word of it.
     assert len(record.get("resumed", [])) >= len(resumed)
     assert not list(folder.glob("*.part")) and not (folder / ".saving").exists()

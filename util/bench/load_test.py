@@ -28,10 +28,10 @@ CLIENTS = 8
 SECONDS = 120
 SETTLED = 0.5  # share of the time after which memory must not grow any more
 SIZES = dict(H=64, W=64, vf_h=8, vf_w=8, v_emb_dim=16, rnn_size=16, mlp_dim=8)
-PICTURES, SENTENCES = 6, 5  # more pictures than a server remembers
+IMAGES, SENTENCES = 6, 5  # more images than a server remembers
 START_S = 120
 
-Question = Tuple[str, str]  # path of a picture, sentence
+Question = Tuple[str, str]  # path of an image, sentence
 
 
 def measure(model: str, seconds: float = SECONDS) -> Dict[str, Any]:
@@ -55,31 +55,31 @@ def measure(model: str, seconds: float = SECONDS) -> Dict[str, Any]:
     server.import_gradio()
     model_class = importlib.import_module(model).LSTM_model
     with tempfile.TemporaryDirectory(prefix="refseg-benchmark-") as folder:
-        pictures = draw_pictures(folder)
-        snapshot = draw_network(model_class, folder, pictures)
-        answers = right_answers(model_class, snapshot, pictures)
+        images = draw_images(folder)
+        snapshot = draw_network(model_class, folder, images)
+        answers = right_answers(model_class, snapshot, images)
         with server(snapshot) as (url, process):
             return _ask(url, process, answers, seconds)
 
 
-def draw_pictures(folder: str) -> List[str]:
-    """Draw a few pictures of `shapes` and return their paths."""
+def draw_images(folder: str) -> List[str]:
+    """Draw a few images of `shapes` and return their paths."""
     rng = np.random.RandomState(5)
     paths = []
-    for number in range(PICTURES):
+    for number in range(IMAGES):
         scene = shapes.scene(rng, shapes.KINDS[number % len(shapes.KINDS)])
         paths.append(os.path.join(folder, f"{number}.png"))
         visualize.save_png(paths[-1], shapes.render(rng, scene))
     return paths
 
 
-def draw_network(model_class, folder: str, pictures: Sequence[str]) -> str:
+def draw_network(model_class, folder: str, images: Sequence[str]) -> str:
     """Save a small network drawn at random that finds half of what it sees.
 
     Args:
       model_class: class with the arguments and attributes of `LSTM_model`.
       folder: gets the snapshot of step 1 and its vocabulary, that of `shapes`.
-      pictures: paths, which it is fitted to.
+      images: paths, which it is fitted to.
 
     Returns:
       The path of the snapshot.
@@ -91,20 +91,20 @@ def draw_network(model_class, folder: str, pictures: Sequence[str]) -> str:
     from util.training.snapshots import Snapshots
 
     words, rows, columns = shapes.vocabulary(), SIZES["H"], SIZES["W"]
-    images = [
-        im_processing.fit_picture(im_processing.read_picture(path), rows, columns)
-        for path in pictures
+    fitted = [
+        im_processing.fit_image(im_processing.read_image(path), rows, columns)
+        for path in images
     ]
     with whole_file(os.path.join(folder, checkpoint.VOCABULARY), "w") as file:
         file.writelines(word + "\n" for word in words)
     with tf.Graph().as_default():
         tf.set_random_seed(1)
-        model = model_class(batch_size=len(images), vocab_size=len(words), **SIZES)
+        model = model_class(batch_size=len(fitted), vocab_size=len(words), **SIZES)
         with new_session() as session:
             session.run(tf.global_variables_initializer())
-            start.calibrate(session, model, images)
-            ids = np.random.RandomState(1).randint(4, len(words), [len(images), 20])
-            inputs = im_processing.to_network_input(np.stack(images))
+            start.calibrate(session, model, fitted)
+            ids = np.random.RandomState(1).randint(4, len(words), [len(fitted), 20])
+            inputs = im_processing.to_network_input(np.stack(fitted))
             up = session.run(model.up, {model.im: inputs, model.words: ids})
             with tf.variable_scope("text_objseg/score", reuse=True):
                 bias = tf.get_variable("biases")
@@ -112,14 +112,14 @@ def draw_network(model_class, folder: str, pictures: Sequence[str]) -> str:
             return Snapshots(folder, "shapes").save(session, 1)
 
 
-def right_answers(model_class, snapshot: str, pictures: Sequence[str]):
+def right_answers(model_class, snapshot: str, images: Sequence[str]):
     """Return question -> bool [H, W], the mask that a Predictor alone finds."""
     from util.inference.predictor import Predictor
 
     words = shapes.vocabulary()[4:]
     answers = {}
     with Predictor(model_class, snapshot) as predictor:
-        for number, path in enumerate(pictures):
+        for number, path in enumerate(images):
             predictor.set_image(path)
             for n in range(SENTENCES):
                 sentence = f"the {words[(3 * number + n) % len(words)]} {words[n]}"

@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterator, NamedTuple, Optional, Tuple
 from util.bench import workload
 from util.data.build import build_samples
 
-TRAINING_PICTURES = 4
+TRAINING_IMAGES = 4
 WARM_UP = 1
 
 Figures = Dict[str, Any]
@@ -25,16 +25,16 @@ class Sizes(NamedTuple):
 
     Attributes:
       network: arguments of `LSTM_model`.
-      picture: (height, width) of pictures to test and to prepare, in pixels.
+      image: (height, width) of images to test and to prepare, in pixels.
       product: rows of the square matrices of the float32 product.
       runs: how many of each kind are timed; of long training steps fewer.
-      streams: sentences a picture -> pictures in a stream through DenseCRF.
-      prepared: pictures to prepare.
-      prepared_singly: pictures to prepare in the reference's way.
+      streams: sentences an image -> images in a stream through DenseCRF.
+      prepared: images to prepare.
+      prepared_singly: images to prepare in the reference's way.
     """
 
     network: Dict[str, int] = {"vocab_size": 12112, "H": 320, "W": 320}
-    picture: Tuple[int, int] = (480, 640)
+    image: Tuple[int, int] = (480, 640)
     product: int = 3072
     runs: int = 6
     streams: Dict[int, int] = {1: 12, 7: 8}
@@ -129,11 +129,11 @@ def start(setup: Setup, snapshot: str, begin: float) -> Figures:
 
 
 def _second_sentence(predictor, sizes) -> Figures:
-    """Measure the first and the second sentence on a picture.
+    """Measure the first and the second sentence on an image.
 
     Returns:
-      first_s, second_s: from picture and sentence to the mask at the picture's size,
-        the fastest of a few pictures; ratio: second_s / first_s.
+      first_s, second_s: from image and sentence to the mask at the image's size,
+        the fastest of a few images; ratio: second_s / first_s.
     """
     times = {"first_s": [], "second_s": []}
     for seed in range(1, 1 + WARM_UP + sizes.runs):
@@ -146,7 +146,7 @@ def _second_sentence(predictor, sizes) -> Figures:
 
 
 def _form(sizes):
-    return (*sizes.picture, sizes.network["vocab_size"])
+    return (*sizes.image, sizes.network["vocab_size"])
 
 
 def _answer(predictor, sample):
@@ -160,7 +160,7 @@ def _answer(predictor, sample):
 
 
 def _find(evaluation, predictor, seeds, sentences, sizes, workers=None):
-    """Find the masks of a picture a seed and return how long that took, in seconds."""
+    """Find the masks of an image a seed and return how long that took, in seconds."""
     samples = [
         sample
         for seed in seeds
@@ -171,13 +171,13 @@ def _find(evaluation, predictor, seeds, sentences, sizes, workers=None):
 
 
 def testing(setup: Setup, snapshot: str, sentences: int, use_crf: bool) -> Figures:
-    """Measure sentences a second, each picture with as many `sentences`."""
+    """Measure sentences a second, each image with as many `sentences`."""
     from util.evaluation import evaluate
     from util.inference import dense_crf
     from util.inference.predictor import Predictor
 
     sizes, seeds = setup.sizes, itertools.count()
-    pictures = sizes.streams[sentences] if use_crf else 1
+    images = sizes.streams[sentences] if use_crf else 1
     jobs = os.cpu_count()
     model_class = _model_class(setup)
     with contextlib.ExitStack() as stack:
@@ -186,22 +186,20 @@ def testing(setup: Setup, snapshot: str, sentences: int, use_crf: bool) -> Figur
         predictor = Predictor(model_class, snapshot, precision=setup.precision)
         stack.enter_context(predictor)
 
-        def run(pictures):
-            chosen = list(itertools.islice(seeds, pictures))
+        def run(images):
+            chosen = list(itertools.islice(seeds, images))
             return _find(evaluate, predictor, chosen, sentences, sizes, workers)
 
         run(jobs if use_crf else WARM_UP)
-        seconds = min(run(pictures) for _ in range(1 if use_crf else sizes.runs))
-    return _result(pictures * sentences / seconds, peak, sizes)
+        seconds = min(run(images) for _ in range(1 if use_crf else sizes.runs))
+    return _result(images * sentences / seconds, peak, sizes)
 
 
 def _training_samples(sizes) -> Iterator[Figures]:
-    """Return samples for ever, those of TRAINING_PICTURES pictures."""
+    """Return samples for ever, those of TRAINING_IMAGES images."""
     size = sizes.network
     form = (1, size["H"], size["W"], size["vocab_size"])
-    samples = (
-        workload.random_samples(seed, *form) for seed in range(TRAINING_PICTURES)
-    )
+    samples = (workload.random_samples(seed, *form) for seed in range(TRAINING_IMAGES))
     return itertools.cycle(itertools.chain(*samples))
 
 
@@ -234,12 +232,12 @@ def training_steps(
                 seen = feature_cache.open_cache(session, model, args)
             feed = feeds.feeds(model, samples, seen)
             warm_up = WARM_UP
-            if use_cache:  # each picture once and the next step
-                warm_up = TRAINING_PICTURES // batch_size + 1
+            if use_cache:  # each image once and the next step
+                warm_up = TRAINING_IMAGES // batch_size + 1
             with contextlib.closing(feed):
                 runs = max(2, sizes.runs // (2 * batch_size))
                 times = _step_times(session, model, feed, warm_up + runs)
-    if use_cache and _count(cache) < TRAINING_PICTURES:
+    if use_cache and _count(cache) < TRAINING_IMAGES:
         return None
     return _result(batch_size / min(times[warm_up:]), peak, sizes)
 
@@ -249,7 +247,7 @@ def _step_times(session, model, feed, steps):
     from util.training import loop
 
     fetches = loop.step_fetches(model)
-    with contextlib.closing(loop.take_ahead(feed, loop.STEPS_AHEAD)) as ready:
+    with contextlib.closing(loop.prefetch_iterator(feed, loop.STEPS_AHEAD)) as ready:
         return [
             _seconds(lambda: session.run(fetches, next(ready).values))
             for _ in range(steps)
@@ -267,7 +265,7 @@ def preparation(sizes: Sizes, folder: str) -> Figures:
     """Measure the building of samples: both layouts and the reference's way."""
     from util.data.build import BUILDERS
 
-    workload.draw_pictures(folder, sizes.prepared, *sizes.picture)
+    workload.draw_images(folder, sizes.prepared, *sizes.image)
     found, rows = {}, sizes.network["H"]
     for layout in BUILDERS:
         built = os.path.join(folder, layout)
@@ -286,13 +284,13 @@ def preparation(sizes: Sizes, folder: str) -> Figures:
     return found
 
 
-def _prepared(pictures, seconds, folder):
+def _prepared(images, seconds, folder):
     size = sum(
         os.path.getsize(os.path.join(parent, name))
         for parent, _, names in os.walk(folder)
         for name in names
     )
     return {
-        "pictures_per_s": pictures / seconds,
-        "bytes_per_sample": size / (pictures * sum(workload.OBJECTS)),
+        "pictures_per_s": images / seconds,
+        "bytes_per_sample": size / (images * sum(workload.OBJECTS)),
     }

@@ -1,4 +1,4 @@
-"""Random pictures, samples and annotations, for `util.benchmark` to work on.
+"""Random images, samples and annotations, for `util.benchmark` to work on.
 
 Also the way in which the reference builds samples, to compare ours with.
 """
@@ -15,12 +15,12 @@ from PIL import Image
 from util.core import files
 from util.data import annotations, datasets, text_processing
 
-OBJECTS = (3, 3, 1)  # sentences about each object of a picture
+OBJECTS = (3, 3, 1)  # sentences about each object of an image
 WORDS = "the left right red box man woman dog car tree near on".split()
 NOISE = 4.0  # grey levels; DenseCRF takes as long as on photographs
 
 
-def random_picture(rng: np.random.RandomState, height: int, width: int) -> np.ndarray:
+def random_image(rng: np.random.RandomState, height: int, width: int) -> np.ndarray:
     """Return uint8 [height, width, 3]: soft blots of colour and a little noise."""
     blots = rng.randint(0, 256, [6, 8, 3]).astype(np.uint8)
     soft = Image.fromarray(blots).resize((width, height), Image.BICUBIC)
@@ -31,15 +31,15 @@ def random_picture(rng: np.random.RandomState, height: int, width: int) -> np.nd
 def random_samples(
     seed: int, sentences: int, height: int, width: int, vocab_size: int
 ) -> List[Dict[str, Any]]:
-    """Return samples of one picture, as `DataReader.read_batch` gives them."""
+    """Return samples of one image, as `DataReader.read_batch` gives them."""
     rng = np.random.RandomState(seed)
-    picture = random_picture(rng, height, width)
+    image = random_image(rng, height, width)
     mask = np.zeros([height, width], bool)
     mask[height // 4 : height // 2, width // 4 : width // 2] = True
     return [
         {
             "text_batch": rng.randint(4, vocab_size, 20).astype(np.int32),
-            "im_batch": picture,
+            "im_batch": image,
             "mask_batch": mask,
             "sent_batch": [""],
             "im_name_batch": [str(seed)],
@@ -48,21 +48,19 @@ def random_samples(
     ]
 
 
-def draw_pictures(root: str, count: int, height: int, width: int) -> None:
-    """Write `count` pictures and their annotations as RefCOCO's are."""
+def draw_images(root: str, count: int, height: int, width: int) -> None:
+    """Write `count` images and their annotations as RefCOCO's are."""
     rng = np.random.RandomState(0)
     refs, annotations = [], []
-    for picture in range(count):
-        path = datasets.picture_file("unc", picture, root)
+    for image in range(count):
+        path = datasets.image_file("unc", image, root)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        Image.fromarray(random_picture(rng, height, width)).save(path, quality=90)
+        Image.fromarray(random_image(rng, height, width)).save(path, quality=90)
         for sentences in OBJECTS:
-            one = {"id": len(refs), "image_id": picture, "iscrowd": 0}
+            one = {"id": len(refs), "image_id": image, "iscrowd": 0}
             annotations.append(dict(one, segmentation=[_outline(rng, height, width)]))
-            refs.append(_ref(rng, len(refs), picture, sentences))
-    images = [
-        {"id": picture, "height": height, "width": width} for picture in range(count)
-    ]
+            refs.append(_ref(rng, len(refs), image, sentences))
+    images = [{"id": image, "height": height, "width": width} for image in range(count)]
     refs_file = datasets.refs_file("unc", root)
     with files.whole_file(refs_file) as file:
         pickle.dump(refs, file, protocol=2)
@@ -83,15 +81,15 @@ def _outline(rng, height, width):
     return np.stack([x, y], axis=1).ravel().tolist()
 
 
-def _ref(rng, number, picture, sentences):
+def _ref(rng, number, image, sentences):
     texts = [" ".join(rng.choice(WORDS, 6)) for _ in range(sentences)]
     return {
         "ref_id": number,
         "ann_id": number,
-        "image_id": picture,
+        "image_id": image,
         "split": "train",
         "category_id": 1,
-        "file_name": f"{picture}.jpg",
+        "file_name": f"{image}.jpg",
         "sent_ids": list(range(sentences)),
         "sentences": [
             {"sent_id": n, "sent": text, "raw": text, "tokens": text.split()}
@@ -100,28 +98,28 @@ def _ref(rng, number, picture, sentences):
     }
 
 
-def build_singly(root: str, folder: str, pictures: int, size: int) -> None:
-    """Write the samples of the first pictures as the reference does, one by one.
+def build_singly(root: str, folder: str, images: int, size: int) -> None:
+    """Write the samples of the first images as the reference does, one by one.
 
-    Each referent reads its picture again, and each sentence stores it again.
+    Each referent reads its image again, and each sentence stores it again.
     """
     vocabulary = datasets.vocabulary_file("unc", root)
     vocabulary = text_processing.load_vocab_dict_from_file(vocabulary)
     numbers = itertools.count()
     for referent in annotations.referents("unc", "train", root)[
-        : pictures * len(OBJECTS)
+        : images * len(OBJECTS)
     ]:
-        with Image.open(referent.picture) as file:
-            picture = np.asarray(file)
-        height, width = picture.shape[:2]
+        with Image.open(referent.image) as file:
+            image = np.asarray(file)
+        height, width = image.shape[:2]
         mask = referent.decode_segmentation(referent.segmentation, height, width)
-        picture = np.uint8(255 * _pad(picture, size))
+        image = np.uint8(255 * _pad(image, size))
         mask = _pad(mask.astype(np.float32), size) > 0
         for sentence in referent.sentences:
             np.savez(
                 os.path.join(folder, f"unc_train_{next(numbers)}.npz"),
                 text_batch=text_processing.preprocess_sentence(sentence, vocabulary),
-                im_batch=picture,
+                im_batch=image,
                 mask_batch=mask,
                 sent_batch=[sentence],
             )

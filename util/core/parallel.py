@@ -69,7 +69,7 @@ def _one_interrupt():
         signal.signal(signal.SIGINT, handler)
 
 
-def do_ahead(
+def prefetch(
     work: Callable[[Any], Any], items: Iterable, depth: int, threads: int
 ) -> Iterator:
     """Yield `work(item)` of each item, in order, begun before it is asked for.
@@ -99,13 +99,13 @@ def do_ahead(
                 future.cancel()
 
 
-def take_ahead(items: Iterator, depth: int) -> Iterator:
+def prefetch_iterator(items: Iterator, depth: int) -> Iterator:
     """Yield the items of an iterator that a thread takes `depth` items ahead.
 
     What the iterator raises is raised here, after the items before it. Closing the
     generator waits for the item under way; the iterator can then be used or closed.
     """
-    taken = do_ahead(
+    taken = prefetch(
         lambda _: next(items, _END), itertools.repeat(None), depth, threads=1
     )
     try:

@@ -30,8 +30,8 @@ class _Object(NamedTuple):
     words: List[List[int]]
 
 
-class _Picture(NamedTuple):
-    """A picture, by its number, and the referents in it that have sentences."""
+class _Image(NamedTuple):
+    """An image, by its number, and the referents in it that have sentences."""
 
     number: int
     objects: List[_Object]
@@ -41,12 +41,12 @@ class _Picture(NamedTuple):
         return sum(len(one.words) for one in self.objects)
 
     def load(self, size):
-        """Return the picture and the masks of its objects, fitted to `size` if any."""
-        picture, masks = load([one.referent for one in self.objects])
+        """Return the image and the masks of its objects, fitted to `size` if any."""
+        image, masks = load([one.referent for one in self.objects])
         if size:
-            picture = im_processing.fit_picture(picture, size, size)
+            image = im_processing.fit_image(image, size, size)
             masks = [im_processing.fit_mask(mask, size, size) for mask in masks]
-        return picture, masks
+        return image, masks
 
     def samples(self):
         """Yield (number, ids, sentence, number of its mask) of each sample."""
@@ -61,73 +61,73 @@ class _FileBuilder(NamedTuple):
     folder: str
     prefix: str
 
-    def todo(self, pictures):
-        """Return the pictures that are still to be built."""
-        return [picture for picture in pictures if not self._has(picture)]
+    def todo(self, images):
+        """Return the images that are still to be built."""
+        return [image for image in images if not self._has(image)]
 
-    def _has(self, picture):
-        numbers = (number for number, *_ in picture.samples())
+    def _has(self, image):
+        numbers = (number for number, *_ in image.samples())
         return all(npz.is_whole(self._path(number)) for number in numbers)
 
-    def begin(self, pictures):
-        """Nothing comes before the pictures."""
+    def begin(self, images):
+        """Nothing comes before the images."""
 
-    def build(self, picture, size):
-        """Write the samples of a picture and return their number."""
-        name = picture.objects[0].referent.picture_name
-        im, masks = picture.load(size)
+    def build(self, image, size):
+        """Write the samples of an image and return their number."""
+        name = image.objects[0].referent.image_name
+        im, masks = image.load(size)
         # Turned into bytes once, however many files take them.
         im, masks = npz.as_npy(im), [npz.as_npy(mask) for mask in masks]
-        for number, words, sentence, mask in picture.samples():
+        for number, words, sentence, mask in image.samples():
             path = self._path(number)
             if not npz.is_whole(path):
                 write_sample(path, words, im, masks[mask], sentence, name)
-        return picture.num_samples
+        return image.num_samples
 
     def _path(self, number):
         return sample_file(self.folder, self.prefix, number)
 
 
 class _CompactBuilder(NamedTuple):
-    """Builds one file a picture, after the index of their samples."""
+    """Builds one file an image, after the index of their samples."""
 
     folder: str
     prefix: str
 
-    def todo(self, pictures):
-        """Return the pictures still to be built: all, if they have another index."""
-        if not self._has_index(pictures):
-            return pictures
-        return [p for p in pictures if not npz.is_whole(self._path(p))]
+    def todo(self, images):
+        """Return the images still to be built: all, if they have another index."""
+        if not self._has_index(images):
+            return images
+        return [p for p in images if not npz.is_whole(self._path(p))]
 
-    def begin(self, pictures):
+    def begin(self, images):
         """Write the index, if there is none or another one."""
-        if not self._has_index(pictures):
+        if not self._has_index(images):
             compact.remove(self.folder, self.prefix)
-            compact.write_index(self.folder, self.prefix, self._index(pictures))
+            compact.write_index(self.folder, self.prefix, self._index(images))
 
-    def build(self, picture, size):
-        """Write a picture and return the number of its samples."""
-        compact.write_picture(self._path(picture), *picture.load(size))
-        return picture.num_samples
+    def build(self, image, size):
+        """Write an image and return the number of its samples."""
+        compact.write_image(self._path(image), *image.load(size))
+        return image.num_samples
 
-    def _path(self, picture):
-        return compact.picture_file(self.folder, self.prefix, picture.number)
+    def _path(self, image):
+        return compact.image_file(self.folder, self.prefix, image.number)
 
-    def _has_index(self, pictures):
+    def _has_index(self, images):
         try:
             found = compact.read_index(self.folder, self.prefix)
         except UserError:
             return False
-        return compact.same(found, self._index(pictures))
+        return compact.same(found, self._index(images))
 
-    def _index(self, pictures):
+    def _index(self, images):
         entries = {
-            number: (words, sentence, picture.number, mask)
-            for picture in pictures
-            for number, words, sentence, mask in picture.samples()
+            number: (words, sentence, image.number, mask)
+            for image in images
+            for number, words, sentence, mask in image.samples()
         }
-        names = [picture.objects[0].referent.picture_name for picture in pictures]
+        names = [image.objects[0].referent.image_name for image in images]
         return compact.make_index(entries, names)
 
 
@@ -146,7 +146,7 @@ def build_samples(
     """Write the samples of a split, one for each sentence in file order.
 
     Goes on where an interrupted build stopped. Training splits are stored at the
-    network's input size, others at the size of their pictures.
+    network's input size, others at the size of their images.
 
     Args:
       dataset: its name, see `datasets.get`.
@@ -161,7 +161,7 @@ def build_samples(
       The folder of the samples.
 
     Raises:
-      UserError: bad annotations, pictures or vocabulary; or the folder holds
+      UserError: bad annotations, images or vocabulary; or the folder holds
         samples that were built from something else, or in the other layout.
     """
     if dataset == "shapes" and not os.path.isfile(datasets.refs_file(dataset, root)):
@@ -177,8 +177,8 @@ def build_samples(
             f"there is no vocabulary {vocabulary}; make it: python -m util.vocabulary "
             f"-d {dataset} {place}--output {vocabulary}"
         )
-    pictures = _plan(referents, text_processing.load_vocab_dict_from_file(vocabulary))
-    num_samples = sum(picture.num_samples for picture in pictures)
+    images = _plan(referents, text_processing.load_vocab_dict_from_file(vocabulary))
+    num_samples = sum(image.num_samples for image in images)
     if not num_samples:
         raise UserError(f"the annotations of {dataset} have no sentences for {split}")
     size = (size or about.input_size) if "train" in split else None
@@ -193,7 +193,7 @@ def build_samples(
     prefix = datasets.sample_prefix(dataset, split)
     build_info.check_settings(folder, prefix, settings)
     builder = BUILDERS[layout](folder, prefix)
-    done = "built" if _build(builder, pictures, settings, jobs) else "already complete"
+    done = "built" if _build(builder, images, settings, jobs) else "already complete"
     print(f"{dataset} {split}: {done}, {num_samples} samples in {folder}")
     _warn_of_count(f"{dataset} {split}", about.splits[split], num_samples)
     return folder
@@ -209,8 +209,8 @@ def _warn_of_count(what, expected, num_samples):
 
 
 def _plan(referents, vocab_dict):
-    """Return the pictures, their samples numbered in the file order of referents."""
-    pictures, first = {}, 0
+    """Return the images, their samples numbered in the file order of referents."""
+    images, first = {}, 0
     for referent in referents:
         try:
             words = [
@@ -221,24 +221,24 @@ def _plan(referents, vocab_dict):
             raise UserError(f"{referent.name}: {error}") from error
         if words:
             one = _Object(referent, first, words)
-            pictures.setdefault(referent.picture, []).append(one)
+            images.setdefault(referent.image, []).append(one)
         first += len(words)
-    return [_Picture(n, objects) for n, objects in enumerate(pictures.values())]
+    return [_Image(n, objects) for n, objects in enumerate(images.values())]
 
 
-def _build(builder, pictures, settings, jobs):
+def _build(builder, images, settings, jobs):
     """Build what is missing, with a progress bar, and return whether anything was."""
-    todo = builder.todo(pictures)
+    todo = builder.todo(images)
     if todo:
         check_files([one.referent for p in todo for one in p.objects])
         build_info.write(builder.folder, settings, complete=False)
         files.remove_parts(builder.folder)
-        builder.begin(pictures)
+        builder.begin(images)
         work = functools.partial(builder.build, size=settings["size"])
         total = settings["sentences"]
         bar = tqdm(
             total=total,
-            initial=total - sum(picture.num_samples for picture in todo),
+            initial=total - sum(image.num_samples for image in todo),
             desc=builder.prefix,
             unit=" samples",
         )

@@ -27,7 +27,7 @@ def read(folder: str) -> Optional[Dict[str, Any]]:
     except UserError:
         record = None
     if not isinstance(record, dict) or not {"complete", "sentences"} <= set(record):
-        raise UserError(f"{path} is damaged: delete the folder to build anew")
+        raise UserError(f"{path} is damaged: delete the folder to build again")
     record.setdefault("layout", "npz")  # there was no other one at first
     return record
 
@@ -78,7 +78,7 @@ def check_settings(folder: str, prefix: str, settings: Dict[str, Any]) -> None:
         if datasets.has_samples(folder, prefix):
             raise UserError(
                 f"{folder} holds samples of the reference: "
-                "use them as they are, or move the folder away to build anew"
+                "use them as they are, or move the folder away to build again"
             )
         return
     others = [key for key, value in settings.items() if record.get(key) != value]
@@ -86,12 +86,12 @@ def check_settings(folder: str, prefix: str, settings: Dict[str, Any]) -> None:
         how = "with" if record["layout"] == "compact" else "without"
         raise UserError(
             f"{folder} was built {how} --compact: go on so, turn it into the other "
-            "layout with python -m util.convert, or delete the folder to build anew"
+            "layout with python -m util.convert, or delete the folder to build again"
         )
     if others:
         raise UserError(
             f"{folder} was built with other {', '.join(others)}: "
-            "delete the folder to build anew"
+            "delete the folder to build again"
         )
 
 
@@ -109,16 +109,16 @@ def annotation_checksum(referents) -> str:
     """Return a checksum of what `annotations.referents` says, wherever the files lie.
 
     Raises:
-      UserError: a mask that is a picture, which counts by its content, is missing.
+      UserError: a mask that is an image, which counts by its content, is missing.
     """
-    said = [[r.picture_name, r.sentences, _mask_of(r)] for r in referents]
+    said = [[r.image_name, r.sentences, _mask_of(r)] for r in referents]
     return hashlib.sha256(json.dumps(said).encode("ascii")).hexdigest()
 
 
 def _mask_of(referent):
-    if not referent.mask_picture:
+    if not referent.mask_image:
         return referent.segmentation
     try:
-        return file_checksum(referent.mask_picture)
+        return file_checksum(referent.mask_image)
     except UserError as error:
         raise UserError(f"{referent.name}: {error}") from error

@@ -23,12 +23,12 @@ class Entry(NamedTuple):
 
     Attributes:
       name: what to call it in an error.
-      image: the picture's path below the folder of pictures.
+      image: the image's path below the folder of images.
       split: a plain name.
       sentences: the texts.
       segmentation: COCO's mask; None: there is `mask`.
-      mask: path of a mask that is a picture, from the folder of the file.
-      size: (height, width) of the picture in pixels, where the file says it.
+      mask: path of a mask that is an image, from the folder of the file.
+      size: (height, width) of the image in pixels, where the file says it.
     """
 
     name: str
@@ -53,7 +53,7 @@ def register(
     Args:
       dataset: the name it gets; an own data set of that name is replaced.
       annotations: path of the file.
-      images: path of the folder with the pictures.
+      images: path of the folder with the images.
       split: one that is wanted of it.
       root, batches: as for `datasets.batch_dir`.
 
@@ -91,18 +91,18 @@ def _referents(entries, split, annotations, images):
     for entry in entries:
         if entry.split != split:
             continue
-        picture, mask = os.path.normpath(entry.image), None
+        image, mask = os.path.normpath(entry.image), None
         if entry.mask is not None:
             mask = os.path.join(os.path.dirname(annotations), entry.mask)
         found.append(
             Referent(
                 entry.name,
-                os.path.join(images, picture),
+                os.path.join(images, image),
                 entry.sentences,
                 segmentation=entry.segmentation,
                 size=entry.size,
-                mask_picture=mask,
-                picture_id=picture,
+                mask_image=mask,
+                image_id=image,
             )
         )
     return found
@@ -232,7 +232,7 @@ def _texts(name: str, sentences: Any) -> List[str]:
 def _check(entry: Entry) -> None:
     if not _is_inside(entry.image):
         raise UserError(
-            f"{entry.name}: its picture {entry.image!r} is no path below the folder "
+            f"{entry.name}: its image {entry.image!r} is no path below the folder "
             "of --images"
         )
     if not (

@@ -84,17 +84,17 @@ class DataReader:
         self.position, self.number, sample = self._ahead.popleft()
         return sample.result()
 
-    def pictures(self) -> List[Hashable]:
-        """Return the pictures of all samples, by number, without reading them.
+    def images(self) -> List[Hashable]:
+        """Return the images of all samples, by number, without reading them.
 
         Returns:
           A key for each sample of the folder, whatever `order` is; the same where
-          they show the same picture.
+          they show the same image.
 
         Raises:
           UserError: a file is damaged; names it.
         """
-        return self._samples.pictures()
+        return self._samples.images()
 
     def close(self) -> None:
         """Stop loading; closing again does nothing."""

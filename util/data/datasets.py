@@ -27,7 +27,7 @@ class Dataset:
       vocabulary: name in the files of its words and word vectors.
       refs: `<folder>/<file>` of its refs below <root>/refer; None for ReferIt,
         whose annotations are query files and masks, and for own data sets.
-      pictures: pattern of a picture's path below `root`.
+      image_pattern: pattern of an image's path below `root`.
       input_size: height and width of the network's input, in pixels.
       backbone: training starts from the published backbone weights.
       glove: pretrained word vectors can be used.
@@ -35,13 +35,13 @@ class Dataset:
       mlp_dim: channels after fusion.
       published: split -> overall IoU with DenseCRF in per cent, as published for CMPC.
       annotations: path of an own data set's file, see `util.own_data`; else None.
-      images: path of the folder with an own data set's pictures; else None.
+      images: path of the folder with an own data set's images; else None.
     """
 
     splits: Dict[str, Optional[int]]
     vocabulary: str
     refs: Optional[str]
-    pictures: str = "coco/images/train2014/COCO_train2014_{:012d}.jpg"
+    image_pattern: str = "coco/images/train2014/COCO_train2014_{:012d}.jpg"
     input_size: int = 320
     backbone: bool = True
     glove: bool = True
@@ -75,14 +75,14 @@ DATASETS = {
         {"trainval": 59976, "test": 60105},
         vocabulary="referit",
         refs=None,
-        pictures="referit/images/{}.jpg",
+        image_pattern="referit/images/{}.jpg",
         published={"test": 65.58},
     ),
     "shapes": Dataset(
         {"train": None, "val": None, "test": None},
         vocabulary="shapes",
         refs="shapes/refs(shapes).p",
-        pictures="shapes/images/{:012d}.jpg",
+        image_pattern="shapes/images/{:012d}.jpg",
         input_size=160,
         backbone=False,
         glove=False,
@@ -121,7 +121,7 @@ def get(dataset: str, root: str = "data") -> Dataset:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{path} is damaged ({error!r}): write it anew with build_batches.py "
+            f"{path} is damaged ({error!r}): write it again with build_batches.py "
             f"-d {dataset} --annotations FILE --images DIR"
         ) from error
 
@@ -235,15 +235,15 @@ def mask_file(name: str, root: str = "data") -> str:
     return os.path.join(root, "referit", "mask", f"{name}.mat")
 
 
-def picture_file(dataset: str, picture: Union[int, str], root: str = "data") -> str:
-    """Return the path of a picture.
+def image_file(dataset: str, image: Union[int, str], root: str = "data") -> str:
+    """Return the path of an image.
 
     Args:
       dataset: a key of DATASETS.
-      picture: its number; for ReferIt the digits as text.
+      image: its number; for ReferIt the digits as text.
       root: the data folder.
     """
-    return os.path.join(root, DATASETS[dataset].pictures.format(picture))
+    return os.path.join(root, DATASETS[dataset].image_pattern.format(image))
 
 
 def sample_prefix(dataset: str, split: str) -> str:

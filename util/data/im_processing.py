@@ -1,4 +1,4 @@
-"""Pictures: read, resized to fit, and as the network wants them.
+"""Images: read, resized to fit, and as the network wants them.
 
 Axes: H rows, W columns, C channels.
 """
@@ -12,12 +12,12 @@ from PIL import Image, ImageOps
 
 from util.core.errors import UserError
 
-MAX_PIXELS = 10**8  # of a picture: more is a mistake or an attack
+MAX_PIXELS = 10**8  # of an image: more is a mistake or an attack
 MEAN_BGR = np.array((104.00698793, 116.66876762, 122.67891434))  # Caffe's ImageNet
 
 
-def read_picture(path: str) -> np.ndarray:
-    """Read a picture of any kind that Pillow knows.
+def read_image(path: str) -> np.ndarray:
+    """Read an image of any kind that Pillow knows.
 
     Args:
       path: the file.
@@ -27,13 +27,13 @@ def read_picture(path: str) -> np.ndarray:
       high byte is taken; transparency is left out.
 
     Raises:
-      UserError: the file is missing, damaged, truncated or no picture.
+      UserError: the file is missing, damaged, truncated or no image.
     """
-    return _read(path, "picture", _to_rgb)
+    return _read(path, "image", _to_rgb)
 
 
 def read_mask(path: str) -> np.ndarray:
-    """Read a mask that is a picture.
+    """Read a mask that is an image.
 
     Args:
       path: the file.
@@ -44,7 +44,7 @@ def read_mask(path: str) -> np.ndarray:
       is left out.
 
     Raises:
-      UserError: the file is missing, damaged, truncated or no picture.
+      UserError: the file is missing, damaged, truncated or no image.
     """
     return _read(path, "mask", _to_mask)
 
@@ -71,11 +71,11 @@ def _to_mask(image: Image.Image) -> np.ndarray:
     return values.any(axis=2) if values.ndim == 3 else values
 
 
-def to_picture(picture: Any) -> np.ndarray:
-    """Take a picture in any of the forms that people have.
+def to_image(image: Any) -> np.ndarray:
+    """Take an image in any of the forms that people have.
 
     Args:
-      picture: path of a file, see `read_picture`; a Pillow image; or uint8 [H, W],
+      image: path of a file, see `read_image`; a Pillow image; or uint8 [H, W],
         [H, W, 1], [H, W, 3] RGB or [H, W, 4] RGBA.
 
     Returns:
@@ -84,18 +84,18 @@ def to_picture(picture: Any) -> np.ndarray:
     Raises:
       UserError: it is none of these, or too large.
     """
-    if isinstance(picture, (str, os.PathLike)):
-        return read_picture(os.fspath(picture))
-    if isinstance(picture, Image.Image):
-        _check_size(*picture.size[::-1])
-        return _to_rgb(ImageOps.exif_transpose(picture))
-    if not isinstance(picture, np.ndarray):
-        raise UserError(f"a picture must be a path, image or array, not {picture!r}")
-    array = picture[..., np.newaxis] if picture.ndim == 2 else picture
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(os.fspath(image))
+    if isinstance(image, Image.Image):
+        _check_size(*image.size[::-1])
+        return _to_rgb(ImageOps.exif_transpose(image))
+    if not isinstance(image, np.ndarray):
+        raise UserError(f"an image must be a path, image or array, not {image!r}")
+    array = image[..., np.newaxis] if image.ndim == 2 else image
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3, 4):
         raise UserError(
-            f"a picture must be uint8 [H, W], [H, W, 3] or [H, W, 4], not "
-            f"{picture.dtype} {list(picture.shape)}"
+            f"an image must be uint8 [H, W], [H, W, 3] or [H, W, 4], not "
+            f"{image.dtype} {list(image.shape)}"
         )
     _check_size(*array.shape[:2])
     return np.ascontiguousarray(np.broadcast_to(array[..., :3], array.shape[:2] + (3,)))
@@ -104,7 +104,7 @@ def to_picture(picture: Any) -> np.ndarray:
 def _check_size(rows: int, columns: int) -> None:
     if not 1 <= rows * columns <= MAX_PIXELS:
         raise UserError(
-            f"{columns} x {rows} pixels; a picture has 1 to {MAX_PIXELS} of them: "
+            f"{columns} x {rows} pixels; an image has 1 to {MAX_PIXELS} of them: "
             "make it smaller"
         )
 
@@ -121,7 +121,7 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def to_network_input(im: np.ndarray) -> np.ndarray:
-    """Turn pictures into the network's input.
+    """Turn images into the network's input.
 
     Args:
       im: uint8 [..., 3], RGB.
@@ -238,7 +238,7 @@ def _fit(resize: Callable, im: np.ndarray, h: int, w: int) -> np.ndarray:
 def _cover(resize: Callable, im: np.ndarray, h: int, w: int) -> np.ndarray:
     """Scale to cover with `resize` and keep the centre.
 
-    What is cut off is not computed: of a long, narrow picture that is nearly all.
+    What is cut off is not computed: of a long, narrow image that is nearly all.
     """
     height, width = _scaled_size(im, max(h / im.shape[0], w / im.shape[1]))
     top, left = (height - h) // 2, (width - w) // 2
@@ -274,8 +274,8 @@ def resize_and_crop(im: np.ndarray, input_h: int, input_w: int) -> np.ndarray:
     return _cover(_resize_to_unit, im, input_h, input_w)
 
 
-def fit_picture(im: np.ndarray, h: int, w: int) -> np.ndarray:
-    """Fit a picture into the network's input size.
+def fit_image(im: np.ndarray, h: int, w: int) -> np.ndarray:
+    """Fit an image into the network's input size.
 
     Args:
       im: uint8 [H, W, 3], RGB.
@@ -303,12 +303,12 @@ def fit_mask(mask: np.ndarray, h: int, w: int) -> np.ndarray:
 
 
 def restore_mask(mask: np.ndarray, h: int, w: int) -> np.ndarray:
-    """Bring a mask that was found back to the size of its picture.
+    """Bring a mask that was found back to the size of its image.
 
     Args:
-      mask: bool [H, W], on the picture as `fit_picture` gives it.
-      h: height of the picture, in pixels.
-      w: width of the picture, in pixels.
+      mask: bool [H, W], on the image as `fit_image` gives it.
+      h: height of the image, in pixels.
+      w: width of the image, in pixels.
 
     Returns:
       bool [h, w]; every pixel that the mask touches counts, as in `fit_mask`.

@@ -36,7 +36,7 @@ def referents(dataset: str, split: str, root: str) -> List[Referent]:
     return [
         Referent(
             name,
-            datasets.picture_file(dataset, image["id"], root),
+            datasets.image_file(dataset, image["id"], root),
             [sentence["sent"] for sentence in ref["sentences"]],
             segmentation=annotation.get("segmentation"),
             size=(image["height"], image["width"]),

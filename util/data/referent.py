@@ -1,4 +1,4 @@
-"""An object that sentences refer to, its picture and its mask.
+"""An object that sentences refer to, its image and its mask.
 
 Annotations come from the internet, so nothing in them is trusted: what a library
 would crash on is refused first.
@@ -21,7 +21,7 @@ from pycocotools import mask as coco_mask
 
 from util.core import files
 from util.core.errors import UserError
-from util.data.im_processing import read_mask, read_picture
+from util.data.im_processing import read_image, read_mask
 
 
 class Referent(NamedTuple):
@@ -29,54 +29,54 @@ class Referent(NamedTuple):
 
     Attributes:
       name: what to call it in an error.
-      picture: path of the picture.
+      image: path of the image.
       sentences: the texts, in file order.
       mask_file: path of ReferIt's mask; None elsewhere.
       segmentation: COCO's mask, see `decode_segmentation`; None elsewhere.
-      size: (height, width) of the picture by COCO; None elsewhere.
-      mask_picture: path of a mask that is a picture, in own data sets; else None.
-      picture_id: what `picture_name` is in own data sets; else None.
+      size: (height, width) of the image by COCO; None elsewhere.
+      mask_image: path of a mask that is an image, in own data sets; else None.
+      image_id: what `image_name` is in own data sets; else None.
     """
 
     name: str
-    picture: str
+    image: str
     sentences: List[str]
     mask_file: Optional[str] = None
     segmentation: Any = None
     size: Optional[Tuple[int, int]] = None
-    mask_picture: Optional[str] = None
-    picture_id: Optional[str] = None
+    mask_image: Optional[str] = None
+    image_id: Optional[str] = None
 
     @property
-    def picture_name(self) -> str:
-        """What no other picture is called: its file, where not told, without ending."""
-        return self.picture_id or os.path.splitext(os.path.basename(self.picture))[0]
+    def image_name(self) -> str:
+        """What no other image is called: its file, where not told, without ending."""
+        return self.image_id or os.path.splitext(os.path.basename(self.image))[0]
 
 
 def load(referents: Sequence[Referent]) -> Tuple[np.ndarray, List[np.ndarray]]:
-    """Read a picture and the masks of referents in it.
+    """Read an image and the masks of referents in it.
 
     Args:
-      referents: one or more, all in the same picture.
+      referents: one or more, all in the same image.
 
     Returns:
       uint8 [H, W, 3], RGB, and for each referent bool [H, W], True on the object.
 
     Raises:
-      UserError: a file is missing or damaged, or picture and mask differ in size.
+      UserError: a file is missing or damaged, or image and mask differ in size.
     """
-    picture = read_picture(referents[0].picture)
-    return picture, [_load_mask(referent, picture.shape[:2]) for referent in referents]
+    image = read_image(referents[0].image)
+    return image, [_load_mask(referent, image.shape[:2]) for referent in referents]
 
 
 def _load_mask(referent, size):
-    # A mask of a size that a picture has really is safe to allocate.
+    # A mask of a size that an image has really is safe to allocate.
     if referent.size not in (None, size):
         _refuse_sizes(referent, referent.size, size)
     if referent.mask_file:
         mask = _read_mat(referent.mask_file)
-    elif referent.mask_picture:
-        mask = read_mask(referent.mask_picture)
+    elif referent.mask_image:
+        mask = read_mask(referent.mask_image)
     else:
         try:
             mask = decode_segmentation(referent.segmentation, *size)
@@ -90,19 +90,19 @@ def _load_mask(referent, size):
 def _refuse_sizes(referent, annotated, size):
     raise UserError(
         f"{referent.name}: annotated at {'x'.join(map(str, annotated))} pixels, but "
-        f"{referent.picture} has {'x'.join(map(str, size))} (height x width)"
+        f"{referent.image} has {'x'.join(map(str, size))} (height x width)"
     )
 
 
 def check_files(chosen: List[Referent]) -> None:
-    """Refuse referents whose picture or mask file is missing, before long work.
+    """Refuse referents whose image or mask file is missing, before long work.
 
     Raises:
       UserError: names the first missing file and its referent.
     """
     owners = {}
     for referent in chosen:
-        for path in (referent.picture, referent.mask_file, referent.mask_picture):
+        for path in (referent.image, referent.mask_file, referent.mask_image):
             if path:
                 owners.setdefault(path, referent.name)
     for path in sorted(owners):
@@ -121,8 +121,8 @@ def decode_segmentation(
       segmentation: polygons [[x, y, x, y, ...], ...], in pixels, which are
         united; or {"size": [H, W], "counts": run lengths}, the counts as a list
         or in COCO's compressed text.
-      height: H of the picture, in pixels.
-      width: W of the picture, in pixels.
+      height: H of the image, in pixels.
+      width: W of the image, in pixels.
 
     Returns:
       bool [H, W], True on the object.
@@ -148,7 +148,7 @@ def _draw_polygons(polygons, height, width):
         # Far corners and NaN make pycocotools crash or hang.
         limit = 10 * max(height, width)
         if not np.isfinite(points).all() or np.abs(points).max() > limit:
-            raise ValueError("a polygon reaches far outside the picture")
+            raise ValueError("a polygon reaches far outside the image")
     drawn = coco_mask.decode(coco_mask.frPyObjects(polygons, height, width))
     return drawn.any(axis=2)
 
@@ -159,14 +159,14 @@ def _decode_run_lengths(run_lengths, height, width):
     counts = run_lengths["counts"]
     if isinstance(counts, list):
         if sum(counts) != height * width:
-            raise ValueError("its run lengths do not fill the picture")
+            raise ValueError("its run lengths do not fill the image")
         packed = coco_mask.frPyObjects(run_lengths, height, width)
     else:
         packed = {"size": [height, width], "counts": counts.encode("ascii")}
     mask = coco_mask.decode(packed)
     # Where compressed runs end early, pycocotools leaves the rest unset.
     if mask.sum() != coco_mask.area(packed):
-        raise ValueError("its run lengths do not fill the picture")
+        raise ValueError("its run lengths do not fill the image")
     return mask.astype(bool)
 
 

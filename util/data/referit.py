@@ -18,7 +18,7 @@ def referents(split: str, root: str) -> List[Referent]:
     return [
         Referent(
             f"{path}: referent {name}",
-            datasets.picture_file("referit", name.split("_")[0], root),
+            datasets.image_file("referit", name.split("_")[0], root),
             sentences,
             mask_file=datasets.mask_file(name, root),
         )

@@ -1,4 +1,4 @@
-"""Samples on disk, one for each sentence with its picture and mask.
+"""Samples on disk, one for each sentence with its image and mask.
 
 Two layouts: one file a sample, that of the reference, in which only `im_name_batch`
 is new; and the compact one of `util.data.compact`. Both give the same samples.
@@ -23,31 +23,31 @@ def sample_file(folder: str, prefix: str, number: int) -> str:
 def write_sample(
     path: str,
     words: List[int],
-    picture: Union[np.ndarray, bytes],
+    image: Union[np.ndarray, bytes],
     mask: Union[np.ndarray, bytes],
     sentence: str,
-    picture_name: str,
+    image_name: str,
 ) -> None:
     """Write one sample.
 
     Args:
       path: the file to make or replace.
       words: 20 ids, padding 0 in front.
-      picture: uint8 [H, W, 3], RGB; or `npz.as_npy` of it, where several samples
+      image: uint8 [H, W, 3], RGB; or `npz.as_npy` of it, where several samples
         show it.
       mask: bool [H, W], True on the object; or `npz.as_npy` of it.
       sentence: the text that `words` come from.
-      picture_name: the same for all samples that show the same picture.
+      image_name: the same for all samples that show the same image.
 
     Raises:
       UserError: the file cannot be written.
     """
     arrays = {
         "text_batch": np.array(words, np.int32),
-        "im_batch": picture,
+        "im_batch": image,
         "mask_batch": mask,
         "sent_batch": [sentence],
-        "im_name_batch": [picture_name],
+        "im_name_batch": [image_name],
     }
     npz.write(path, arrays)
 
@@ -63,7 +63,7 @@ def read_sample(path: str) -> Dict[str, Any]:
       im_batch: uint8 [H, W, 3], RGB.
       mask_batch: bool [H, W], True on the object.
       sent_batch: [sentence].
-      im_name_batch: [name of the picture]; [""] in files of the reference.
+      im_name_batch: [name of the image]; [""] in files of the reference.
 
     Raises:
       UserError: the file is missing or damaged; names it.
@@ -132,23 +132,23 @@ class SampleFiles:
         """Return the path of a sample."""
         return sample_file(self._folder, self._prefix, number)
 
-    def pictures(self) -> List[Hashable]:
-        """Return a key for each sample, the same where the picture is the same.
+    def images(self) -> List[Hashable]:
+        """Return a key for each sample, the same where the image is the same.
 
-        Where samples have no name of their picture, those of the reference, it is
+        Where samples have no name of their image, those of the reference, it is
         the checksum that their files have of it.
 
         Raises:
           UserError: a file is damaged; names it.
         """
-        return [_picture_key(self.path(number)) for number in range(len(self))]
+        return [_image_key(self.path(number)) for number in range(len(self))]
 
     def read(self, number: int) -> Dict[str, Any]:
         """Return a sample, see `read_sample`."""
         return read_sample(self.path(number))
 
 
-def _picture_key(path):
+def _image_key(path):
     with npz.opened(path, "sample") as arrays:
         name = arrays["im_name_batch"].item() if "im_name_batch" in arrays else ""
         stored = arrays.zip.getinfo("im_batch.npy")
@@ -166,9 +166,9 @@ def open_samples(folder: str, prefix: str) -> Union[SampleFiles, compact.Samples
       An object `samples` with
         len(samples): N; samples have the numbers 0 to N - 1.
         samples.read(n): sample n, see `read_sample`.
-        samples.path(n): the path of the file with its picture.
-        samples.pictures(): a hashable key for each sample, the same where the
-          picture is the same.
+        samples.path(n): the path of the file with its image.
+        samples.images(): a hashable key for each sample, the same where the
+          image is the same.
         samples.layout: "npz" or "compact".
 
     Raises:

@@ -2,7 +2,7 @@
 
 A sentence is true of exactly one figure, by a clear margin, and two of its words
 count: with another word in the place of either it means another figure of the
-same picture. Whoever ignores one of them is right half of the time at best.
+same image. Whoever ignores one of them is right half of the time at best.
 """
 
 import collections
@@ -56,10 +56,10 @@ FORMS = {
     ),
 }
 
-FRAME = (150, 200)  # least and greatest height and width of a picture
+FRAME = (150, 200)  # least and greatest height and width of an image
 EDGE = 3  # pixels between a figure and the frame, at least
 GAP = 5  # pixels between two figures, at least
-MARGIN = 0.1  # of the picture, from its middle: nearer than that is no place
+MARGIN = 0.1  # of the image, from its middle: nearer than that is no place
 FINENESS = 4  # figures are drawn that much larger, then shrunk
 
 
@@ -127,7 +127,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture before it is drawn: height and width, figures, sentences."""
+    """An image before it is drawn: height and width, figures, sentences."""
 
     frame: Tuple[int, int]
     figures: List[Figure]
@@ -172,7 +172,7 @@ def outline(figure: Figure) -> np.ndarray:
 
 
 def _is_at(place: str, figure: Figure, frame: Tuple[int, int]) -> Optional[bool]:
-    """Say whether a figure is at a side of the picture; None where it is unclear."""
+    """Say whether a figure is at a side of the image; None where it is unclear."""
     axis, sign = PLACES[place]
     lead = sign * ((figure.row, figure.column)[axis] / frame[axis] - 0.5)
     return None if abs(lead) < MARGIN else lead > 0
@@ -436,7 +436,7 @@ def scene(rng: np.random.RandomState, kind: str) -> Scene:
     return Scene(frame, figures, sentences)
 
 
-# --- Pictures and files
+# --- Images and files
 
 
 def _ground(rng: np.random.RandomState, frame: Tuple[int, int]) -> np.ndarray:
@@ -474,12 +474,12 @@ def render(rng: np.random.RandomState, drawn: Scene) -> np.ndarray:
     Returns:
       uint8 [H, W, 3], RGB.
     """
-    picture = _ground(rng, drawn.frame)
+    image = _ground(rng, drawn.frame)
     for figure in drawn.figures:
         coverage = _coverage(figure, drawn.frame)
-        picture += coverage * (np.array(figure.rgb) - picture)
-    picture += rng.normal(0, 5, picture.shape)
-    return np.clip(np.round(picture), 0, 255).astype(np.uint8)
+        image += coverage * (np.array(figure.rgb) - image)
+    image += rng.normal(0, 5, image.shape)
+    return np.clip(np.round(image), 0, 255).astype(np.uint8)
 
 
 def _annotation(figure: Figure, ann_id: int, frame: Tuple[int, int]) -> Dict:
@@ -540,7 +540,7 @@ def _instances(images: List[Dict], annotations: List[Dict]) -> Dict:
 
 
 def draw(root: str, seed: int = 0, num_scenes: Optional[Dict[str, int]] = None) -> None:
-    """Write the data set: pictures, annotations, refs and vocabulary.
+    """Write the data set: images, annotations, refs and vocabulary.
 
     The refs come last, so where they are everything is: then nothing is done,
     whatever the seed. What an interrupted call left is written over.
@@ -565,10 +565,10 @@ def draw(root: str, seed: int = 0, num_scenes: Optional[Dict[str, int]] = None) 
     for image_id, (split, n) in enumerate(progress, 1):
         rng = np.random.RandomState([seed, list(SCENES).index(split), n])
         drawn = scene(rng, KINDS[n % len(KINDS)])
-        path = datasets.picture_file("shapes", image_id, root)
+        path = datasets.image_file("shapes", image_id, root)
         with whole_file(path) as file:
-            picture = Image.fromarray(render(rng, drawn))
-            picture.save(file, "JPEG", quality=95, subsampling=0)
+            image = Image.fromarray(render(rng, drawn))
+            image.save(file, "JPEG", quality=95, subsampling=0)
         size = dict(zip(("height", "width"), drawn.frame))
         name = os.path.basename(path)
         images.append(dict(size, id=image_id, file_name=name, license=1))

@@ -1,6 +1,6 @@
 """Exporting: a snapshot's network as a model that needs none of our code.
 
-From the picture's bytes to masks of its size all is part of the graph, except DenseCRF.
+From the image's bytes to masks of its size all is part of the graph, except DenseCRF.
 """
 
 import json
@@ -32,11 +32,11 @@ INSTALL = "-m export --format onnx needs tf2onnx and onnxruntime: pip install -e
 INSTALL += "'.[export]'"
 # What the check of an ONNX model allows: sums in another order.
 MOST_DIFFERENCE, LEAST_IOU = 1e-3, 0.999
-CHECKED_SIZE = 97, 61  # of its picture: odd, and of no network's shape
+CHECKED_SIZE = 97, 61  # of its image: odd, and of no network's shape
 
 INPUTS = {
-    "picture": "uint8 [rows, columns, 3], RGB, upright",
-    "sentences": "string [B], UTF-8, B above 0, all about the picture",
+    "image": "uint8 [rows, columns, 3], RGB, upright",
+    "sentences": "string [B], UTF-8, B above 0, all about the image",
     "ids": "int32 [B, 20], line numbers from 0 in the vocabulary, of a repeated word "
     "the last one; padded in front with 0; of unknown words that of <unk>",
 }
@@ -92,35 +92,35 @@ def _describe(snapshot, args, sizes) -> Dict[str, Any]:
 
 
 class Network:
-    """Builds the graph from a picture and its sentences to the results.
+    """Builds the graph from an image and its sentences to the results.
 
     Args:
       model_class: class with the arguments and attributes of `LSTM_model`.
       snapshot: path of a checkpoint.
       sizes: see `checkpoint.sizes`.
-      max_pixels: int, larger pictures are refused.
+      max_pixels: int, larger images are refused.
     """
 
     def __init__(self, model_class, snapshot, sizes, max_pixels: int) -> None:
         self._model_class, self._snapshot = model_class, snapshot
         self._sizes, self.max_pixels = sizes, max_pixels
 
-    def build(self, picture, ids) -> Dict[str, Any]:
+    def build(self, image, ids) -> Dict[str, Any]:
         """Return name -> tensor, the results as OUTPUTS describes them."""
-        size = tf.shape(picture, out_type=tf.int64)
+        size = tf.shape(image, out_type=tf.int64)
         pixels = tf.reduce_prod(size[:2])
-        message = "the picture must have 1 to {} pixels; rows, columns, channels:"
+        message = "the image must have 1 to {} pixels; rows, columns, channels:"
         is_right = (pixels > 0) & (pixels <= self.max_pixels)
         check = tf.Assert(is_right, [message.format(self.max_pixels), size])
         with tf.control_dependencies([check]):
-            picture = tf.identity(picture)
-        image = image_ops.fit_picture(picture, self._sizes["H"], self._sizes["W"])
-        im = image_ops.to_network_input(image)[tf.newaxis]
+            image = tf.identity(image)
+        fitted = image_ops.fit_image(image, self._sizes["H"], self._sizes["W"])
+        im = image_ops.to_network_input(fitted)[tf.newaxis]
         # TensorFlow 2 warns of each reference variable in a SavedModel.
         with tf.variable_scope(tf.get_variable_scope(), use_resource=True):
             model = self._model_class(
                 batch_size=None,
-                num_pictures=1,
+                num_images=1,
                 mode="eval",
                 num_steps=text_processing.MAX_WORDS,
                 inputs={"words": ids, "im": im},
@@ -145,7 +145,7 @@ class Network:
 
 def _placeholders(*names) -> Dict[str, Any]:
     make = {
-        "picture": lambda: tf.placeholder(tf.uint8, [None, None, 3], "picture"),
+        "image": lambda: tf.placeholder(tf.uint8, [None, None, 3], "image"),
         "sentences": lambda: tf.placeholder(tf.string, [None], "sentences"),
         "ids": lambda: tf.placeholder(
             tf.int32, [None, text_processing.MAX_WORDS], "ids"
@@ -158,7 +158,7 @@ def _write_saved_model(network: Network, path, vocab_dict, folder) -> Dict[str, 
     """Write folder/VERSION with one signature; return what model.json says of it."""
     odd = text_ops.unusable_words(list(vocab_dict))
     with tf.Graph().as_default(), tempfile.TemporaryDirectory() as scratch:
-        inputs = _placeholders("picture", "ids" if odd else "sentences")
+        inputs = _placeholders("image", "ids" if odd else "sentences")
         if odd:
             outputs = network.build(**inputs)
         else:
@@ -166,7 +166,7 @@ def _write_saved_model(network: Network, path, vocab_dict, folder) -> Dict[str, 
             with open(table_file, "w", encoding="utf-8") as file:
                 text_ops.write_table(file, vocab_dict)
             ids = text_ops.ids(inputs["sentences"], table_file, vocab_dict)
-            outputs = dict(network.build(inputs["picture"], ids), ids=ids)
+            outputs = dict(network.build(inputs["image"], ids), ids=ids)
         with network.session() as session:
             _save(session, os.path.join(folder, VERSION), inputs, outputs)
     if odd:
@@ -218,7 +218,7 @@ def _write_onnx(network: Network, path, vocab_dict, folder) -> Dict[str, Any]:
     """Write the model and its vocabulary; return what model.json says of it."""
     tf2onnx, onnxruntime = _import_onnx()
     with tf.Graph().as_default() as graph:
-        inputs = _placeholders("picture", "ids")
+        inputs = _placeholders("image", "ids")
         outputs = {
             name: tf.identity(tensor, name)
             for name, tensor in network.build(**inputs).items()
@@ -250,12 +250,12 @@ def _write_onnx(network: Network, path, vocab_dict, folder) -> Dict[str, Any]:
 
 
 def _random_feed(vocab_size: int) -> Dict[str, np.ndarray]:
-    """Draw a picture and sentences of one word and of the most words."""
+    """Draw an image and sentences of one word and of the most words."""
     random = np.random.RandomState(1)
     ids = random.randint(1, vocab_size, (2, text_processing.MAX_WORDS))
     ids[0, :-1] = 0
-    picture = random.randint(0, 256, (*CHECKED_SIZE, 3))
-    return {"picture": picture.astype(np.uint8), "ids": ids.astype(np.int32)}
+    image = random.randint(0, 256, (*CHECKED_SIZE, 3))
+    return {"image": image.astype(np.uint8), "ids": ids.astype(np.int32)}
 
 
 def _compare(wanted, found) -> Dict[str, float]:
@@ -268,7 +268,7 @@ def _compare(wanted, found) -> Dict[str, float]:
     intersection, union = compute_mask_IU(wanted["mask"], found["mask"])
     iou = intersection / union if union else 1.0
     print(
-        f"onnxruntime and TensorFlow on a random picture: IoU of the masks {iou:.6f}, "
+        f"onnxruntime and TensorFlow on a random image: IoU of the masks {iou:.6f}, "
         f"largest difference of a probability {difference:.1e}"
     )
     if not (difference <= MOST_DIFFERENCE and iou >= LEAST_IOU):

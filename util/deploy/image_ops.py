@@ -1,6 +1,6 @@
 """What `im_processing` does, as operations of a graph, bit for bit.
 
-Only the samples that are kept are computed, so that a picture of 20000 x 10 pixels
+Only the samples that are kept are computed, so that an image of 20000 x 10 pixels
 needs no square of 20000 x 20000 on the way.
 
 Axes: B batch, H rows and W columns of the network's input, C channels.
@@ -18,7 +18,7 @@ Samples = namedtuple("Samples", "before part inside size new_size")
 
 
 def to_network_input(im):
-    """Turn pictures into the network's input, see `im_processing.to_network_input`.
+    """Turn images into the network's input, see `im_processing.to_network_input`.
 
     Args:
       im: uint8 [..., 3], RGB.
@@ -29,26 +29,26 @@ def to_network_input(im):
     return tf.cast(tf.cast(im[..., ::-1], tf.float64) - MEAN_BGR, tf.float32)
 
 
-def fit_picture(picture, h, w):
-    """Fit a picture into the network's input size, see `im_processing.fit_picture`.
+def fit_image(image, h, w):
+    """Fit an image into the network's input size, see `im_processing.fit_image`.
 
     Args:
-      picture: uint8 [rows, columns, 3], RGB; any size from 1 x 1.
+      image: uint8 [rows, columns, 3], RGB; any size from 1 x 1.
       h: int, height of the result, in pixels.
       w: int, width of the result, in pixels.
 
     Returns:
       uint8 [h, w, 3], RGB, zeros around.
     """
-    rows, columns = _sides(picture, 0)
+    rows, columns = _sides(image, 0)
     height, width = _scaled_sizes(rows, columns, h, w, tf.minimum)
     vertical = _samples(-((h - height) // 2), h, rows, height)
     horizontal = _samples(-((w - width) // 2), w, columns, width)
     dtype = tf.int32 if 255 * 4 * h * w < 2**31 else tf.int64
-    resized = _interpolate(picture, 0, vertical, dtype)
+    resized = _interpolate(image, 0, vertical, dtype)
     resized = _interpolate(resized, 1, horizontal, dtype)
     resized = _round_ratio(resized, tf.cast(4 * height * width, dtype))
-    low, high = tf.reduce_min(picture), tf.reduce_max(picture)
+    low, high = tf.reduce_min(image), tf.reduce_max(image)
     resized = _clip(resized, tf.cast(low, dtype), tf.cast(high, dtype))
     inside = vertical.inside[:, tf.newaxis] & horizontal.inside
     fitted = resized * tf.cast(inside[..., tf.newaxis], dtype)
@@ -58,11 +58,11 @@ def fit_picture(picture, h, w):
 
 
 def restore_mask(masks, rows, columns):
-    """Bring masks back to the size of a picture, see `im_processing.restore_mask`.
+    """Bring masks back to the size of an image, see `im_processing.restore_mask`.
 
     Args:
-      masks: bool [B, H, W], on the picture as `fit_picture` gives it.
-      rows, columns: int64 scalars, the picture's size.
+      masks: bool [B, H, W], on the image as `fit_image` gives it.
+      rows, columns: int64 scalars, the image's size.
 
     Returns:
       bool [B, rows, columns].
@@ -79,8 +79,8 @@ def resize_and_crop(x, rows, columns):
     """Scale to cover and keep the centre, see `im_processing.resize_and_crop`.
 
     Args:
-      x: float32 [B, H, W], on the picture as `fit_picture` gives it.
-      rows, columns: int64 scalars, the picture's size.
+      x: float32 [B, H, W], on the image as `fit_image` gives it.
+      rows, columns: int64 scalars, the image's size.
 
     Returns:
       float32 [B, rows, columns].
@@ -121,7 +121,7 @@ def _round_ratio(x, y):
 
 
 def _scaled_sizes(rows, columns, h, w, choose):
-    """Return int64 (height, width) of a picture scaled to fit or to cover h x w."""
+    """Return int64 (height, width) of an image scaled to fit or to cover h x w."""
     sides = [tf.cast(side, tf.float64) for side in (rows, columns)]
     wanted = [tf.cast(side, tf.float64) for side in (h, w)]
     # A maximum that changes nothing: were the divisor a constant, see `_round_ratio`.
@@ -134,7 +134,7 @@ def _scaled_sizes(rows, columns, h, w, choose):
 
 
 def _covering(x, rows, columns):
-    """Return the Samples of both axes that bring [B, H, W] to the picture's size."""
+    """Return the Samples of both axes that bring [B, H, W] to the image's size."""
     size = _sides(x, 1)
     new_size = _scaled_sizes(*size, rows, columns, tf.maximum)
     return [

@@ -14,7 +14,7 @@ from PIL import Image
 from util.core.errors import UserError
 from util.data import im_processing, shapes
 from util.inference import visualize
-from util.inference.predictor import LEVELS, Finding
+from util.inference.predictor import LEVELS, Prediction
 from util.inference.visualize import CLASS_COLOURS
 
 SHOWN_SIDE, LEVEL_SIDE = 800, 400  # pixels, the longer side of what the page shows
@@ -24,7 +24,7 @@ FONTS = ["system-ui", "sans-serif"]  # nothing to download
 LOOK = {"primary_hue": "orange", "font": FONTS, "font_mono": ["monospace"]}
 CSS = """
 footer { opacity: 0.6; }
-#picture img, #mask img { width: 100%; height: 100%; object-fit: contain; }
+#image img, #mask img { width: 100%; height: 100%; object-fit: contain; }
 #message { padding: 0.6em 0.9em; border-radius: 8px; border: 1px solid #dc2626;
   background: color-mix(in srgb, #dc2626 12%, transparent); overflow-wrap: anywhere; }
 .words { display: flex; flex-wrap: wrap; gap: 0.4em; }
@@ -51,16 +51,16 @@ class Asked(NamedTuple):
     """A line of the history; the area is in pixels."""
 
     sentence: str
-    picture: str
+    image: str
     area: int
     seconds: float
 
 
 def draw_examples(folder: str) -> List[List[str]]:
-    """Draw pictures of `shapes` that no split has.
+    """Draw images of `shapes` that no split has.
 
     Returns:
-      [path, sentence] a picture.
+      [path, sentence] an image.
     """
     rng = np.random.RandomState(EXAMPLES_SEED)
     examples = []
@@ -92,7 +92,7 @@ def build(
     with gr.Blocks(
         title="RefSeg", analytics_enabled=False, delete_cache=(60, kept_s)
     ) as blocks:
-        gr.Markdown("## RefSeg\nChoose a picture and say which object you mean.")
+        gr.Markdown("## RefSeg\nChoose an image and say which object you mean.")
         with gr.Row():
             with gr.Column():
                 asking, button = _asking_parts(gr, max_letters)
@@ -110,12 +110,12 @@ def build(
                 api_visibility="private",
             )
 
-        def show(picture, sentence, with_dense_crf, so_far):
+        def show(image, sentence, with_dense_crf, so_far):
             try:
-                found = answer(picture, sentence, with_dense_crf)
+                found = answer(image, sentence, with_dense_crf)
             except UserError as error:
                 return {message: gr.HTML(escape(str(error)), visible=True)}
-            name, record = os.path.basename(picture), found.record
+            name, record = os.path.basename(image), found.record
             so_far = [Asked(sentence, name, record["area"], record["seconds"])] + so_far
             so_far = so_far[:MAX_ASKED]
             return {
@@ -126,9 +126,9 @@ def build(
                 **dict(zip(shown, _drawn(found, folder))),
             }
 
-        def segment(picture, sentence, refine=False):
+        def segment(image, sentence, refine=False):
             try:
-                return answer(picture, sentence, refine).record
+                return answer(image, sentence, refine).record
             except UserError as error:
                 raise gr.Error(str(error), print_exception=False) from error
 
@@ -156,16 +156,16 @@ def build(
 
 
 def _asking_parts(gr, max_letters):
-    """Return ([picture, sentence, whether to refine], button)."""
-    picture = gr.Image(
+    """Return ([image, sentence, whether to refine], button)."""
+    image = gr.Image(
         type="filepath",
         image_mode=None,
         sources=["upload", "clipboard"],
-        label="Picture",
+        label="Image",
         height=320,
-        elem_id="picture",
+        elem_id="image",
     )
-    _take_uploads_only(gr, picture)
+    _take_uploads_only(gr, image)
     sentence = gr.Textbox(
         label="Sentence",
         placeholder="the small red circle left of the square",
@@ -175,24 +175,24 @@ def _asking_parts(gr, max_letters):
     with gr.Row(equal_height=True):
         refine = gr.Checkbox(label="refine (DenseCRF)", container=False)
         button = gr.Button("Find it", variant="primary", elem_id="find")
-    return [picture, sentence, refine], button
+    return [image, sentence, refine], button
 
 
-def _take_uploads_only(gr, picture):
+def _take_uploads_only(gr, image):
     """Leave reading to the service, and fetch nothing from elsewhere.
 
     Gradio would open the file with its own messages, and download any URL that a
     request names in its place.
     """
-    move = picture.async_move_resource_to_block_cache
+    move = image.async_move_resource_to_block_cache
 
     async def move_file(path):
         if path and "://" in path:
-            raise gr.Error("upload the picture: a URL is not fetched")
+            raise gr.Error("upload the image: a URL is not fetched")
         return await move(path)
 
-    picture.async_move_resource_to_block_cache = move_file
-    picture.preprocess = lambda payload: payload and payload.path
+    image.async_move_resource_to_block_cache = move_file
+    image.preprocess = lambda payload: payload and payload.path
 
 
 def _result_parts(gr):
@@ -210,60 +210,60 @@ def _result_parts(gr):
 
 
 def _drawn(found, folder):
-    finding, record = found.finding, found.record
+    prediction, record = found.prediction, found.record
     folder = tempfile.mkdtemp(dir=folder)
-    levels = zip(LEVELS, level_pictures(found.picture, finding))
+    levels = zip(LEVELS, level_images(found.image, prediction))
     return (
-        _save(folder, "object", overlay_picture(found.picture, finding)),
+        _save(folder, "object", overlay_image(found.image, prediction)),
         summary_html(record),
         words_html(record),
-        *(_save(folder, level, picture) for level, picture in levels),
-        save_mask(finding, folder),
+        *(_save(folder, level, image) for level, image in levels),
+        save_mask(prediction, folder),
     )
 
 
-def _save(folder, name, picture):
-    """Write a picture for the browser and return its path.
+def _save(folder, name, image):
+    """Write an image for the browser and return its path.
 
-    Gradio would keep equal pictures in one file, and write it anew for each answer,
+    Gradio would keep equal images in one file, and write it again for each answer,
     also while a browser loads it.
     """
     path = os.path.join(folder, name + ".webp")
-    Image.fromarray(picture).save(path)
+    Image.fromarray(image).save(path)
     return path
 
 
 # --- What an answer becomes
 
 
-def _scale(picture: np.ndarray, side: int) -> np.ndarray:
-    image = Image.fromarray(picture)
-    scale = side / max(image.size)
-    size = [max(1, round(scale * length)) for length in image.size]
-    return np.array(image.resize(size, Image.BICUBIC))
+def _scale(image: np.ndarray, side: int) -> np.ndarray:
+    full = Image.fromarray(image)
+    scale = side / max(full.size)
+    size = [max(1, round(scale * length)) for length in full.size]
+    return np.array(full.resize(size, Image.BICUBIC))
 
 
-def overlay_picture(picture: np.ndarray, finding: Finding) -> np.ndarray:
-    """Draw the mask over the picture, SHOWN_SIDE pixels long."""
-    picture = _scale(picture, SHOWN_SIDE)
-    mask = im_processing.restore_mask(finding.on_object, *picture.shape[:2])
-    return visualize.overlay(picture, mask)
+def overlay_image(image: np.ndarray, prediction: Prediction) -> np.ndarray:
+    """Draw the mask over the image, SHOWN_SIDE pixels long."""
+    image = _scale(image, SHOWN_SIDE)
+    mask = im_processing.restore_mask(prediction.on_object, *image.shape[:2])
+    return visualize.overlay(image, mask)
 
 
-def level_pictures(picture: np.ndarray, finding: Finding) -> List[np.ndarray]:
-    """Draw heat maps over the picture, LEVEL_SIDE pixels long, one for each LEVELS."""
-    picture = _scale(picture, LEVEL_SIDE)
+def level_images(image: np.ndarray, prediction: Prediction) -> List[np.ndarray]:
+    """Draw heat maps over the image, LEVEL_SIDE pixels long, one for each LEVELS."""
+    image = _scale(image, LEVEL_SIDE)
     maps = (
-        im_processing.resize_and_crop(finding.seen_levels[level], *picture.shape[:2])
+        im_processing.resize_and_crop(prediction.seen_levels[level], *image.shape[:2])
         for level in LEVELS
     )
-    return [visualize.heat_map(picture, seen) for seen in maps]
+    return [visualize.heat_map(image, seen) for seen in maps]
 
 
-def save_mask(finding: Finding, folder: str) -> str:
-    """Write the mask, 255 on the object, at the picture's size; return its path."""
+def save_mask(prediction: Prediction, folder: str) -> str:
+    """Write the mask, 255 on the object, at the image's size; return its path."""
     path = os.path.join(folder, "mask.png")
-    visualize.save_png(path, finding.mask.astype(np.uint8) * 255)
+    visualize.save_png(path, prediction.mask.astype(np.uint8) * 255)
     return path
 
 
@@ -312,9 +312,9 @@ def history_html(asked: Sequence[Asked]) -> str:
     form = "<tr><td>{}</td><td>{}</td><td class='number'>{:,}</td>"
     form += "<td class='number'>{:.2f}</td></tr>"
     rows = "".join(
-        form.format(escape(one.sentence), escape(one.picture), one.area, one.seconds)
+        form.format(escape(one.sentence), escape(one.image), one.area, one.seconds)
         for one in map(Asked._make, asked)
     )
-    head = "<th>Asked in this session</th><th>Picture</th><th class='number'>Pixels"
+    head = "<th>Asked in this session</th><th>Image</th><th class='number'>Pixels"
     head += "</th><th class='number'>Seconds</th>"
     return f"<table class='asked' id='history'><tr>{head}</tr>{rows}</table>"

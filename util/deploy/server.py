@@ -23,7 +23,7 @@ from util.data import im_processing
 from util.deploy import page
 from util.graph import checkpoint
 from util.inference.predictor import (
-    Finding,
+    Prediction,
     Predictor,
     describe,
     run_lengths,
@@ -32,10 +32,10 @@ from util.inference.predictor import (
 
 MAX_UPLOAD_BYTES = 20 * 10**6
 MAX_UPLOAD_PIXELS = 25 * 10**6
-MAX_REQUEST_BYTES = MAX_UPLOAD_BYTES + 10**6  # a picture and what comes with it
+MAX_REQUEST_BYTES = MAX_UPLOAD_BYTES + 10**6  # an image and what comes with it
 MAX_LETTERS = 1000  # of a sentence
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow's names
-REMEMBERED = 4  # pictures
+REMEMBERED = 4  # images
 MAX_WAITING = 32  # requests
 KEPT_S = 3600  # uploads and what was made of them
 # Gradio and its parts read these when they are imported.
@@ -55,14 +55,14 @@ class Answer(NamedTuple):
     """What a sentence refers to.
 
     Attributes:
-      picture: uint8 [H, W, 3], as it was uploaded.
-      finding: all about the object.
+      image: uint8 [H, W, 3], as it was uploaded.
+      prediction: all about the object.
       record: the same for JSON: `predictor.describe`, and "mask", see
         `predictor.run_lengths`, and "seconds".
     """
 
-    picture: np.ndarray
-    finding: Finding
+    image: np.ndarray
+    prediction: Prediction
     record: Dict[str, Any]
 
 
@@ -80,18 +80,18 @@ class Service:
     def answer(
         self, path: Optional[str], sentence: str, with_dense_crf: bool = False
     ) -> Answer:
-        """Segment a sentence on an uploaded picture.
+        """Segment a sentence on an uploaded image.
 
         Args:
-          path: the picture; None: there is none. Errors name the file, not its folder.
+          path: the image; None: there is none. Errors name the file, not its folder.
           sentence: at most MAX_LETTERS.
           with_dense_crf: refine the mask.
 
         Raises:
-          UserError: picture or sentence is missing, too large or cannot be read.
+          UserError: image or sentence is missing, too large or cannot be read.
         """
         if path is None:
-            raise UserError("choose a picture first")
+            raise UserError("choose an image first")
         if len(sentence) > MAX_LETTERS:
             raise UserError(
                 f"the sentence has {len(sentence)} letters, more than {MAX_LETTERS}: "
@@ -100,13 +100,13 @@ class Service:
         with self._turn:
             begin = time.time()
             self._predictor.ids(sentence)  # no word, no work
-            picture = read_upload(path)
-            self._predictor.set_image(picture)
-            finding = self._predictor.segment(sentence, with_dense_crf)
-            record = describe(finding)
-            record["mask"] = run_lengths(finding.mask)
+            image = read_upload(path)
+            self._predictor.set_image(image)
+            prediction = self._predictor.segment(sentence, with_dense_crf)
+            record = describe(prediction)
+            record["mask"] = run_lengths(prediction.mask)
             record["seconds"] = time.time() - begin
-        return Answer(picture, finding, record)
+        return Answer(image, prediction, record)
 
     def close(self) -> None:
         """Free the network after the answer that it is at."""
@@ -115,7 +115,7 @@ class Service:
 
 
 def read_upload(path: str) -> np.ndarray:
-    """Read a picture that anybody may have sent.
+    """Read an image that anybody may have sent.
 
     Its header decides whether its pixels are looked at.
 
@@ -123,11 +123,11 @@ def read_upload(path: str) -> np.ndarray:
       uint8 [H, W, 3], RGB.
 
     Raises:
-      UserError: it is too large, damaged, no picture, or not there any more.
+      UserError: it is too large, damaged, no image, or not there any more.
     """
     name = os.path.basename(path)
     if not os.path.isfile(path):
-        raise UserError("the picture is not here any more: upload it again")
+        raise UserError("the image is not here any more: upload it again")
     if os.path.getsize(path) > MAX_UPLOAD_BYTES:
         raise UserError(
             f"{name} has more than {MAX_UPLOAD_BYTES // 10**6} MB: make it smaller"
@@ -135,7 +135,7 @@ def read_upload(path: str) -> np.ndarray:
     form, num_pixels = _header(path)
     if form not in FORMATS:
         raise UserError(
-            "{} is damaged or no picture; good are {}".format(name, ", ".join(FORMATS))
+            "{} is damaged or no image; good are {}".format(name, ", ".join(FORMATS))
         )
     if num_pixels > MAX_UPLOAD_PIXELS:
         raise UserError(
@@ -143,13 +143,13 @@ def read_upload(path: str) -> np.ndarray:
             "it smaller"
         )
     try:
-        return im_processing.read_picture(path)
+        return im_processing.read_image(path)
     except UserError as error:
         raise UserError(str(error).replace(path, name)) from error
 
 
 def _header(path):
-    """Return format and number of pixels; (None, 0) of what is no picture."""
+    """Return format and number of pixels; (None, 0) of what is no image."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -205,7 +205,7 @@ def serving(
       service: answers.
       host: address to listen at.
       port: likewise; see `check_address`.
-      has_examples: offer drawn pictures of `shapes`.
+      has_examples: offer drawn images of `shapes`.
 
     Yields:
       The URL of the page.

@@ -10,7 +10,7 @@ from util.data import text_processing
 from util.evaluation.eval_tools import WITH_CRF, WITHOUT_CRF, Scores
 
 TITLES = (WITHOUT_CRF, WITH_CRF)
-TEXTS = ("sentence", "picture")
+TEXTS = ("sentence", "image")
 NUMBERS = ("number", "words", "height", "width", "area")
 FIGURES = ("overall_iou", "mean_iou") + tuple(
     f"precision@{threshold}" for threshold in Scores.THRESHOLDS
@@ -25,7 +25,7 @@ PUBLISHED_LENGTHS = {
     "unc+": ((1, 2), (3, 3), (4, 5), (6, 20)),
     "referit": ((1, 1), (2, 2), (3, 4), (5, 20)),
 }
-SHARES = (1, 3, 10, 30)  # per cent of the picture, where mask sizes are divided
+SHARES = (1, 3, 10, 30)  # per cent of the image, where mask sizes are divided
 RELATION_WORDS = (
     "left right top bottom upper lower middle center centre corner side edge "
     "front behind back background foreground far near next beside by close closest "
@@ -39,7 +39,7 @@ CHANGE = 0.05  # of the IoU: less counts as the same
 
 SEED = 0  # of the cases that chance chooses
 
-Row = Dict[str, Any]  # of one sentence, see `evaluate.Tally`
+Row = Dict[str, Any]  # of one sentence, see `evaluate.Results`
 
 
 class Grouping(NamedTuple):
@@ -82,7 +82,7 @@ def read_record(path: str) -> Dict[str, Any]:
 
     Returns:
       The record. It has "samples" only where each row has all that
-      `evaluate.Tally` says; records of older versions lack the sentences.
+      `evaluate.Results` says; records of older versions lack the sentences.
 
     Raises:
       UserError: the file is missing, or no record of a test.
@@ -92,6 +92,9 @@ def read_record(path: str) -> Dict[str, Any]:
             record = json.load(file)
         _check(record)
         rows = record.pop("samples", None)
+        for row in rows or ():
+            if "picture" in row:  # as older versions call it
+                row["image"] = row.pop("picture")
         if rows and set(TEXTS + NUMBERS) <= set(rows[0]):
             record["samples"] = [_checked(row, record["results"]) for row in rows]
     except OSError as error:
@@ -155,7 +158,7 @@ def groupings(dataset: str) -> List[Grouping]:
     names += [f"{SHARES[-1]} % or more"]
     ways.append(
         Grouping(
-            "size of the object, as a share of the picture",
+            "size of the object, as a share of the image",
             names,
             lambda row: [names[np.digitize(_share(row), SHARES)]],
         )
@@ -177,7 +180,7 @@ def _by_length(title, ranges):
 
 
 def _share(row):
-    """Return the share of the picture, in per cent, that the object covers."""
+    """Return the share of the image, in per cent, that the object covers."""
     return 100 * row["area"] / (row["height"] * row["width"])
 
 

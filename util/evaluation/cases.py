@@ -34,7 +34,7 @@ class Case(NamedTuple):
     """One sentence with all that can be seen of it.
 
     Attributes:
-      row: of the record, see `evaluate.Tally`.
+      row: of the record, see `evaluate.Results`.
       image: uint8 [H, W, 3], RGB.
       true: bool [H, W], the true mask.
       masks: title -> bool [H, W], as they are found now.

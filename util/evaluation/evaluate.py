@@ -37,7 +37,7 @@ from util.graph.session import versions
 from util.inference import dense_crf, visualize
 from util.inference.predictor import Predictor, is_on_object
 
-GROUP = 24  # samples of a picture that are held at once
+GROUP = 24  # samples of an image that are held at once
 
 # masks: title of a block of results -> bool [H, W], found for the sample's mask
 Result = collections.namedtuple("Result", "number sample masks")
@@ -48,7 +48,7 @@ def find_masks(
     samples: Iterable[Tuple[int, Dict[str, Any]]],
     workers: Optional[dense_crf.Workers] = None,
 ) -> Iterator[Result]:
-    """Segment samples; neighbours that show the same picture together.
+    """Segment samples; neighbours that show the same image together.
 
     Args:
       predictor: the network.
@@ -63,12 +63,12 @@ def find_masks(
       UserError: a sample has words that the network does not know, or a worker died.
     """
     if workers is None:
-        for group in by_picture(samples):
+        for group in by_image(samples):
             found, _ = _segment(predictor, group)
             yield from _results(group, {WITHOUT_CRF: found})
         return
     ahead = collections.deque()
-    for group in by_picture(samples):
+    for group in by_image(samples):
         found, probability = _segment(predictor, group)
         refined = workers.submit(predictor.image, probability)
         ahead.append((group, found, refined))
@@ -81,8 +81,8 @@ def find_masks(
 Group = List[Tuple[int, Dict[str, Any]]]
 
 
-def by_picture(samples: Iterable[Tuple[int, Dict[str, Any]]]) -> Iterator[Group]:
-    """Gather neighbours that show the same picture, at most GROUP of them."""
+def by_image(samples: Iterable[Tuple[int, Dict[str, Any]]]) -> Iterator[Group]:
+    """Gather neighbours that show the same image, at most GROUP of them."""
     group = []
     for number, sample in samples:
         if group and not (
@@ -97,7 +97,7 @@ def by_picture(samples: Iterable[Tuple[int, Dict[str, Any]]]) -> Iterator[Group]
 
 
 def _segment(predictor, group):
-    """Return bool and float32 [B, H, W], on the picture as the network sees it."""
+    """Return bool and float32 [B, H, W], on the image as the network sees it."""
     sentences = [sample["text_batch"] for _, sample in group]
     for (number, _), words in zip(group, sentences):
         if words.max() >= predictor.vocab_size:
@@ -134,12 +134,12 @@ def _results(group, masks):
         )
 
 
-class Tally:
+class Results:
     """The scores of results, which may come in any order.
 
     Attributes:
       samples: list of dict, as JSON can hold it: number; sentence; words, how many of
-        them the network read; picture, its name; height and width of the picture and
+        them the network read; image, its name; height and width of the image and
         area of the object, in pixels; and by title intersection and union.
     """
 
@@ -147,7 +147,7 @@ class Tally:
         self.samples = []
 
     @classmethod
-    def of(cls, results: Iterable[Result]) -> "Tally":
+    def of(cls, results: Iterable[Result]) -> "Results":
         """Return the scores of some results."""
         tally = cls()
         for result in results:
@@ -162,7 +162,7 @@ class Tally:
             "number": result.number,
             "sentence": str(sample["sent_batch"][0]),
             "words": int(np.count_nonzero(sample["text_batch"])),
-            "picture": str(sample["im_name_batch"][0]),
+            "image": str(sample["im_name_batch"][0]),
             "height": height,
             "width": width,
             "area": int(np.count_nonzero(sample["mask_batch"])),
@@ -193,7 +193,7 @@ class Tally:
         return {title: scores.as_dict() for title, scores in self.scores.items()}
 
 
-def run(model_class, args) -> Tally:
+def run(model_class, args) -> Results:
     """Test a snapshot on a split, print the results and write them beside it.
 
     Args:
@@ -206,9 +206,9 @@ def run(model_class, args) -> Tally:
     snapshot = checkpoint.find(args.folder, args.dataset, args.iteration)
     folder = datasets.find_batch_dir(args.dataset, args.split, args.data, args.batches)
     prefix = datasets.sample_prefix(args.dataset, args.split)
-    pictures = f"{snapshot}.{args.split}"
-    order = together(open_samples(folder, prefix).pictures())
-    tally = Tally()
+    images = f"{snapshot}.{args.split}"
+    order = group_by_image(open_samples(folder, prefix).images())
+    tally = Results()
     with contextlib.ExitStack() as stack:
         predictor = Predictor(model_class, snapshot, precision=args.precision)
         stack.enter_context(predictor)
@@ -222,7 +222,7 @@ def run(model_class, args) -> Tally:
         for result in tqdm(results, "testing", len(order), unit="sentence"):
             tally.add(result)
             if args.visualize:
-                _draw(pictures, result, tally.samples[-1])
+                _draw(images, result, tally.samples[-1])
     print(tally.report())
     samples = {"samples": tally.samples} if args.per_sample else {}
     path = write_record(snapshot, args.dataset, args.split, tally, **samples)
@@ -236,7 +236,7 @@ def quick_scores(predictor: Predictor, args) -> Dict[str, float]:
     Args:
       predictor: the network.
       args: options of `trainval_model.py -m train`; `eval_samples` sentences, of the
-        first pictures, are tested.
+        first images, are tested.
 
     Returns:
       Name of each score -> its value, see `eval_tools.Scores`; and `samples`.
@@ -245,29 +245,29 @@ def quick_scores(predictor: Predictor, args) -> Dict[str, float]:
         args.dataset, args.eval_set, args.data, args.batches
     )
     prefix = datasets.sample_prefix(args.dataset, args.eval_set)
-    order = together(open_samples(folder, prefix).pictures())
+    order = group_by_image(open_samples(folder, prefix).images())
     order = order[: args.eval_samples]
     with DataReader(folder, prefix, shuffle=False, order=order) as reader:
         samples = ((number, reader.read_batch()) for number in order)
         found = find_masks(predictor, samples)
         bar = tqdm(found, "evaluating", len(order), unit="sentence", disable=None)
-        tally = Tally.of(bar)
+        tally = Results.of(bar)
     scores = tally.scores[WITHOUT_CRF].as_dict()
     return dict(scores, samples=scores.pop("count"))
 
 
-def together(pictures: Sequence[Hashable]) -> List[int]:
-    """Order samples such that those of a picture are neighbours.
+def group_by_image(images: Sequence[Hashable]) -> List[int]:
+    """Order samples such that those of an image are neighbours.
 
     Args:
-      pictures: what each sample shows, see `DataReader.pictures`.
+      images: what each sample shows, see `DataReader.images`.
 
     Returns:
-      The numbers of all samples; pictures in the order of their first sample.
+      The numbers of all samples; images in the order of their first sample.
     """
     groups = collections.OrderedDict()
-    for number, picture in enumerate(pictures):
-        groups.setdefault(picture, []).append(number)
+    for number, image in enumerate(images):
+        groups.setdefault(image, []).append(number)
     return list(itertools.chain(*groups.values()))
 
 
@@ -277,7 +277,7 @@ def write_record(snapshot: str, dataset: str, split: str, tally, **more) -> str:
     Args:
       snapshot: path of the snapshot.
       dataset, split: what it was tested on.
-      tally: the Tally of all results.
+      tally: the Results of all results.
       **more: what else to write, as JSON can hold it.
     """
     path = f"{snapshot}.{split}.json"
@@ -300,16 +300,16 @@ def best_mask(result: Result) -> np.ndarray:
 
 
 def _draw(folder, result, counts):
-    """Write picture, true and found mask and sentence of one result."""
+    """Write image, true and found mask and sentence of one result."""
     size = result.sample["mask_batch"].shape
     title = WITH_CRF if WITH_CRF in result.masks else WITHOUT_CRF
-    picture = visualize.result_picture(
+    image = visualize.result_image(
         result.sample["im_batch"],
         result.sample["mask_batch"],
         best_mask(result),
         result.sample["sent_batch"][0],
-        "{}: {intersection} of {union} pixels, picture {}x{}".format(
+        "{}: {intersection} of {union} pixels, image {}x{}".format(
             title, size[1], size[0], **counts[title]
         ),
     )
-    visualize.save_png(os.path.join(folder, f"{result.number:06d}.png"), picture)
+    visualize.save_png(os.path.join(folder, f"{result.number:06d}.png"), image)

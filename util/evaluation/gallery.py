@@ -1,4 +1,4 @@
-"""Cases of a report: pictures, masks and words of a sentence as HTML."""
+"""Cases of a report: images, masks and words of a sentence as HTML."""
 
 from typing import TYPE_CHECKING, Dict, List
 
@@ -6,13 +6,13 @@ import numpy as np
 from PIL import Image, ImageColor
 
 from util.evaluation.eval_tools import WITH_CRF, WITHOUT_CRF
-from util.evaluation.html import Html, element, join, picture, swatch
+from util.evaluation.html import Html, element, join, photo, swatch
 from util.inference import visualize
 
 if TYPE_CHECKING:
     from util.evaluation.cases import Case, SeenWord
 
-SIDE = 320  # pixels, the longer one of a picture
+SIDE = 320  # pixels, the longer one of an image
 ARROW = "\u2192"
 KINDS = {
     "best": "The best",
@@ -98,18 +98,18 @@ def _facts(case):
     facts = [f"IoU {f' {ARROW} '.join(ious)}"]
     if len(ious) > 1:
         facts[0] += " with DenseCRF"
-    facts += [f"object {share:.1f} % of the picture", f"number {row['number']}"]
-    return " \u00b7 ".join(facts + [row["picture"]] * bool(row["picture"]))
+    facts += [f"object {share:.1f} % of the image", f"number {row['number']}"]
+    return " \u00b7 ".join(facts + [row["image"]] * bool(row["image"]))
 
 
 def _panels(case):
-    """Return the pictures of a case."""
+    """Return the images of a case."""
     scale = SIDE / max(case.image.shape[:2])
     rows, columns = (max(1, round(scale * side)) for side in case.image.shape[:2])
     image = Image.fromarray(case.image).resize((columns, rows), Image.BICUBIC)
     image = np.array(image)
     about = f'"{case.row["sentence"]}"'
-    panels = [picture(image, f"The picture of {about}", "picture")]
+    panels = [photo(image, f"The image of {about}", "image")]
     last = case.masks.get(WITH_CRF, case.masks.get(WITHOUT_CRF))
     for name, mask, colour in (
         ("true mask", case.true, visualize.TRUE_COLOUR),
@@ -118,7 +118,7 @@ def _panels(case):
         shown = visualize.overlay(image, mask, colour)
         empty = "" if mask.any() else ": empty"
         caption = _named(colour, name + empty)
-        panels.append(picture(shown, f"The {name} of {about}{empty}", caption))
+        panels.append(photo(shown, f"The {name} of {about}{empty}", caption))
     if len(case.masks) == 2:
         panels.append(_difference(image, case, about))
     return panels
@@ -137,7 +137,7 @@ def _difference(image, case, about):
         ]
     )
     alt = f"What DenseCRF changed for {about}: {added} pixels added, {removed} removed"
-    return picture(visualize.difference(image, before, after), alt, caption)
+    return photo(visualize.difference(image, before, after), alt, caption)
 
 
 def _named(colour, name):

@@ -1,4 +1,4 @@
-"""The parts of a self-contained HTML page: frame, tables, figures, pictures.
+"""The parts of a self-contained HTML page: frame, tables, figures, images.
 
 No script, no request: everything is in the file. All texts are escaped here, so that
 what comes from data is shown and never read as HTML; only `Html` passes as it is.
@@ -191,8 +191,8 @@ def plot(svg: str, alt: str) -> Html:
     return Html(f'<img class="plot" src="{source}" alt="{text(alt)}">')
 
 
-def picture(image: np.ndarray, alt: str, caption: Text) -> Html:
-    """Show a picture, uint8 [H, W, 3] RGB, with its caption."""
+def photo(image: np.ndarray, alt: str, caption: Text) -> Html:
+    """Show an image, uint8 [H, W, 3] RGB, with its caption."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=QUALITY)
     source = _data_uri("image/jpeg", file.getvalue())

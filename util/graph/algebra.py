@@ -1,6 +1,6 @@
 """Sums and products in an order that costs less; they own no variables.
 
-Axes: B batch of sentences, P pictures, T words, H rows, W columns, N = H * W cells,
+Axes: B batch of sentences, P images, T words, H rows, W columns, N = H * W cells,
 C channels, K terms of a sum.
 """
 
@@ -24,19 +24,19 @@ def project_back(x, kernel):
 
 
 def sum_of_products(seen, said):
-    """Weight the projections of pictures with those of their sentences, and add up.
+    """Weight the projections of images with those of their sentences, and add up.
 
     Args:
       seen: list of K float32 [P, H, W, C].
-      said: list of K float32 [B, 1, 1, C]; the sentences of a picture stand together.
+      said: list of K float32 [B, 1, 1, C]; the sentences of an image stand together.
 
     Returns:
       float32 [B, H, W, C], or another shape of as many elements in their order.
     """
-    pictures, rows, columns, channels = seen[0].shape.as_list()
-    if said[0].shape.as_list()[0] == pictures:
+    images, rows, columns, channels = seen[0].shape.as_list()
+    if said[0].shape.as_list()[0] == images:
         return tf.add_n([one * weights for one, weights in zip(seen, said)])
-    # Several sentences a picture: for each channel a product [N, K] x [K, sentences].
+    # Several sentences an image: for each channel a product [N, K] x [K, sentences].
     shape = [-1, rows * columns, channels, len(seen)]
     seen = tf.transpose(tf.reshape(tf.stack(seen, axis=4), shape), [0, 2, 1, 3])
     shape = [tf.shape(seen)[0], -1, channels, len(said)]
@@ -44,10 +44,10 @@ def sum_of_products(seen, said):
     return tf.transpose(tf.matmul(seen, said), [0, 3, 2, 1])
 
 
-def sums_of_one_picture(seen, said):
-    """Weight a picture's projections with those of its sentences and add them up.
+def sums_of_one_image(seen, said):
+    """Weight an image's projections with those of its sentences and add them up.
 
-    A depthwise convolution over the heads reads the picture once for each sentence
+    A depthwise convolution over the heads reads the image once for each sentence
     and makes nothing but the sum. (Its gradients are slow.)
 
     Args:

@@ -29,7 +29,7 @@ KEPT_BYTES = 2**31 - 1
 def _keep_freed_memory():
     """Keep glibc from handing large tensors back to the kernel, page by page.
 
-    By default each tensor over 32 MiB is mapped and cleared anew, which costs more
+    By default each tensor over 32 MiB is mapped and cleared again, which costs more
     than most operations on it. Threads share one heap: in heaps of their own, what one
     frees would be of no use to the others: 0.4 GB in a training step.
     """

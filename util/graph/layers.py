@@ -234,7 +234,7 @@ def coordinates(rows: int, columns: int) -> np.ndarray:
 
     Returns:
       float32 [rows, columns, 8]: left, top, right, bottom, centre x, centre y, all in
-      [-1, 1] over the picture, then 1 / columns and 1 / rows.
+      [-1, 1] over the image, then 1 / columns and 1 / rows.
     """
     top, left = np.meshgrid(
         np.arange(rows) / rows * 2 - 1,

@@ -11,7 +11,7 @@ def segmentation_loss(logits, target):
       target: float32 [B, H, W, 1], 1 on the object and 0 elsewhere.
 
     Returns:
-      float32 scalar, in nats a picture.
+      float32 scalar, in nats an image.
     """
     entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=target, logits=logits)
     return tf.reduce_mean(tf.reduce_sum(entropy, axis=[1, 2, 3]))

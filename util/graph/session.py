@@ -31,7 +31,7 @@ def session_config(precision="float32", threads=None, cpus=1):
         config.inter_op_parallelism_threads = threads
     rewrites = config.graph_options.rewrite_options
     switch = rewriter_config_pb2.RewriterConfig
-    # It would tie a training step whose features are fed to the picture after all.
+    # It would tie a training step whose features are fed to the image after all.
     rewrites.dependency_optimization = switch.OFF
     # It would keep the zeros that Adam's slots begin with.
     rewrites.constant_folding = switch.OFF

@@ -34,7 +34,7 @@ def refine(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
 
 
 def refine_all(image: np.ndarray, probabilities: Sequence[np.ndarray]) -> np.ndarray:
-    """Refine several masks on one picture, whose lattices are built once.
+    """Refine several masks on one image, whose lattices are built once.
 
     Args:
       image: uint8 [H, W, 3], RGB.

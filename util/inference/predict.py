@@ -1,4 +1,4 @@
-"""Prediction: sentences about pictures of one's own in, masks and their story out."""
+"""Prediction: sentences about images of one's own in, masks and their story out."""
 
 import csv
 import itertools
@@ -17,7 +17,7 @@ from util.data import im_processing, text_processing
 from util.graph import checkpoint
 from util.inference import visualize
 from util.inference.predictor import (
-    Finding,
+    Prediction,
     Predictor,
     describe,
     run_lengths,
@@ -25,13 +25,13 @@ from util.inference.predictor import (
 )
 
 RECORD, COCO_RECORD = "predictions.jsonl", "coco_results.json"
-GROUP = 24  # sentences of a picture that are held at once
+GROUP = 24  # sentences of an image that are held at once
 
 
 class Query(NamedTuple):
-    """A question: path of a picture, and a sentence about it."""
+    """A question: path of an image, and a sentence about it."""
 
-    picture: str
+    image: str
     sentence: str
 
 
@@ -43,7 +43,7 @@ def run(model_class, args) -> int:
       args: options of `trainval_model.py -m predict`.
 
     Returns:
-      The exit code: 1 where a picture or a sentence could not be segmented.
+      The exit code: 1 where an image or a sentence could not be segmented.
 
     Raises:
       UserError: nothing can be segmented: no snapshot, a wrong list of queries, an
@@ -81,11 +81,11 @@ def asked(args) -> List[Query]:
 
 
 def read_queries(path: str) -> List[Query]:
-    """Read pictures and sentences from a file.
+    """Read images and sentences from a file.
 
     Args:
-      path: a .csv with a header, or a .jsonl; with "picture" and "sentence" in each
-        row. Paths of pictures begin at the file's folder.
+      path: a .csv with a header, or a .jsonl; with "image" and "sentence" in each
+        row. Paths of images begin at the file's folder.
 
     Raises:
       UserError: the file is missing, damaged, empty or of another form.
@@ -99,12 +99,11 @@ def read_queries(path: str) -> List[Query]:
     try:
         with open(require_file(path), encoding="utf-8-sig", newline="") as file:
             for number, row in enumerate(read(file), 1):
-                texts = [row.get(key) for key in Query._fields]
+                image = row.get("image", row.get("picture"))  # its older name
+                texts = [image, row.get("sentence")]
                 if not all(isinstance(text, str) and text for text in texts):
                     raise UserError(
-                        "{}: entry {} needs texts for {}".format(
-                            path, number, " and ".join(Query._fields)
-                        )
+                        f"{path}: entry {number} needs texts for image and sentence"
                     )
                 queries.append(Query(os.path.join(folder, texts[0]), texts[1]))
     except (ValueError, AttributeError, csv.Error, RecursionError) as error:
@@ -129,19 +128,19 @@ def predict(
 
     Args:
       predictor: the network.
-      queries: what to segment; neighbours about one picture are one run.
+      queries: what to segment; neighbours about one image are one run.
       folder: gets for the query of number N `N_mask.png`, 255 on the object, and
-        `N_overlay.png`, both of the picture's size, and all rows as RECORD, also
+        `N_overlay.png`, both of the image's size, and all rows as RECORD, also
         after Ctrl-C.
       with_dense_crf: refine the masks.
       as_coco: also write COCO's file of results.
 
     Returns:
-      A row a query, see `predictor.describe`; with "picture", "seconds", "mask" and
+      A row a query, see `predictor.describe`; with "image", "seconds", "mask" and
       "overlay" (names of files), or with "error" alone.
     """
     rows, results = [], []
-    identities = image_ids([query.picture for query in queries])
+    identities = image_ids([query.image for query in queries])
     try:
         for row, found in tqdm(
             _answers(predictor, queries, with_dense_crf),
@@ -150,11 +149,11 @@ def predict(
             unit="sentence",
         ):
             if found:
-                picture, finding = found
-                row.update(_draw(folder, len(rows), picture, finding))
+                image, prediction = found
+                row.update(_draw(folder, len(rows), image, prediction))
                 if as_coco:
-                    identity = identities[row["picture"]]
-                    results.append(_coco_result(identity, row, finding))
+                    identity = identities[row["image"]]
+                    results.append(_coco_result(identity, row, prediction))
             rows.append(row)
     finally:
         if rows:
@@ -165,8 +164,8 @@ def predict(
 
 
 def _answers(predictor, queries, with_dense_crf) -> Iterator:
-    """Yield (row, (picture, Finding) or None) for each query, in order."""
-    for path, group in itertools.groupby(queries, lambda query: query.picture):
+    """Yield (row, (image, Prediction) or None) for each query, in order."""
+    for path, group in itertools.groupby(queries, lambda query: query.image):
         group = list(group)
         for first in range(0, len(group), GROUP):
             sentences = [query.sentence for query in group[first : first + GROUP]]
@@ -181,8 +180,8 @@ def _answer(predictor, path, sentences, with_dense_crf):
         except UserError as error:
             errors[sentence] = str(error)
     try:
-        picture = im_processing.read_picture(path)
-        predictor.set_image(picture)
+        image = im_processing.read_image(path)
+        predictor.set_image(image)
         good = [sentence for sentence in sentences if sentence not in errors]
         found = iter(predictor.segment(good, with_dense_crf))
     except UserError as error:
@@ -191,31 +190,31 @@ def _answer(predictor, path, sentences, with_dense_crf):
         tqdm.write("error: " + " ".join(error.split()), file=sys.stderr)
     seconds = (time.time() - begin) / len(sentences)
     for sentence in sentences:
-        row = {"picture": path, "sentence": sentence}
+        row = {"image": path, "sentence": sentence}
         if sentence in errors:
             yield dict(row, error=errors[sentence]), None
         else:
-            finding = next(found)
-            row.update(describe(finding), seconds=seconds)
-            yield row, (picture, finding)
+            prediction = next(found)
+            row.update(describe(prediction), seconds=seconds)
+            yield row, (image, prediction)
 
 
-def _draw(folder, number, picture, finding: Finding) -> Dict[str, str]:
-    """Write mask and overlay of a finding; return their names."""
+def _draw(folder, number, image, prediction: Prediction) -> Dict[str, str]:
+    """Write mask and overlay of a prediction; return their names."""
     names = {kind: f"{number:06d}_{kind}.png" for kind in ("mask", "overlay")}
-    mask = finding.mask
-    pictures = {"mask": mask.astype("uint8") * 255}
-    pictures["overlay"] = visualize.overlay(picture, mask)
+    mask = prediction.mask
+    images = {"mask": mask.astype("uint8") * 255}
+    images["overlay"] = visualize.overlay(image, mask)
     for kind, name in names.items():
-        visualize.save_png(os.path.join(folder, name), pictures[kind])
+        visualize.save_png(os.path.join(folder, name), images[kind])
     return names
 
 
 def image_ids(paths: Sequence[str]) -> Dict[str, int]:
-    """Number pictures for COCO.
+    """Number images for COCO.
 
     Returns:
-      path -> the number at the end of its name, as COCO's pictures have it; where not
+      path -> the number at the end of its name, as COCO's images have it; where not
       all have one of their own, their places, from 1.
     """
     paths = list(dict.fromkeys(paths))
@@ -227,14 +226,14 @@ def image_ids(paths: Sequence[str]) -> Dict[str, int]:
     return dict(zip(paths, ids))
 
 
-def _coco_result(identity, row, finding):
+def _coco_result(identity, row, prediction):
     return {
         "image_id": identity,
         "category_id": 1,
-        "segmentation": run_lengths(finding.mask),
+        "segmentation": run_lengths(prediction.mask),
         "bbox": row["box"] or [0, 0, 0, 0],
         "score": row["mean_probability"] or 0.0,
-        "file_name": os.path.basename(row["picture"]),
+        "file_name": os.path.basename(row["image"]),
         "sentence": row["sentence"],
     }
 

@@ -1,6 +1,6 @@
-"""From a picture and sentences to masks, with the network of a snapshot.
+"""From an image and sentences to masks, with the network of a snapshot.
 
-Axes: B sentences, T words, H rows and W columns of the picture as the network sees it.
+Axes: B sentences, T words, H rows and W columns of the image as the network sees it.
 """
 
 import collections
@@ -46,8 +46,8 @@ class Word(NamedTuple):
         return max(self.weights, key=self.weights.get)
 
 
-class Found(NamedTuple):
-    """What the network answers, on the picture as it sees it.
+class Outputs(NamedTuple):
+    """What the network answers, on the image as it sees it.
 
     Attributes:
       logits: float32 [B, H, W], see `on_object`.
@@ -62,15 +62,15 @@ class Found(NamedTuple):
     levels: Dict[str, np.ndarray]
 
 
-class Finding(NamedTuple):
-    """What one sentence refers to in a picture.
+class Prediction(NamedTuple):
+    """What one sentence refers to in an image.
 
     Attributes:
       sentence: as it was asked.
       words: those that the network read, in order.
       num_unread: int, words after the 20th, which it did not.
-      size: (rows, columns) of the picture.
-      on_object: bool [H, W], the mask on the picture as the network sees it.
+      size: (rows, columns) of the image.
+      on_object: bool [H, W], the mask on the image as the network sees it.
       seen_probability: float32 [H, W], 0..1, likewise; not changed by DenseCRF.
       seen_levels: level -> float32 [H, W], 0..1, likewise.
     """
@@ -85,7 +85,7 @@ class Finding(NamedTuple):
 
     @property
     def mask(self) -> np.ndarray:
-        """bool [rows, columns], True on the object, at the picture's size."""
+        """bool [rows, columns], True on the object, at the image's size."""
         return im_processing.restore_mask(self.on_object, *self.size)
 
     @property
@@ -108,7 +108,7 @@ def is_on_object(logits: np.ndarray) -> np.ndarray:
 
 
 class Predictor:
-    """Runs a snapshot: one picture, then any number of sentences about it.
+    """Runs a snapshot: one image, then any number of sentences about it.
 
     Use it as a context manager, or call `close` at the end. One thread at a time.
 
@@ -118,11 +118,11 @@ class Predictor:
       vocabulary: the file of its words; None: vocabulary.txt beside it or that of the
         data set in its name, see `predictor.vocabulary_of`, when it is needed.
       precision: see `session.new_session`.
-      remembered: int, how many pictures of `set_image` cost nothing when they come
+      remembered: int, how many images of `set_image` cost nothing when they come
         again. At full size each takes 96 MB.
 
     Attributes:
-      image: uint8 [H, W, 3], the picture as the network sees it; None before
+      image: uint8 [H, W, 3], the image as the network sees it; None before
         `set_image`.
       vocab_size: int, ids must be smaller.
 
@@ -149,7 +149,7 @@ class Predictor:
         with tf.Graph().as_default() as graph:
             self._model = model_class(
                 batch_size=None,
-                num_pictures=1,
+                num_images=1,
                 mode="eval",
                 num_steps=text_processing.MAX_WORDS,
                 **sizes,
@@ -172,45 +172,45 @@ class Predictor:
             self._vocabulary = read_vocabulary(self._snapshot, path)
         return self._vocabulary
 
-    def set_image(self, picture: Any) -> None:
-        """Look at a picture; one that is remembered costs nothing.
+    def set_image(self, image: Any) -> None:
+        """Look at an image; one that is remembered costs nothing.
 
         Args:
-          picture: path, Pillow image or array of any size, see
-            `im_processing.to_picture`.
+          image: path, Pillow image or array of any size, see
+            `im_processing.to_image`.
 
         Raises:
-          UserError: it cannot be read; the picture before it stays.
+          UserError: it cannot be read; the image before it stays.
         """
         model = self._model
-        picture = im_processing.to_picture(picture)
-        image = im_processing.fit_picture(picture, *model.im.shape.as_list()[1:3])
-        checksum = hashlib.sha256(image.tobytes()).digest()
+        image = im_processing.to_image(image)
+        fitted = im_processing.fit_image(image, *model.im.shape.as_list()[1:3])
+        checksum = hashlib.sha256(fitted.tobytes()).digest()
         if checksum not in self._seen:
-            feed = {model.im: im_processing.to_network_input(image)[np.newaxis]}
-            parts = self._session.run(model.picture_parts, feed)
-            self._seen[checksum] = dict(zip(model.picture_parts, parts))
+            feed = {model.im: im_processing.to_network_input(fitted)[np.newaxis]}
+            parts = self._session.run(model.image_parts, feed)
+            self._seen[checksum] = dict(zip(model.image_parts, parts))
         self._seen.move_to_end(checksum)
         while len(self._seen) > self._remembered:
             self._seen.popitem(last=False)
         self._now = self._seen[checksum]
-        self.image, self._size = image, picture.shape[:2]
+        self.image, self._size = fitted, image.shape[:2]
 
     def segment(
         self, sentences: Union[str, Sequence[str]], with_dense_crf: bool = False
-    ) -> Union[Finding, List[Finding]]:
-        """Find what sentences refer to in the picture of `set_image`.
+    ) -> Union[Prediction, List[Prediction]]:
+        """Find what sentences refer to in the image of `set_image`.
 
         Args:
           sentences: a text, or several, which are segmented together.
           with_dense_crf: refine the masks, see `dense_crf.refine`.
 
         Returns:
-          A Finding; for several sentences a list of them.
+          A Prediction; for several sentences a list of them.
 
         Raises:
           UserError: a sentence has no words, or the vocabulary cannot be read.
-          RuntimeError: there is no picture yet.
+          RuntimeError: there is no image yet.
         """
         if isinstance(sentences, str):
             return self.segment([sentences], with_dense_crf)[0]
@@ -237,8 +237,8 @@ class Predictor:
         ids = text_processing.preprocess_sentence(sentence, self.vocabulary)
         return np.array(ids, np.int32)
 
-    def find(self, ids: np.ndarray) -> Found:
-        """Run the network on the picture of `set_image`.
+    def find(self, ids: np.ndarray) -> Outputs:
+        """Run the network on the image of `set_image`.
 
         Args:
           ids: int32 [B, T], padded in front with 0; any B above 0.
@@ -253,10 +253,10 @@ class Predictor:
         ]
         logits, probability, weights, *scores = map(np.concatenate, zip(*runs))
         levels = {level: expit(up[..., 0]) for level, up in zip(LEVELS, scores)}
-        return Found(logits[..., 0], probability[..., 0], weights, levels)
+        return Outputs(logits[..., 0], probability[..., 0], weights, levels)
 
     def _finding(self, sentence, ids, found, n, on_object):
-        """Return the n-th Finding."""
+        """Return the n-th Prediction."""
         tokens = text_processing.tokenize(sentence)
         read = tokens[: text_processing.MAX_WORDS]
         unknown = self.vocabulary[text_processing.UNKNOWN]
@@ -266,7 +266,7 @@ class Predictor:
                 read, ids[-len(read) :], found.word_weights[n, -len(read) :]
             )
         ]
-        return Finding(
+        return Prediction(
             sentence,
             words,
             len(tokens) - len(read),
@@ -287,22 +287,22 @@ class Predictor:
         self.close()
 
 
-def describe(finding: Finding) -> Dict[str, Any]:
-    """Describe a finding, all but its mask.
+def describe(prediction: Prediction) -> Dict[str, Any]:
+    """Describe a prediction, all but its mask.
 
     Returns:
       sentence: as it was asked.
-      area: pixels of the mask, at the picture's size.
+      area: pixels of the mask, at the image's size.
       box: [left, top, width, height] around the mask, in pixels; None: it is empty.
       mean_probability: 0..1, of the pixels of the mask; None: it is empty.
       words: list of {"text", "known", "class", "weights"}, see `predictor.Word`.
       num_unread: words after the 20th.
     """
-    mask = finding.mask
+    mask = prediction.mask
     area = int(mask.sum())
-    probability = float(finding.probability[mask].mean()) if area else None
+    probability = float(prediction.probability[mask].mean()) if area else None
     return {
-        "sentence": finding.sentence,
+        "sentence": prediction.sentence,
         "area": area,
         "box": box(mask),
         "mean_probability": probability,
@@ -313,9 +313,9 @@ def describe(finding: Finding) -> Dict[str, Any]:
                 "class": word.kind,
                 "weights": word.weights,
             }
-            for word in finding.words
+            for word in prediction.words
         ],
-        "num_unread": finding.num_unread,
+        "num_unread": prediction.num_unread,
     }
 
 

@@ -1,4 +1,4 @@
-"""Pictures of results: what was asked, what is right and what was found."""
+"""Images of results: what was asked, what is right and what was found."""
 
 import re
 import unicodedata
@@ -24,21 +24,21 @@ CLASS_COLOURS = {  # of words; colour-blind people tell them apart
 }
 # Colours of probabilities 0, 1/2 and 1.
 HEAT = ((24, 24, 70), (214, 62, 90), (255, 224, 110))
-MIN_SIDE = 240  # pixels, the longer side of a picture in result_picture
+MIN_SIDE = 240  # pixels, the longer side of an image in result_image
 SHEET_SIDE = 220  # the same in contact_sheet
 TYPEWRITER = str.maketrans("\u2018\u2019\u201c\u201d\u2013\u2014", "''\"\"--")
 
 Result = Tuple[np.ndarray, np.ndarray, np.ndarray, str, str]
 
 
-def result_picture(
+def result_image(
     image: np.ndarray,
     mask: np.ndarray,
     found: np.ndarray,
     sentence: str,
     note: str = "",
 ) -> np.ndarray:
-    """Draw a picture, its true mask and the mask that was found side by side.
+    """Draw an image, its true mask and the mask that was found side by side.
 
     Args:
       image: uint8 [H, W, 3], RGB; small ones are enlarged.
@@ -65,7 +65,7 @@ def contact_sheet(results: Sequence[Result], columns: int = 2) -> np.ndarray:
 
     Args:
       results: at least one (image, mask, found, sentence, note), each as for
-        `result_picture`.
+        `result_image`.
       columns: int, the most results side by side.
 
     Returns:
@@ -93,7 +93,7 @@ def contact_sheet(results: Sequence[Result], columns: int = 2) -> np.ndarray:
 def overlay(
     image: np.ndarray, mask: np.ndarray, colour: Tuple[int, int, int] = FOUND_COLOUR
 ) -> np.ndarray:
-    """Tint and outline the object in a picture, and dim the rest.
+    """Tint and outline the object in an image, and dim the rest.
 
     Args:
       image: uint8 [H, W, 3], RGB.
@@ -117,19 +117,19 @@ def difference(image: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.n
       uint8 [H, W, 3], RGB: ADDED_COLOUR and REMOVED_COLOUR where the masks differ, the
       image as it is where both are, and dimmed elsewhere.
     """
-    picture = Image.fromarray(image)
-    result = _dimmed(picture)
-    result.paste(picture, mask=_stencil(before & after, picture.size))
+    drawn = Image.fromarray(image)
+    result = _dimmed(drawn)
+    result.paste(drawn, mask=_stencil(before & after, drawn.size))
     for region, colour in (
         (after & ~before, ADDED_COLOUR),
         (before & ~after, REMOVED_COLOUR),
     ):
-        result.paste(colour, mask=_stencil(region, picture.size))
+        result.paste(colour, mask=_stencil(region, drawn.size))
     return np.array(result)
 
 
 def heat_map(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """Colour a picture by probability, HEAT from dark to light.
+    """Colour an image by probability, HEAT from dark to light.
 
     Args:
       image: uint8 [H, W, 3], RGB.
@@ -146,18 +146,18 @@ def heat_map(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
     return np.rint(mixed).astype(np.uint8)
 
 
-def save_png(path: str, picture: np.ndarray) -> None:
-    """Write a picture, whole or not at all.
+def save_png(path: str, image: np.ndarray) -> None:
+    """Write an image, whole or not at all.
 
     Args:
       path: the file to make or replace.
-      picture: uint8 [H, W, 3] RGB, or [H, W] grey.
+      image: uint8 [H, W, 3] RGB, or [H, W] grey.
 
     Raises:
       UserError: it cannot be written.
     """
     with writing(path) as file:
-        Image.fromarray(picture).save(file, "PNG")
+        Image.fromarray(image).save(file, "PNG")
 
 
 def _draw(image, mask, found, sentence, note, scale, width):
@@ -168,7 +168,7 @@ def _draw(image, mask, found, sentence, note, scale, width):
                 f"{name} is {list(array.shape)}, but the image is {list(image.shape)}"
             )
     rows, columns = (max(1, round(scale * length)) for length in image.shape[:2])
-    picture = Image.fromarray(image).resize((columns, rows), Image.BICUBIC)
+    resized = Image.fromarray(image).resize((columns, rows), Image.BICUBIC)
     unit = max(16, width // 24)  # the font size, which all gaps follow
     step, total = width + unit // 2, 3 * width + 2 * (unit // 2)
     head = _heading(sentence, note, unit, total)
@@ -176,15 +176,15 @@ def _draw(image, mask, found, sentence, note, scale, width):
     top = unit + head.height + unit // 2 + line
     canvas = Image.new("RGB", (total + 2 * unit, top + rows + unit), PAPER)
     canvas.paste(head, (unit, unit))
-    _caption(canvas, (unit, top - line // 2), unit, "picture")
-    canvas.paste(picture, (unit, top))
+    _caption(canvas, (unit, top - line // 2), unit, "image")
+    canvas.paste(resized, (unit, top))
     panels = (("true mask", mask, TRUE_COLOUR), ("found mask", found, FOUND_COLOUR))
     for number, (caption, region, colour) in enumerate(panels, 1):
         if not region.any():
             caption += ": empty"
         left = unit + number * step
         _caption(canvas, (left, top - line // 2), unit, caption, colour)
-        canvas.paste(_overlay(picture, region, colour), (left, top))
+        canvas.paste(_overlay(resized, region, colour), (left, top))
     return canvas
 
 
@@ -211,17 +211,17 @@ def _caption(canvas, left_middle, unit, text, colour=None):
     _write(canvas, (left, middle), text, _font(round(0.8 * unit)), FAINT_INK)
 
 
-def _overlay(picture, region, colour):
-    """Return the picture with the region tinted and outlined, and the rest dimmed."""
-    stencil = _stencil(region, picture.size)
-    line = 2 * max(1, max(picture.size) // 240) + 1
-    tint = Image.new("RGB", picture.size, colour)
-    result = _dimmed(picture)
+def _overlay(image, region, colour):
+    """Return the image with the region tinted and outlined, and the rest dimmed."""
+    stencil = _stencil(region, image.size)
+    line = 2 * max(1, max(image.size) // 240) + 1
+    tint = Image.new("RGB", image.size, colour)
+    result = _dimmed(image)
     around = ndimage.maximum_filter(np.array(stencil), line, mode="nearest")
     result.paste(PAPER, mask=Image.fromarray(around))
     result.paste(tint, mask=stencil)
     inside = ndimage.minimum_filter(np.array(stencil), line, mode="nearest")
-    result.paste(Image.blend(picture, tint, 0.35), mask=Image.fromarray(inside))
+    result.paste(Image.blend(image, tint, 0.35), mask=Image.fromarray(inside))
     return result
 
 
@@ -230,8 +230,8 @@ def _stencil(region, size):
     return Image.fromarray(region.astype(np.uint8) * 255).resize(size)
 
 
-def _dimmed(picture):
-    return Image.blend(picture, Image.new("RGB", picture.size, INK), 0.5)
+def _dimmed(image):
+    return Image.blend(image, Image.new("RGB", image.size, INK), 0.5)
 
 
 def _font(size):

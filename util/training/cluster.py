@@ -227,13 +227,13 @@ def _pack(sample):
 
 
 def _unpack(packed):
-    words, picture, mask, sentence, (number, position, skipped) = packed
+    words, image, mask, sentence, (number, position, skipped) = packed
     text = sentence.decode("utf-8")
     if number < 0:
         raise UserError(text)
     return {
         "text_batch": words,
-        "im_batch": picture,
+        "im_batch": image,
         "mask_batch": mask,
         "sent_batch": [text],
         "number": int(number),

@@ -1,6 +1,6 @@
 """The whole project in ten minutes: draw, build, train, test, look.
 
-The frozen backbone sees each training picture once and its features stay in memory;
+The frozen backbone sees each training image once and its features stay in memory;
 a step takes all sentences of a few scenes. The test scenes are not touched before
 training has ended.
 """
@@ -26,7 +26,7 @@ from util.inference.predictor import Predictor
 from util.training import start
 from util.training.feature_cache import tap_tensors
 from util.training.feeds import Feed, words_and_masks
-from util.training.loop import Loop, Plan, Point
+from util.training.loop import Loop, Schedule, TrainState
 from util.training.snapshots import Snapshots
 
 DATASET = "shapes"
@@ -47,7 +47,7 @@ def run(model_class, args: argparse.Namespace) -> Dict[str, float]:
       args: options of `trainval_model.py -m demo`.
 
     Returns:
-      overall_iou, blind_iou, told_apart: what is printed and written.
+      overall_iou, blind_iou, pair_accuracy: what is printed and written.
     """
     for split in ("train", "test"):
         build_samples(DATASET, split, args.data, args.batches, jobs=os.cpu_count())
@@ -57,23 +57,23 @@ def run(model_class, args: argparse.Namespace) -> Dict[str, float]:
         with dense_crf.Workers(os.cpu_count()) as workers:
             results = find_all(predictor, samples, "testing", workers)
         blind = find_all(predictor, shuffle_sentences(samples), "blind")
-    tally = evaluate.Tally.of(results)
-    blind = evaluate.Tally.of(blind).scores[evaluate.WITHOUT_CRF]
+    tally = evaluate.Results.of(results)
+    blind = evaluate.Results.of(blind).scores[evaluate.WITHOUT_CRF]
     print(tally.report())
     summary = {
         "overall_iou": tally.scores[evaluate.WITH_CRF].overall_iou,
         "blind_iou": blind.overall_iou,
-        "told_apart": told_apart(results),
+        "pair_accuracy": pair_accuracy(results),
     }
     print(
         "blind (sentences shuffled, without DenseCRF): overall IoU = {blind_iou:.4f}\n"
-        "two sentences about two objects of a scene: {told_apart:.4f} of the pairs "
+        "two sentences about two objects of a scene: {pair_accuracy:.4f} of the pairs "
         "find each its own".format(**summary)
     )
     evaluate.write_record(snapshot, DATASET, "test", tally, demo=summary)
     sheet = os.path.join(args.folder, "demo.png")
     visualize.save_png(sheet, visualize.contact_sheet(choose(results)))
-    print(f"pictures: {sheet}")
+    print(f"images: {sheet}")
     return summary
 
 
@@ -88,17 +88,17 @@ def load_samples(args: argparse.Namespace, split: str) -> Samples:
         ]
 
 
-def by_picture(samples: Samples) -> List[Samples]:
-    """Group samples by the picture that they show."""
-    pictures = collections.OrderedDict()
+def by_image(samples: Samples) -> List[Samples]:
+    """Group samples by the image that they show."""
+    images = collections.OrderedDict()
     for sample in samples:
-        pictures.setdefault(sample["im_name_batch"][0], []).append(sample)
-    return list(pictures.values())
+        images.setdefault(sample["im_name_batch"][0], []).append(sample)
+    return list(images.values())
 
 
 def train(model_class, args: argparse.Namespace) -> str:
     """Train a small network and return the path of its snapshot."""
-    scenes = by_picture(load_samples(args, "train"))
+    scenes = by_image(load_samples(args, "train"))
     rows, columns = scenes[0][0]["im_batch"].shape[:2]
     dataset = datasets.DATASETS[DATASET]
     vocabulary = datasets.vocabulary_file(DATASET, args.data)
@@ -123,7 +123,7 @@ def train(model_class, args: argparse.Namespace) -> str:
         model = model_class(
             mode="train",
             batch_size=SCENES * len(scenes[0]),
-            num_pictures=SCENES,
+            num_images=SCENES,
             lr_decay_step=STEPS,
             **options,
         )
@@ -131,26 +131,26 @@ def train(model_class, args: argparse.Namespace) -> str:
         snapshots.copy_beside(vocabulary)
         with new_session() as session:
             session.run(tf.global_variables_initializer())
-            chosen = scenes[: start.CALIBRATION_PICTURES]
+            chosen = scenes[: start.CALIBRATION_IMAGES]
             start.calibrate(session, model, [s[0]["im_batch"] for s in chosen])
             features = see(session, model, scenes)
-            plan = Plan(last=STEPS, every=STEPS)
-            begin = Point(0, SEED, number, [0])
+            plan = Schedule(last=STEPS, every=STEPS)
+            begin = TrainState(0, SEED, number, [0])
             loop = Loop(session, model, snapshots, plan, begin)
             return loop.run(feeds(model, scenes, features))
 
 
 def see(session, model, scenes: List[Samples]) -> List[np.ndarray]:
-    """Run the backbone on each scene's picture once.
+    """Run the backbone on each scene's image once.
 
     Returns:
       float16 [number of scenes, h, w, C] for each of the taps c3, c4, c5.
     """
-    pictures = np.stack([scene[0]["im_batch"] for scene in scenes])
-    pictures = np.concatenate([pictures, pictures[: -len(pictures) % SCENES]])
+    images = np.stack([scene[0]["im_batch"] for scene in scenes])
+    images = np.concatenate([images, images[: -len(images) % SCENES]])
     features = []
-    for first in tqdm(range(0, len(pictures), SCENES), "looking", unit="step"):
-        image = im_processing.to_network_input(pictures[first : first + SCENES])
+    for first in tqdm(range(0, len(images), SCENES), "looking", unit="step"):
+        image = im_processing.to_network_input(images[first : first + SCENES])
         found = session.run(tap_tensors(model), {model.im: image})
         features.append([tap.astype(np.float16) for tap in found])
     return [np.concatenate(tap)[: len(scenes)] for tap in zip(*features)]
@@ -184,8 +184,8 @@ def shuffle_sentences(samples: Samples) -> Samples:
     ]
 
 
-def told_apart(results: List[Result]) -> float:
-    """Compute how often another sentence about a picture finds another object.
+def pair_accuracy(results: List[Result]) -> float:
+    """Compute how often another sentence about an image finds another object.
 
     Returns:
       The share, 0..1, of the pairs of sentences about two objects of one scene in which

@@ -1,10 +1,10 @@
-"""What the frozen backbone sees in each training picture, kept on disk.
+"""What the frozen backbone sees in each training image, kept on disk.
 
-With the backbone frozen its taps c3, c4 and c5 of a picture never change. A folder
-keeps them, one file a picture, made when the picture is first trained on. A folder
-belongs to one backbone, picture size, dtype and precision.
+With the backbone frozen its taps c3, c4 and c5 of an image never change. A folder
+keeps them, one file an image, made when the image is first trained on. A folder
+belongs to one backbone, image size, dtype and precision.
 
-Axes: P pictures, H rows, W columns, h = H / 8, w = W / 8.
+Axes: P images, H rows, W columns, h = H / 8, w = W / 8.
 """
 
 import hashlib
@@ -35,13 +35,13 @@ def tap_tensors(model) -> List:
     return [getattr(model, "visual_feat_" + level) for level in LEVELS]
 
 
-def picture_key(picture: np.ndarray) -> str:
-    """Return the name of a picture: a checksum of its pixels.
+def image_key(image: np.ndarray) -> str:
+    """Return the name of an image: a checksum of its pixels.
 
     Args:
-      picture: uint8 [H, W, 3], as samples hold it.
+      image: uint8 [H, W, 3], as samples hold it.
     """
-    return hashlib.sha256(np.ascontiguousarray(picture)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(image)).hexdigest()
 
 
 def backbone_checksum(session) -> str:
@@ -60,7 +60,7 @@ class Folder:
 
     Args:
       path: where the files lie; made where missing.
-      size: (H, W) of the pictures.
+      size: (H, W) of the images.
       belongs: what else the taps depend on, as JSON can hold it: `backbone`, ...
       dtype: "float32", or "float16" for half the space and three digits.
       limit: most bytes of all files; None: what the disk has, less FREE.
@@ -85,15 +85,15 @@ class Folder:
         self._claim(dict(belongs, size=list(size), dtype=dtype))
         files.remove_parts(path)
         sizes = [item.stat().st_size for item in self._items() if self._is_taps(item)]
-        self._bytes, self.num_pictures = sum(sizes), len(sizes)
+        self._bytes, self.num_images = sum(sizes), len(sizes)
 
     def load(self, key: str) -> Optional[Taps]:
-        """Return a picture's taps; None: they are not there.
+        """Return an image's taps; None: they are not there.
 
         A damaged file is told, removed and counts as not there.
 
         Args:
-          key: of `picture_key`.
+          key: of `image_key`.
 
         Returns:
           [h, w, 512 / 1024 / 2048], of the folder's dtype.
@@ -114,7 +114,7 @@ class Folder:
         return taps
 
     def store(self, key: str, taps: Taps) -> None:
-        """Keep a picture's taps, of the folder's dtype, while there is room.
+        """Keep an image's taps, of the folder's dtype, while there is room.
 
         When the folder or the disk is full, that is told once, and this and all later
         calls do nothing.
@@ -135,7 +135,7 @@ class Folder:
             return
         with self._lock:
             self._bytes += size
-            self.num_pictures += 1
+            self.num_images += 1
 
     def rounded(self, taps: Taps) -> Taps:
         """Return taps in the folder's dtype.
@@ -156,7 +156,8 @@ class Folder:
         return taps
 
     def __str__(self) -> str:
-        return f"features of {self.num_pictures} pictures, {self._bytes / 1e9:.1f} GB, in {self.path}"
+        size = f"{self._bytes / 1e9:.1f} GB"
+        return f"features of {self.num_images} images, {size}, in {self.path}"
 
     def _check_room(self, size):
         if self._limit is not None and self._bytes + size > self._limit:
@@ -202,7 +203,7 @@ class Folder:
         return os.path.join(self.path, key + ".npz")
 
     def _remove_damaged(self, path):
-        print(f"{path} is damaged and made anew", flush=True)
+        print(f"{path} is damaged and made again", flush=True)
         try:
             size = os.path.getsize(path)
             os.remove(path)
@@ -210,11 +211,11 @@ class Folder:
             return
         with self._lock:
             self._bytes -= size
-            self.num_pictures -= 1
+            self.num_images -= 1
 
 
 class Found(NamedTuple):
-    """A sample, the key of its picture, and its taps if a folder has them."""
+    """A sample, the key of its image, and its taps if a folder has them."""
 
     sample: Dict[str, Any]
     key: str
@@ -222,7 +223,7 @@ class Found(NamedTuple):
 
 
 class Cache:
-    """Gives the taps of pictures: those of a folder, the others from the backbone.
+    """Gives the taps of images: those of a folder, the others from the backbone.
 
     Args:
       session: of the model's graph; the backbone has its weights.
@@ -234,17 +235,17 @@ class Cache:
         self._session, self._model, self.folder = session, model, folder
 
     def look_up(self, sample: Dict[str, Any]) -> Found:
-        """Read the taps of a sample's picture; several threads may."""
-        key = picture_key(sample["im_batch"])
+        """Read the taps of a sample's image; several threads may."""
+        key = image_key(sample["im_batch"])
         return Found(sample, key, self.folder.load(key))
 
     def feed(self, found: Sequence[Found]) -> Dict:
-        """Return what to feed in place of the pictures of a step.
+        """Return what to feed in place of the images of a step.
 
         Computes what the folder lacks, all at once, and keeps it there.
 
         Args:
-          found: of `look_up`, one for each of the P pictures that the model takes.
+          found: of `look_up`, one for each of the P images that the model takes.
 
         Returns:
           tensor -> float32 [P, h, w, C], for each tap.
@@ -267,17 +268,15 @@ class Cache:
         stacked = [np.stack(level).astype(np.float32, copy=False) for level in levels]
         return dict(zip(tap_tensors(self._model), stacked))
 
-    def _compute(self, pictures):
-        """Return the taps of at most P pictures, in the folder's dtype."""
-        if not pictures:
+    def _compute(self, images):
+        """Return the taps of at most P images, in the folder's dtype."""
+        if not images:
             return []
-        padding = self._model.im.shape.as_list()[0] - len(pictures)
-        image = im_processing.to_network_input(
-            np.stack(pictures + pictures[:1] * padding)
-        )
+        padding = self._model.im.shape.as_list()[0] - len(images)
+        image = im_processing.to_network_input(np.stack(images + images[:1] * padding))
         seen = self._session.run(tap_tensors(self._model), {self._model.im: image})
         levels = zip(*seen)
-        return [self.folder.rounded(taps) for taps, _ in zip(levels, pictures)]
+        return [self.folder.rounded(taps) for taps, _ in zip(levels, images)]
 
 
 def open_cache(session, model, args) -> Cache:

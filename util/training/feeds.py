@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 import numpy as np
 
 from util.core.errors import UserError
-from util.core.parallel import do_ahead
+from util.core.parallel import prefetch
 from util.data import datasets, im_processing, text_processing
 from util.data.data_reader import DataReader
 from util.data.samples import open_samples
@@ -35,7 +35,7 @@ class Feed(NamedTuple):
     samples: List[Sample]
 
 
-class Source:
+class TrainingSet:
     """The samples of a split, and what network they fit.
 
     Attributes:
@@ -62,7 +62,7 @@ class Source:
         self.rows, self.columns = samples.read(0)["im_batch"].shape[:2]
         if self.rows % 8 or self.columns % 8:
             raise UserError(
-                f"{samples.path(0)} shows a picture of {self.columns}x{self.rows}, "
+                f"{samples.path(0)} shows an image of {self.columns}x{self.rows}, "
                 "not of a network's input size: train on "
                 "a split with train in its name"
             )
@@ -70,7 +70,7 @@ class Source:
         self._prefix, self._skip_damaged = prefix, skip_damaged
 
     @classmethod
-    def of(cls, args) -> "Source":
+    def of(cls, args) -> "TrainingSet":
         """Return that of the options of `trainval_model.py -m train`."""
         folder = datasets.find_batch_dir(
             args.dataset, args.split, args.data, args.batches
@@ -142,14 +142,14 @@ def _check_fits(sample, rows, columns, vocab_size):
         raise UserError(
             f"the sample of {sentence!r} is {width}x{height} pixels, the first one "
             f"{columns}x{rows}: train on a "
-            "split with train in its name, or build its samples anew"
+            "split with train in its name, or build its samples again"
         )
     largest = sample["text_batch"].max()
     if largest >= vocab_size:
         raise UserError(
             f"the sample of {sentence!r} has word {largest}, but the vocabulary has "
             f"{vocab_size} words: "
-            "build the samples anew"
+            "build the samples again"
         )
 
 
@@ -161,28 +161,28 @@ def feeds(
     Args:
       model: as `LSTM_model`.
       samples: of `fitting_samples`; as many make a step as the model takes.
-      cache: gives what the backbone sees, in place of the pictures.
+      cache: gives what the backbone sees, in place of the images.
     """
     if cache is None:
-        yield from _picture_feeds(model, samples)
+        yield from _image_feeds(model, samples)
     else:
         yield from _cached_feeds(model, samples, cache)
 
 
-def _picture_feeds(model, samples):
+def _image_feeds(model, samples):
     batch_size = model.im.shape.as_list()[0]
     while True:
         batch = list(itertools.islice(samples, batch_size))
-        pictures = np.stack([sample["im_batch"] for sample in batch])
+        images = np.stack([sample["im_batch"] for sample in batch])
         values = words_and_masks(model, batch)
-        values[model.im] = im_processing.to_network_input(pictures)
+        values[model.im] = im_processing.to_network_input(images)
         yield Feed(values, batch)
 
 
 def _cached_feeds(model, samples, cache):
     batch_size = model.im.shape.as_list()[0]
     depth = batch_size + NUM_THREADS
-    looked_up = do_ahead(cache.look_up, samples, depth, NUM_THREADS)
+    looked_up = prefetch(cache.look_up, samples, depth, NUM_THREADS)
     with contextlib.closing(looked_up):
         while True:
             found = list(itertools.islice(looked_up, batch_size))

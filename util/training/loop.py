@@ -10,14 +10,14 @@ from tqdm import tqdm
 
 from util.core import signals
 from util.core.errors import Stopped
-from util.core.parallel import take_ahead
+from util.core.parallel import prefetch_iterator
 from util.training import progress
 from util.training.feeds import Feed
 
 STEPS_AHEAD = 2  # what to feed is ready for so many steps
 
 
-class Point(NamedTuple):
+class TrainState(NamedTuple):
     """Where a run begins.
 
     Attributes:
@@ -41,7 +41,7 @@ class Point(NamedTuple):
     snapshot: Optional[str] = None
 
 
-class Plan(NamedTuple):
+class Schedule(NamedTuple):
     """When a run does what besides taking steps.
 
     Attributes:
@@ -110,7 +110,7 @@ class Loop:
             self._plan,
             tqdm(total=self._plan.last, initial=self._step, unit="step", disable=None),
         )
-        ahead = contextlib.closing(take_ahead(feed, STEPS_AHEAD))
+        ahead = contextlib.closing(prefetch_iterator(feed, STEPS_AHEAD))
         with bar, ahead as ready, signals.Listener() as listener:
             if self._is_due(plan.eval_steps) and self._evaluated != self._step:
                 self._evaluate()
@@ -162,7 +162,7 @@ class Loop:
             about.update((key, float(found[key])) for key in keys)
             self._report(found, about)
         if draws and self._log:
-            self._log.pictures(step, feed.samples, found["up"])
+            self._log.images(step, feed.samples, found["up"])
 
     def _note(self, feed, found):
         self._progress.add(found["loss"], found["scores"], found["target"])

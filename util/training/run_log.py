@@ -3,8 +3,8 @@
 run.json                 what was run, on what, with which versions; every resumption
 log.jsonl                losses, accuracies, speed and memory, a line now and then
 eval.jsonl               scores of evaluations on the way, a line each
-events.out.tfevents.*    the same for TensorBoard, and the pictures
-pictures/                what the network found in a step's samples, true mask beside
+events.out.tfevents.*    the same for TensorBoard, and the images
+images/                what the network found in a step's samples, true mask beside
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from util.graph.compat import tf
 from util.inference import visualize
 
 RECORD, LOG, EVALUATIONS = "run.json", "log.jsonl", "eval.jsonl"
-PICTURES = "pictures"
+IMAGES = "images"
 
 
 class RunLog:
@@ -81,7 +81,7 @@ class RunLog:
         """Add a line to eval.jsonl; `about` says what was evaluated."""
         self._add(EVALUATIONS, step, figures, about)
 
-    def pictures(
+    def images(
         self, step: int, samples: List[Dict[str, Any]], scores: np.ndarray
     ) -> None:
         """Draw what was found in the samples of a step.
@@ -101,7 +101,7 @@ class RunLog:
             for sample, found in zip(samples, scores)
         ]
         sheet = visualize.contact_sheet(drawn, columns=1)
-        path = os.path.join(self._folder, PICTURES, f"{step:07d}.png")
+        path = os.path.join(self._folder, IMAGES, f"{step:07d}.png")
         with _writing(path):
             visualize.save_png(path, sheet)
         png = io.BytesIO()

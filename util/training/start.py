@@ -12,11 +12,11 @@ from util.data import datasets, im_processing, text_processing
 from util.graph import checkpoint, towers
 from util.graph.compat import tf
 from util.graph.session import release_freed_memory
-from util.training.feeds import Source
-from util.training.loop import Point
+from util.training.feeds import TrainingSet
+from util.training.loop import TrainState
 
-# Pictures that set the moments of a backbone drawn at random.
-CALIBRATION_PICTURES, CALIBRATION_BATCH = 32, 8
+# Images that set the moments of a backbone drawn at random.
+CALIBRATION_IMAGES, CALIBRATION_BATCH = 32, 8
 
 
 def load_word_vectors(path: str, vocab_size: int) -> np.ndarray:
@@ -39,12 +39,12 @@ def load_word_vectors(path: str, vocab_size: int) -> np.ndarray:
     if vectors.ndim != 2 or len(vectors) != vocab_size:
         raise UserError(
             f"{path} holds an array of {vectors.shape}, but the vocabulary has "
-            f"{vocab_size} words: make it anew "
+            f"{vocab_size} words: make it again "
             "with python -m util.glove"
         )
     if not np.isfinite(vectors).all():
         raise UserError(
-            f"{path} holds values that are no numbers: make it anew with python -m "
+            f"{path} holds values that are no numbers: make it again with python -m "
             "util.glove"
         )
     return vectors
@@ -68,14 +68,14 @@ def backbone_file(args) -> Optional[str]:
     return path
 
 
-def begin(session, model, args, source: Source, point: Point) -> None:
+def begin(session, model, args, source: TrainingSet, point: TrainState) -> None:
     """Give all variables the values that a run begins with.
 
     Args:
       session: of the model's graph.
       model: in mode "train".
       args: options of `trainval_model.py -m train`.
-      source: its pictures calibrate a backbone that is drawn.
+      source: its images calibrate a backbone that is drawn.
       point: where the run begins.
 
     Raises:
@@ -94,31 +94,31 @@ def begin(session, model, args, source: Source, point: Point) -> None:
     towers.copy_frozen(session)
 
 
-def start_backbone(session, model, args, source: Source, seed: int) -> None:
+def start_backbone(session, model, args, source: TrainingSet, seed: int) -> None:
     """Start from a backbone that can see: from its file, or one drawn at random."""
     path = backbone_file(args)
     if path is not None:
         print(checkpoint.load_backbone(session, path), flush=True)
         return
     with contextlib.closing(source.samples(seed)) as samples:
-        pictures = [next(samples)["im_batch"] for _ in range(CALIBRATION_PICTURES)]
-    calibrate(session, model, pictures)
-    print("backbone: drawn at random, moments measured on training pictures")
+        images = [next(samples)["im_batch"] for _ in range(CALIBRATION_IMAGES)]
+    calibrate(session, model, images)
+    print("backbone: drawn at random, moments measured on training images")
 
 
-def calibrate(session, model, pictures: List[np.ndarray]) -> None:
+def calibrate(session, model, images: List[np.ndarray]) -> None:
     """Set the stored moments of a backbone drawn at random.
 
     Args:
-      pictures: a few uint8 [H, W, 3], of the network's size.
+      images: a few uint8 [H, W, 3], of the network's size.
     """
     model.calibrate_backbone(
         session,
         (
             im_processing.to_network_input(
-                np.stack(pictures[first : first + CALIBRATION_BATCH])
+                np.stack(images[first : first + CALIBRATION_BATCH])
             )
-            for first in range(0, len(pictures), CALIBRATION_BATCH)
+            for first in range(0, len(images), CALIBRATION_BATCH)
         ),
     )
 

@@ -13,8 +13,8 @@ from util.graph.compat import tf
 from util.graph.session import new_session, versions
 from util.inference.predictor import Predictor
 from util.training import cluster, feature_cache, run_log
-from util.training.feeds import Sample, Source, feeds
-from util.training.loop import Loop, Plan, Point
+from util.training.feeds import Sample, TrainingSet, feeds
+from util.training.loop import Loop, Schedule, TrainState
 from util.training.snapshots import Snapshots
 from util.training.start import backbone_file, begin, load_word_vectors
 
@@ -33,7 +33,7 @@ def run(model_class, args) -> None:
         one ends too, see `cluster.end_with_others`.)
     """
     job = cluster.read()
-    source = Source.of(args)
+    source = TrainingSet.of(args)
     devices = len(args.gpus.split(","))
     workers = len(job.workers) if job else 1
     if args.batch_size % (workers * devices):
@@ -105,9 +105,9 @@ class Machines(NamedTuple):
         )
 
 
-def _train(model_class, args, source: Source, machines: Machines) -> None:
+def _train(model_class, args, source: TrainingSet, machines: Machines) -> None:
     """Be the process that takes the steps; see `run`."""
-    point = resume_point(args, source, machines.workers)
+    point = resume_state(args, source, machines.workers)
     if not (point.snapshot or args.init_from):
         backbone_file(args)  # what is missing is told before any work
     options = network_options(args, source)
@@ -145,7 +145,7 @@ def _train(model_class, args, source: Source, machines: Machines) -> None:
         loop.run(feed)
 
 
-def resume_point(args, source: Source, workers: int) -> Point:
+def resume_state(args, source: TrainingSet, workers: int) -> TrainState:
     """Return where to begin: at the newest whole snapshot with --resume.
 
     Raises:
@@ -169,7 +169,7 @@ def resume_point(args, source: Source, workers: int) -> Point:
             )
         drawn = random.SystemRandom().randrange(2**32)
         seed = drawn if args.seed is None else args.seed
-        return Point(0, seed, source.number, [0] * workers)
+        return TrainState(0, seed, source.number, [0] * workers)
     state = checkpoint.read_state(found)
     if state["samples"] != source.number:
         raise UserError(
@@ -180,7 +180,7 @@ def resume_point(args, source: Source, workers: int) -> Point:
         )
     if len(state["positions"]) != workers:
         state["positions"] = [max(state["positions"])] * workers
-    return Point(snapshot=found, **state)
+    return TrainState(snapshot=found, **state)
 
 
 def all_samples(session, source, point, machines, chief) -> Iterator[Sample]:
@@ -216,7 +216,7 @@ def describe(args, options, source, point, machines) -> Dict[str, Any]:
     }
 
 
-def network_options(args, source: Source) -> Dict[str, Any]:
+def network_options(args, source: TrainingSet) -> Dict[str, Any]:
     """Return the arguments of `LSTM_model` for training, save the batch size.
 
     Raises:
@@ -255,14 +255,14 @@ def network_options(args, source: Source) -> Dict[str, Any]:
     return options
 
 
-def plan(args, model_class) -> Plan:
+def plan(args, model_class) -> Schedule:
     """Return the plan of the options."""
 
     def evaluate(snapshot):
         with Predictor(model_class, snapshot, precision=args.precision) as predictor:
             return evaluate.quick_scores(predictor, args)
 
-    return Plan(
+    return Schedule(
         last=min(args.iteration, args.stop),
         every=args.snapshot,
         minutes=args.save_minutes,
