@@ -11,7 +11,7 @@ import tiny_sets
 from util import check
 from util.data import datasets
 from util.data.build import build_samples
-from util.graph import compat, session
+from util.graph import session
 from util.graph.compat import tf
 
 WHAT = ["annotations", "images", "masks", "samples"]
@@ -167,12 +167,12 @@ def test_disk_is_compared_with_what_is_left_to_build(data, monkeypatch):
 
 def test_tensorflow_that_does_not_load(data, monkeypatch):
     def fail(precision):
-        raise compat.UserError("not here")
+        raise check.UserError("not here")
 
     monkeypatch.setattr(session, "require_precision", fail)
     assert table()["TensorFlow"].status == "ok"
-    monkeypatch.delattr(check.sys.modules["util"], "compat")
-    monkeypatch.setitem(check.sys.modules, "util.compat", None)
+    monkeypatch.delattr(check.sys.modules["util.graph"], "compat")
+    monkeypatch.setitem(check.sys.modules, "util.graph.compat", None)
     rows = table(code=1)
     assert rows["TensorFlow"].status == "missing" and "backbone" not in rows
 

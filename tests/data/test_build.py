@@ -114,15 +114,15 @@ def test_each_image_and_mask_is_read_and_resized_once(root, monkeypatch, layout)
 
         monkeypatch.setattr(module, name, count)
 
-    counted(referent, "read_picture")
+    counted(referent, "read_image")
     counted(referent, "decode_segmentation")
-    counted(im_processing, "fit_picture")
+    counted(im_processing, "fit_image")
     counted(im_processing, "fit_mask")
     build(root, layout=layout)
     counts = {name: seen.count(name) for name in seen}
     assert counts == {
-        "read_picture": 2,
-        "fit_picture": 2,
+        "read_image": 2,
+        "fit_image": 2,
         "decode_segmentation": 3,
         "fit_mask": 3,
     }
@@ -177,7 +177,7 @@ class Interrupt:
 
     def __init__(self, monkeypatch, last):
         self.last, self.written = last, []
-        for module, name in (("build", "write_sample"), ("compact", "write_picture")):
+        for module, name in (("build", "write_sample"), ("compact", "write_image")):
             module = importlib.import_module(f"util.data.{module}")
             stand_in = functools.partial(self._write, getattr(module, name))
             monkeypatch.setattr(module, name, stand_in)

@@ -17,7 +17,7 @@ from util.core.errors import UserError
 from util.data import im_processing
 from util.evaluation import breakdown, cases, evaluate
 from util.evaluation.eval_tools import WITH_CRF, WITHOUT_CRF, compute_mask_IU
-from util.inference.predictor import Found
+from util.inference.predictor import Outputs
 
 SIDE = 64
 
@@ -40,7 +40,7 @@ class Network:
         logits = (brightness - limits[:, None, None]).astype(np.float32) / 9
         weights = np.stack([ids + 1, ids % 3, ids % 5, ids % 7], axis=2)
         weights = weights / weights.sum(axis=2, keepdims=True)
-        return Found(logits, expit(logits), weights, {})
+        return Outputs(logits, expit(logits), weights, {})
 
     def __enter__(self):
         return self

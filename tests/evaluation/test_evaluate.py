@@ -15,7 +15,7 @@ from util.evaluation import evaluate
 from util.evaluation.evaluate import WITH_CRF, WITHOUT_CRF
 from util.graph.compat import tf
 from util.inference import dense_crf
-from util.inference.predictor import Found
+from util.inference.predictor import Outputs
 
 SIDE = 32
 
@@ -40,7 +40,7 @@ class Constant:
     def find(self, ids):
         self.calls.append([words[-1] for words in ids])
         logits = np.stack([self.logits] * len(ids))
-        return Found(logits, 1 / (1 + np.exp(-logits)), None, {})
+        return Outputs(logits, 1 / (1 + np.exp(-logits)), None, {})
 
 
 class Workers:

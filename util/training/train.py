@@ -260,7 +260,7 @@ def plan(args, model_class) -> Schedule:
 
     def evaluate(snapshot):
         with Predictor(model_class, snapshot, precision=args.precision) as predictor:
-            return evaluate.quick_scores(predictor, args)
+            return quick_scores(predictor, args)
 
     return Schedule(
         last=min(args.iteration, args.stop),
