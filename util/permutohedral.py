@@ -11,9 +11,10 @@ With N points in d dimensions:
    values of its two neighbours. Only vertices that a point touches exist.
 4. Slice: each point gathers what its vertices hold, with the weights of the splat.
 
-All coordinates below are divided by d + 1. The lattice's points are then r + k / (d + 1),
-where k, the remainder, is one of 0, 1, ..., d, the same in all coordinates, and r are
-integers that sum to -k. Each simplex has one vertex of each remainder.
+All coordinates below are divided by d + 1. Those of a lattice point are then
+r + k / (d + 1), where k, the remainder, is one of 0, 1, ..., d, the same in all
+coordinates, and r are integers that sum to -k. Each simplex has one vertex of each
+remainder.
 """
 
 from typing import List, Tuple
@@ -33,13 +34,14 @@ class GaussianFilter:
         d and N at least 1.
 
     Raises:
-      ValueError: the positions spread too far for 64 bits: over 10,000 standard
-        deviations in each of 5 dimensions are too far.
+      ValueError: the positions spread too far for keys of 64 bits: over thousands of
+        standard deviations in each of 5 dimensions.
 
     Example:
       >>> line = np.array([[0, 1, 50]], np.float32)
-      >>> GaussianFilter(line)(np.array([1, 0, 0], np.float32)).astype(float).round(2).tolist()
-      [0.59, 0.4, 0.0]
+      >>> near, one_away, far = GaussianFilter(line)(np.array([1, 0, 0], np.float32))
+      >>> print(f"{near:.2f} {one_away:.2f} {far:.2f}")
+      0.59 0.40 0.00
     """
 
     def __init__(self, features: np.ndarray) -> None:
