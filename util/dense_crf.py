@@ -259,8 +259,8 @@ def _pydensecrf():
         from pydensecrf import densecrf
     except ImportError as error:
         raise UserError(
-            f"the backend 'pydensecrf' needs the package pydensecrf2 ({error}): use the "
-            "backend 'own', or install it with `pip install pydensecrf2` (it needs a "
-            "compiler and Python 3.7 to 3.12)"
+            f"the backend 'pydensecrf' needs the package pydensecrf2 ({error}): use "
+            "the backend 'own', or install it with `pip install pydensecrf2` (it needs "
+            "a compiler and Python 3.7 to 3.12)"
         ) from error
     return densecrf

@@ -134,9 +134,9 @@ def _strides(corner: np.ndarray) -> np.ndarray:
     The key of a point is the sum of r * strides. The last stride is 0: as the integers
     r sum to -k, all but the last are enough.
     """
-    # The other vertices reach one below the corners, and neighbours of a vertex one
-    # further, or one above.
-    widths = np.ptp(corner[:-1], axis=1) + 4
+    # Other vertices of the simplices reach one below their corners, and neighbours of
+    # these one further: integers that are compared differ by less than the widths.
+    widths = np.ptp(corner[:-1], axis=1) + 3
     if np.prod(widths, dtype=float) > 2.0**62:
         raise ValueError("the positions spread too far for keys of 64 bits")
     return np.cumprod([1, *widths[:-1], 0])
@@ -166,7 +166,7 @@ def _splat(
     keys, starts = [], []
     order = np.empty(rank.shape, np.int32)  # the points, those of a vertex together
     for k in range(d + 1):
-        order[k] = np.argsort(key, kind="stable")  # unstable sums would vary
+        order[k] = np.argsort(key, kind="stable")  # sums in one order
         ordered = key[order[k]]
         start = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
         keys.append(ordered[start])
