@@ -69,7 +69,7 @@ class GaussianFilter:
 
 
 def _embed(features: np.ndarray) -> np.ndarray:
-    """Lay points into the plane where coordinates sum to 0 (section 3.1 of the paper).
+    """Lay points into the plane where coordinates sum to 0.
 
     Feature i moves along (1, ..., 1, -(i + 1), 0, ..., 0), which has i + 1 ones; these
     directions are orthogonal. The scale makes the blur that of splat, blur and slice
@@ -93,7 +93,7 @@ def _enclosing_simplices(
     """Find the simplex around each point, and where in it the point lies.
 
     The closest lattice point of remainder 0 is one of its vertices. The others follow
-    from the order of the differences to it (propositions 3 and 4 of the paper).
+    from the order of the differences to it.
 
     Args:
       position: float32 [d + 1, N].
