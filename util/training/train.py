@@ -8,6 +8,7 @@ import numpy as np
 
 from util.core.errors import UserError
 from util.data import datasets, text_processing
+from util.evaluation.evaluate import quick_scores
 from util.graph import checkpoint, towers
 from util.graph.compat import tf
 from util.graph.session import new_session, versions
