@@ -37,11 +37,11 @@ def test_tasks_after_an_error_are_not_begun(tmp_path):
 
 
 INTERRUPTED = """
-import sys, test_processes
-from util import errors, processes
+import sys, test_parallel
+from util.core import cli, parallel
 tasks = [sys.argv[1] + "/" + str(number) for number in range(1, 400)]
-run = lambda: list(processes.run(test_processes.fail_first, tasks, jobs=2))
-sys.exit(errors.exit_code(run))
+run = lambda: list(parallel.run(test_parallel.fail_first, tasks, jobs=2))
+sys.exit(cli.exit_code(run))
 """
 
 

@@ -17,6 +17,7 @@ from util.bench import load_test
 from util.data import annotations, datasets, im_processing, shapes
 from util.data.build import build_samples
 from util.data.data_reader import DataReader
+from util.data.referent import Referent
 from util.deploy import server
 from util.evaluation import evaluate
 from util.inference import predict
@@ -56,7 +57,7 @@ def scenes(data):
     }
     found = []
     for path, sentence in chosen.items():
-        name = referent.Referent("", path, []).image_name
+        name = Referent("", path, []).image_name
         found.append((path, sentence, by_sentence[name, sentence]))
     assert len(found) == SCENES
     return found

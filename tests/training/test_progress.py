@@ -52,8 +52,8 @@ def shares(line, which):
     return re.fullmatch(pattern, line).groups()
 
 
-def lines(progress, step, learning_rate):
-    return progress.lines(step, progress.figures(), learning_rate)
+def lines(averages, step, learning_rate):
+    return progress.lines(step, averages.figures(), learning_rate)
 
 
 def test_a_run_that_is_resumed_goes_on_with_its_averages():
