@@ -18,7 +18,13 @@ from util.core.cli import OneLineParser, exit_code
 from util.core.errors import UserError
 from util.data import build_info, compact, datasets
 from util.data.data_reader import DataReader
-from util.data.samples import open_samples, remove_samples, sample_file, write_sample
+from util.data.samples import (
+    has_samples,
+    open_samples,
+    remove_samples,
+    sample_file,
+    write_sample,
+)
 
 EXAMPLES = """examples:
   python -m util.convert -d unc -t train
@@ -62,7 +68,7 @@ def convert(
     target = source
     if output is not None:
         target = datasets.batch_dir(dataset, split, output)
-        if datasets.has_samples(target, prefix):
+        if has_samples(target, prefix):
             raise UserError(f"{target} holds samples already: choose another --output")
     files.remove_parts(target)
     already = samples.layout == layout and target == source

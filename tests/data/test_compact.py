@@ -8,7 +8,7 @@ from on_disk import IDS, IMAGE, MASK
 
 from util.core import npz
 from util.core.errors import UserError
-from util.data import compact, datasets
+from util.data import compact
 from util.data.samples import open_samples, write_sample
 
 OTHER = IMAGE[:, ::-1, :][:3]
@@ -177,7 +177,7 @@ def test_image_of_another_form_is_refused_by_name(tmp_path, changes):
     ],
 )
 def test_index_of_another_form_is_refused_by_name(tmp_path, changes):
-    path = datasets.index_file(fill(tmp_path), "unc_val")
+    path = compact.index_file(fill(tmp_path), "unc_val")
     with np.load(path) as arrays:
         npz.write(path, dict(dict(arrays), **changes))
     with pytest.raises(UserError, match="cannot read the index .*unc_val_index.npz"):

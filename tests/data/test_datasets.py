@@ -3,9 +3,12 @@
 import os
 
 import pytest
+from on_disk import IDS, IMAGE, MASK
 
+from util.core import npz
 from util.core.errors import UserError
 from util.data import datasets
+from util.data.samples import write_sample
 
 
 @pytest.fixture
@@ -49,6 +52,35 @@ def test_files_are_where_the_reference_has_them():
     assert datasets.batch_dir("unc", "val", "x", "y") == "y/unc/val_batch"
 
 
+def test_data_set_is_bound_to_its_folders(cwd):
+    unc = datasets.get("unc", "x", "y")
+    assert (unc.name, unc.root, unc.batches) == ("unc", "x", "y")
+    assert unc.vocabulary_file == "x/vocabulary_Gref.txt"
+    assert unc.embedding_file == "x/Gref_emb.npy"
+    assert unc.annotation_file("val") == "x/refer/refcoco/refs(unc).p"
+    assert unc.image_file(7).startswith("x/coco/images")
+    assert unc.prefix("val") == "unc_val"
+    assert unc.build_dir("val") == "y/unc/val_batch"
+    assert unc.build_command("val") == (
+        "python build_batches.py -d unc -t val --data x --batches y"
+    )
+    with pytest.raises(UserError, match="no samples in y/unc/val_batch; build them"):
+        unc.samples("val")
+    with pytest.raises(UserError, match="unc has no split 'test'"):
+        unc.samples("test")
+    assert datasets.get("shapes").build_command("val") == (
+        "python build_batches.py -d shapes -t val"
+    )
+
+
+def test_samples_of_a_data_set_are_opened(cwd):
+    path = "data/unc/val_batch/unc_val_0.npz"
+    write_sample(path, IDS, IMAGE, MASK, "left box", "1")
+    samples = datasets.get("unc").samples("val")
+    assert len(samples) == 1 and samples.path(0) == path
+    assert samples.read(0)["sent_batch"] == ["left box"]
+
+
 def test_unknown_split_and_data_set_list_the_choices():
     with pytest.raises(UserError, match="Gref has no split 'testA'.*train, val"):
         datasets.check_split("Gref", "testA")
@@ -64,7 +96,7 @@ def test_own_data_set_is_remembered_wherever_a_command_runs(cwd, monkeypatch):
     assert own.annotations == str(cwd / "a.json")
     assert own.images == str(cwd / "images")
     assert own.splits == {"train": None, "dev": None}
-    assert datasets.own_names(".") == ["mine"]
+    assert datasets.names(".")[-2:] == ["shapes", "mine"]
     assert datasets.vocabulary_file("mine", ".") == "./vocabulary_mine.txt"
     assert datasets.embedding_file("mine", ".") == "./mine_emb.npy"
     datasets.check_split("mine", "dev", ".")
@@ -75,8 +107,8 @@ def test_own_data_set_is_remembered_wherever_a_command_runs(cwd, monkeypatch):
 @pytest.mark.parametrize("name", ["unc", "shapes", "", "a/b", "..", "-x", "a b", "a\n"])
 def test_names_that_an_own_data_set_cannot_have(name):
     with pytest.raises(UserError, match="choose another name|is no name"):
-        datasets.check_own_name(name)
-    datasets.check_own_name("My_data-2+")
+        datasets.check_custom_name(name)
+    datasets.check_custom_name("My_data-2+")
 
 
 def test_old_annotation_folder_is_used_where_only_it_exists(cwd):
@@ -118,5 +150,5 @@ def test_numbered_files_are_no_others(tmp_path):
         "build.json",
     ):
         put(tmp_path / name)
-    assert sorted(datasets.numbered_files(str(tmp_path), "unc+_val")) == [0, 12]
-    assert datasets.numbered_files(str(tmp_path / "none"), "unc+_val") == {}
+    assert sorted(npz.numbered_files(str(tmp_path), "unc+_val")) == [0, 12]
+    assert npz.numbered_files(str(tmp_path / "none"), "unc+_val") == {}

@@ -5,7 +5,7 @@ import contextlib
 import re
 import signal
 import sys
-from typing import Callable
+from typing import Callable, Optional, Sequence
 
 from util.core.errors import Stopped, UserError
 
@@ -53,6 +53,22 @@ class OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
         """Say what is wrong and exit with code 2."""
         self.exit(2, f"error: {message} (-h shows all options)\n")
+
+
+def command(
+    parser: argparse.ArgumentParser,
+    run: Callable[[argparse.Namespace], int],
+    argv: Optional[Sequence[str]] = None,
+) -> int:
+    """Run a command line and return its exit code, see `exit_code`.
+
+    Args:
+      parser: of the options.
+      run: function of the parsed options that does the work.
+      argv: the words of the command line; None: those of the process.
+    """
+    args = parser.parse_args(argv)
+    return exit_code(lambda: run(args))
 
 
 def exit_code(main: Callable[[], int]) -> int:

@@ -91,6 +91,20 @@ def require_file(path: str) -> str:
     return path
 
 
+def write_json(path: str, value: Any) -> None:
+    """Write a JSON file, whole or not at all.
+
+    Args:
+      path: the file to make or replace.
+      value: what JSON can hold.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    with writing(path) as file:
+        file.write(json.dumps(value, indent=2).encode("ascii") + b"\n")
+
+
 def read_json(path: str) -> Any:
     """Read a JSON file.
 

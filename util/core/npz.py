@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import io
+import os
+import re
 import zipfile
 from typing import Any, Dict, Iterator, Mapping
 
@@ -60,6 +62,15 @@ def write(path: str, arrays: Dict[str, Any], deflate: bool = False) -> None:
 def is_whole(path: str) -> bool:
     """Say whether a file is there with its end, where a .npz has its contents."""
     return zipfile.is_zipfile(path)
+
+
+def numbered_files(folder: str, prefix: str) -> Dict[int, str]:
+    """Return number -> path of the files `<prefix>_<number>.npz` in a folder."""
+    if not os.path.isdir(folder):
+        return {}
+    pattern = re.compile(re.escape(prefix) + r"_(0|[1-9][0-9]*)\.npz")
+    matches = map(pattern.fullmatch, os.listdir(folder))
+    return {int(m.group(1)): os.path.join(folder, m.group()) for m in matches if m}
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from util.data import (
     text_processing,
 )
 from util.data.referent import Referent, check_files, load
-from util.data.samples import sample_file, write_sample
+from util.data.samples import has_samples, sample_file, write_sample
 
 
 class _Object(NamedTuple):
@@ -191,7 +191,8 @@ def build_samples(
     }
     folder = datasets.batch_dir(dataset, split, root, batches)
     prefix = datasets.sample_prefix(dataset, split)
-    build_info.check_settings(folder, prefix, settings)
+    there = has_samples(folder, prefix)
+    build_info.check_settings(folder, settings, there)
     builder = BUILDERS[layout](folder, prefix)
     done = "built" if _build(builder, images, settings, jobs) else "already complete"
     print(f"{dataset} {split}: {done}, {num_samples} samples in {folder}")

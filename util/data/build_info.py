@@ -7,8 +7,6 @@ from typing import Any, Dict, Optional
 
 from util.core import files
 from util.core.errors import UserError
-from util.core.files import writing
-from util.data import datasets
 
 RECORD = "build.json"
 
@@ -44,9 +42,8 @@ def write(folder: str, settings: Dict[str, Any], complete: bool) -> None:
     Raises:
       UserError: the file cannot be written.
     """
-    with writing(os.path.join(folder, RECORD)) as file:
-        record = json.dumps(dict(settings, complete=complete), indent=2)
-        file.write(record.encode("ascii"))
+    record = dict(settings, complete=complete)
+    files.write_json(os.path.join(folder, RECORD), record)
 
 
 def check_complete(folder: str, num_samples: int) -> None:
@@ -67,15 +64,20 @@ def check_complete(folder: str, num_samples: int) -> None:
         )
 
 
-def check_settings(folder: str, prefix: str, settings: Dict[str, Any]) -> None:
+def check_settings(folder: str, settings: Dict[str, Any], has_samples: bool) -> None:
     """Refuse a folder with samples that these settings would not give.
+
+    Args:
+      folder: where samples are or will be.
+      settings: what they depend on, see `write`; or the part of it that matters.
+      has_samples: whether there are any.
 
     Raises:
       UserError: says which settings differ, and what to do.
     """
     record = read(folder)
     if record is None:
-        if datasets.has_samples(folder, prefix):
+        if has_samples:
             raise UserError(
                 f"{folder} holds samples of the reference: "
                 "use them as they are, or move the folder away to build again"

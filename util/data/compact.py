@@ -1,6 +1,6 @@
 """The compact layout of samples: each image once, and an index of the sentences.
 
-A folder holds, with the prefix of `datasets.sample_prefix`,
+A folder holds, with the prefix of `Dataset.prefix`,
   <prefix>_index.npz        text_batch int32 [N, 20]; image and mask, int32 [N]: the
                             numbers of what each sample shows; texts uint8: as JSON
                             {"sentences": N texts, "names": one an image}
@@ -19,7 +19,7 @@ import numpy as np
 
 from util.core import npz
 from util.core.errors import UserError
-from util.data import datasets, text_processing
+from util.data import text_processing
 
 
 class Index(NamedTuple):
@@ -38,6 +38,11 @@ class Index(NamedTuple):
     images: List[int]
     masks: List[int]
     names: List[str]
+
+
+def index_file(folder: str, prefix: str) -> str:
+    """Return the path of the index, which makes the files of a folder samples."""
+    return os.path.join(folder, f"{prefix}_index.npz")
 
 
 def image_file(folder: str, prefix: str, number: int) -> str:
@@ -73,7 +78,7 @@ def write_index(folder: str, prefix: str, index: Index) -> None:
         "mask": np.array(index.masks, np.int32),
         "texts": np.frombuffer(texts.encode("ascii"), np.uint8),
     }
-    npz.write(datasets.index_file(folder, prefix), arrays, deflate=True)
+    npz.write(index_file(folder, prefix), arrays, deflate=True)
 
 
 def read_index(folder: str, prefix: str) -> Index:
@@ -82,7 +87,7 @@ def read_index(folder: str, prefix: str) -> Index:
     Raises:
       UserError: it is missing or damaged.
     """
-    with npz.opened(datasets.index_file(folder, prefix), "index") as arrays:
+    with npz.opened(index_file(folder, prefix), "index") as arrays:
         texts = json.loads(arrays["texts"].tobytes().decode("ascii"))
         index = Index(
             arrays["text_batch"],
@@ -122,8 +127,8 @@ def same(one: Index, other: Index) -> bool:
 def remove(folder: str, prefix: str) -> None:
     """Remove the files of this layout, the index first, which makes them samples."""
     with contextlib.suppress(FileNotFoundError):
-        os.remove(datasets.index_file(folder, prefix))
-    for path in datasets.numbered_files(folder, prefix + "_picture").values():
+        os.remove(index_file(folder, prefix))
+    for path in npz.numbered_files(folder, prefix + "_picture").values():
         os.remove(path)
 
 
@@ -135,7 +140,7 @@ class Samples:
     def __init__(self, folder: str, prefix: str) -> None:
         self._folder, self._prefix = folder, prefix
         self._index = read_index(folder, prefix)
-        there = datasets.numbered_files(folder, prefix + "_picture")
+        there = npz.numbered_files(folder, prefix + "_picture")
         self._absent = set(self._index.images) - there.keys()
 
     def __len__(self) -> int:

@@ -13,6 +13,7 @@ from util.core import files
 from util.core.errors import UserError
 from util.data import build_info, datasets, refcoco
 from util.data.referent import Referent
+from util.data.samples import has_samples
 
 PICKLE_STARTS = (b"\x80", b"(", b"]")
 ENTRY = '"image", "sentences", "split", and "segmentation" or "mask"'
@@ -61,7 +62,7 @@ def register(
       UserError: a bad name, file or folder; no such split; or there are samples that
         were built from other annotations.
     """
-    datasets.check_own_name(dataset)
+    datasets.check_custom_name(dataset)
     if not os.path.isdir(images):
         raise UserError(f"--images {images}: there is no such folder")
     entries = read(annotations)
@@ -70,14 +71,13 @@ def register(
         raise UserError(
             f"{annotations} has no split {split!r}; choose from {', '.join(splits)}"
         )
-    pattern = datasets.batch_dir(dataset, "*", glob.escape(batches or root))
-    for folder in sorted(glob.glob(pattern)):
+    place = glob.escape(os.path.join(batches or root, dataset))
+    for folder in sorted(glob.glob(os.path.join(place, "*_batch"))):
         built = os.path.basename(folder)[: -len("_batch")]
-        prefix = datasets.sample_prefix(dataset, built)
-        if datasets.has_samples(folder, prefix):
+        if has_samples(folder, datasets.sample_prefix(dataset, built)):
             chosen = _referents(entries, built, annotations, images)
             checksum = build_info.annotation_checksum(chosen)
-            build_info.check_settings(folder, prefix, {"annotations": checksum})
+            build_info.check_settings(folder, {"annotations": checksum}, True)
     datasets.remember(dataset, root, annotations, images, splits)
 
 

@@ -39,7 +39,7 @@ class DataReader:
 
         Args:
           folder_name: where the samples lie, in either layout.
-          prefix: `datasets.sample_prefix` of the split.
+          prefix: `Dataset.prefix` of the split.
           shuffle: a new order each epoch, or always that of `order`.
           prefetch_num: how many samples are loaded ahead, at least 1.
           seed: of the shuffling; None: another order each time.

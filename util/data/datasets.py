@@ -1,17 +1,15 @@
-"""The data sets: their splits, their files and the folders they lie in.
-
-`root` is the folder of the option --data, "data" unless told otherwise.
-"""
+"""The data sets: their splits, their files and the folders they lie in."""
 
 import dataclasses
 import glob
-import json
 import os
 import re
 from typing import Dict, List, Optional, Sequence, Union
 
 from util.core.errors import UserError
-from util.core.files import read_json, writing
+from util.core.files import read_json, write_json
+from util.data import compact
+from util.data.samples import SampleFiles, has_samples, open_samples
 
 REFERENCE_ANNOTATIONS = os.path.join("external", "refer", "data")
 
@@ -20,92 +18,224 @@ PLAIN_NAME = re.compile("[A-Za-z0-9_+][A-Za-z0-9_+-]*")  # goes into paths as it
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """What is particular to one data set.
+    """One data set, bound to the folders that its files lie in.
+
+    Example:
+      unc = datasets.get("unc", root="/mnt/data")
+      unc.vocabulary_file  # "/mnt/data/vocabulary_Gref.txt"
+      samples = unc.samples("val")
 
     Attributes:
+      name: as after -d.
       splits: split -> number of sentences published for it; None: not fixed.
       vocabulary: name in the files of its words and word vectors.
       refs: `<folder>/<file>` of its refs below <root>/refer; None for ReferIt,
-        whose annotations are query files and masks, and for own data sets.
+        whose annotations are query files and masks, and for custom data sets.
       image_pattern: pattern of an image's path below `root`.
       input_size: height and width of the network's input, in pixels.
-      backbone: training starts from the published backbone weights.
+      has_backbone: training starts from the published backbone weights.
       glove: pretrained word vectors can be used.
       v_emb_dim: channels of words and cells, see `LSTM_model`.
       mlp_dim: channels after fusion.
       published: split -> overall IoU with DenseCRF in per cent, as published for CMPC.
-      annotations: path of an own data set's file, see `util.own_data`; else None.
-      images: path of the folder with an own data set's images; else None.
+      annotations: path of a custom data set's file, see `util.data.custom`; else None.
+      images: path of the folder with a custom data set's images; else None.
+      root: the data folder.
+      batches: the folder of the samples, in place of `root`; None: it is `root`.
     """
 
+    name: str
     splits: Dict[str, Optional[int]]
     vocabulary: str
     refs: Optional[str]
     image_pattern: str = "coco/images/train2014/COCO_train2014_{:012d}.jpg"
     input_size: int = 320
-    backbone: bool = True
+    has_backbone: bool = True
     glove: bool = True
     v_emb_dim: int = 1000
     mlp_dim: int = 500
     published: Dict[str, float] = dataclasses.field(default_factory=dict)
     annotations: Optional[str] = None
     images: Optional[str] = None
+    root: str = "data"
+    batches: Optional[str] = None
+
+    @property
+    def backbone(self) -> bool:
+        """What `has_backbone` was called."""
+        return self.has_backbone
+
+    @property
+    def is_custom(self) -> bool:
+        """Whether a user made it, with build_batches.py --annotations."""
+        return self.annotations is not None
+
+    @property
+    def vocabulary_file(self) -> str:
+        """Path of the vocabulary, one word a line."""
+        return os.path.join(self.root, f"vocabulary_{self.vocabulary}.txt")
+
+    @property
+    def embedding_file(self) -> str:
+        """Path of the word vectors, float [V, 300]."""
+        return os.path.join(self.root, f"{self.vocabulary}_emb.npy")
+
+    @property
+    def annotation_dir(self) -> str:
+        """Folder with the refs and instances.json of a data set that has refs.
+
+        That is <root>/refer/<name>, or where only it exists the folder of the
+        reference, external/refer/data/<name>.
+        """
+        name = os.path.dirname(self.refs)
+        ours = os.path.join(self.root, "refer", name)
+        theirs = os.path.join(REFERENCE_ANNOTATIONS, name)
+        return theirs if os.path.isdir(theirs) and not os.path.isdir(ours) else ours
+
+    def annotation_file(self, split: str) -> str:
+        """Return the path of the file with the sentences of a split."""
+        if self.annotations is not None:
+            return self.annotations
+        if self.refs is not None:
+            return os.path.join(self.annotation_dir, os.path.basename(self.refs))
+        return os.path.join(self.root, f"referit_query_{split}.json")
+
+    def mask_file(self, name: str) -> str:
+        """Return the path of ReferIt's mask `<image>_<object>`."""
+        return os.path.join(self.root, "referit", "mask", f"{name}.mat")
+
+    def image_file(self, image: Union[int, str]) -> str:
+        """Return the path of an image by its number; for ReferIt its digits as text."""
+        return os.path.join(self.root, self.image_pattern.format(image))
+
+    def check_split(self, split: str) -> None:
+        """Refuse a split that the data set does not have.
+
+        Raises:
+          UserError: lists those that it has.
+        """
+        if split not in self.splits:
+            raise UserError(
+                f"{self.name} has no split {split!r}; choose from "
+                f"{', '.join(self.splits)}"
+            )
+
+    def prefix(self, split: str) -> str:
+        """Return what the names of a split's sample files begin with."""
+        return f"{self.name}_{split}"
+
+    def build_dir(self, split: str) -> str:
+        """Return the folder that a split's samples are written to."""
+        return self._sample_dir(self.batches or self.root, split)
+
+    def _sample_dir(self, root, split):
+        return os.path.join(root, self.name, f"{split}_batch")
+
+    def sample_dir(self, split: str) -> str:
+        """Return the folder that a split's samples can be read from.
+
+        That is `build_dir`, or where it has no samples and `batches` names no other
+        place the folder of the reference, ./<name>/<split>_batch.
+
+        Raises:
+          UserError: unknown split, or no samples; says how to build them.
+        """
+        self.check_split(split)
+        folders = [self.build_dir(split)]
+        if self.batches is None:
+            folders.append(self._sample_dir(".", split))
+        for folder in folders:
+            if has_samples(folder, self.prefix(split)):
+                return folder
+        raise UserError(
+            f"there are no samples in {folders[0]}; build them: "
+            f"{self.build_command(split)}"
+        )
+
+    def samples(self, split: str) -> Union[SampleFiles, compact.Samples]:
+        """Open the samples of a split, see `samples.open_samples`.
+
+        Raises:
+          UserError: unknown split; there are none, some are missing, or their build
+            was interrupted.
+        """
+        return open_samples(self.sample_dir(split), self.prefix(split))
+
+    def build_command(self, split: str) -> str:
+        """Return the command that builds a split's samples."""
+        command = f"python build_batches.py -d {self.name} -t {split}"
+        if self.root != "data":
+            command += f" --data {self.root}"
+        if self.batches is not None:
+            command += f" --batches {self.batches}"
+        return command
 
 
-DATASETS = {
-    "unc": Dataset(
+_BUILT_IN = (
+    Dataset(
+        "unc",
         {"train": 120624, "val": 10834, "testA": 5657, "testB": 5095},
         vocabulary="Gref",
         refs="refcoco/refs(unc).p",
         published={"val": 62.47, "testA": 65.08, "testB": 60.82},
     ),
-    "unc+": Dataset(
+    Dataset(
+        "unc+",
         {"train": 120191, "val": 10758, "testA": 5726, "testB": 4889},
         vocabulary="Gref",
         refs="refcoco+/refs(unc).p",
         published={"val": 50.25, "testA": 54.04, "testB": 43.47},
     ),
-    "Gref": Dataset(
+    Dataset(
+        "Gref",
         {"train": 85474, "val": 9536},
         vocabulary="Gref",
         refs="refcocog/refs(google).p",
         published={"val": 49.89},
     ),
-    "referit": Dataset(
+    Dataset(
+        "referit",
         {"trainval": 59976, "test": 60105},
         vocabulary="referit",
         refs=None,
         image_pattern="referit/images/{}.jpg",
         published={"test": 65.58},
     ),
-    "shapes": Dataset(
+    Dataset(
+        "shapes",
         {"train": None, "val": None, "test": None},
         vocabulary="shapes",
         refs="shapes/refs(shapes).p",
         image_pattern="shapes/images/{:012d}.jpg",
         input_size=160,
-        backbone=False,
+        has_backbone=False,
         glove=False,
         v_emb_dim=64,
         mlp_dim=32,
     ),
-}
+)
+DATASETS = {dataset.name: dataset for dataset in _BUILT_IN}
 
 
-def get(dataset: str, root: str = "data") -> Dataset:
-    """Return a data set: one of DATASETS, or an own one that `remember` wrote down.
+def get(name: str, root: str = "data", batches: Optional[str] = None) -> Dataset:
+    """Return a data set: one of DATASETS, or a custom one that `remember` wrote down.
+
+    Args:
+      name: as after -d.
+      root: the data folder, that of --data.
+      batches: the folder of the samples in place of `root`, that of --batches.
 
     Raises:
       UserError: there is none of that name, which lists those that are there; or the
         file about it is damaged.
     """
-    if dataset in DATASETS:
-        return DATASETS[dataset]
-    path = own_file(dataset, root)
-    if not PLAIN_NAME.fullmatch(dataset) or not os.path.isfile(path):
+    if name in DATASETS:
+        return dataclasses.replace(DATASETS[name], root=root, batches=batches)
+    path = custom_file(name, root)
+    if not PLAIN_NAME.fullmatch(name) or not os.path.isfile(path):
         raise UserError(
-            f"there is no data set {dataset!r}; choose from "
-            f"{', '.join([*DATASETS, *own_names(root)])}, or make one of your own: "
+            f"there is no data set {name!r}; choose from {', '.join(names(root))}, or "
+            "make one of your own: "
             "python build_batches.py -d NAME --annotations FILE --images DIR -t SPLIT"
         )
     about = read_json(path)
@@ -113,51 +243,55 @@ def get(dataset: str, root: str = "data") -> Dataset:
         if not all(map(PLAIN_NAME.fullmatch, about["splits"])):
             raise ValueError("a split has no plain name")
         return Dataset(
+            name,
             dict.fromkeys(about["splits"]),
-            vocabulary=dataset,
+            vocabulary=name,
             refs=None,
             annotations=os.fspath(about["annotations"]),
             images=os.fspath(about["images"]),
+            root=root,
+            batches=batches,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} is damaged ({error!r}): write it again with build_batches.py "
-            f"-d {dataset} --annotations FILE --images DIR"
+            f"-d {name} --annotations FILE --images DIR"
         ) from error
 
 
-def own_file(dataset: str, root: str = "data") -> str:
-    """Return the path of the file that says what an own data set is."""
-    return os.path.join(root, dataset, "dataset.json")
+def names(root: str = "data") -> List[str]:
+    """Return the names of all data sets: the built-in ones, then the custom ones."""
+    paths = glob.glob(custom_file("*", glob.escape(root)))
+    custom = sorted(os.path.basename(os.path.dirname(path)) for path in paths)
+    return [*DATASETS, *custom]
 
 
-def own_names(root: str = "data") -> List[str]:
-    """Return the names of the own data sets, sorted."""
-    paths = glob.glob(own_file("*", glob.escape(root)))
-    return sorted(os.path.basename(os.path.dirname(path)) for path in paths)
+def custom_file(name: str, root: str = "data") -> str:
+    """Return the path of the file that says what a custom data set is."""
+    return os.path.join(root, name, "dataset.json")
 
 
-def check_own_name(dataset: str) -> None:
-    """Refuse what an own data set cannot be called.
+def check_custom_name(name: str) -> None:
+    """Refuse what a custom data set cannot be called.
 
     Raises:
-      UserError: it is the name of another one, or no plain name.
+      UserError: it is the name of a built-in one, or not a plain name.
     """
-    if dataset in DATASETS:
+    if name in DATASETS:
         raise UserError(
-            f"-d {dataset} is built in: choose another name for the data set of "
+            f"-d {name} is built in: choose another name for the data set of "
             "--annotations"
         )
-    if not PLAIN_NAME.fullmatch(dataset):
+    if not PLAIN_NAME.fullmatch(name):
         raise UserError(
-            f"-d {dataset!r} is no name for a data set: use letters, digits, _, + and -"
+            f"-d {name!r} is no name for a data set: use letters, digits, _, + and -"
         )
 
 
 def remember(
-    dataset: str, root: str, annotations: str, images: str, splits: Sequence[str]
+    name: str, root: str, annotations: str, images: str, splits: Sequence[str]
 ) -> None:
-    """Write down an own data set so that `get` knows it, in place of an older one.
+    """Write down a custom data set so that `get` knows it, in place of an older one.
 
     Raises:
       UserError: the file cannot be written.
@@ -167,31 +301,7 @@ def remember(
         "images": os.path.abspath(images),
         "splits": list(splits),
     }
-    with writing(own_file(dataset, root)) as file:
-        file.write(json.dumps(about, indent=2).encode("ascii"))
-
-
-def check_split(dataset: str, split: str, root: str = "data") -> None:
-    """Refuse a split that a data set does not have.
-
-    Raises:
-      UserError: `dataset` or `split` is unknown; lists the choices.
-    """
-    splits = get(dataset, root).splits
-    if split not in splits:
-        raise UserError(
-            f"{dataset} has no split {split!r}; choose from {', '.join(splits)}"
-        )
-
-
-def vocabulary_file(dataset: str, root: str = "data") -> str:
-    """Return the path of a data set's vocabulary, one word a line."""
-    return os.path.join(root, f"vocabulary_{get(dataset, root).vocabulary}.txt")
-
-
-def embedding_file(dataset: str, root: str = "data") -> str:
-    """Return the path of its word vectors, float [V, 300]."""
-    return os.path.join(root, f"{get(dataset, root).vocabulary}_emb.npy")
+    write_json(custom_file(name, root), about)
 
 
 def backbone_file(root: str = "data") -> str:
@@ -199,121 +309,75 @@ def backbone_file(root: str = "data") -> str:
     return os.path.join(root, "weights", "deeplab_resnet_init.ckpt")
 
 
-def annotation_dir(dataset: str, root: str = "data") -> str:
-    """Return the folder with the refs and instances.json of a data set.
+# --- What rooms use that do not pass a Dataset yet
 
-    That is <root>/refer/<name>, or where only it exists the folder of the
-    reference, external/refer/data/<name>.
-    """
-    name = os.path.dirname(DATASETS[dataset].refs)
-    ours = os.path.join(root, "refer", name)
-    theirs = os.path.join(REFERENCE_ANNOTATIONS, name)
-    return theirs if os.path.isdir(theirs) and not os.path.isdir(ours) else ours
+
+def check_split(dataset: str, split: str, root: str = "data") -> None:
+    """See `Dataset.check_split`."""
+    get(dataset, root).check_split(split)
+
+
+def vocabulary_file(dataset: str, root: str = "data") -> str:
+    """See `Dataset.vocabulary_file`."""
+    return get(dataset, root).vocabulary_file
+
+
+def embedding_file(dataset: str, root: str = "data") -> str:
+    """See `Dataset.embedding_file`."""
+    return get(dataset, root).embedding_file
+
+
+def annotation_dir(dataset: str, root: str = "data") -> str:
+    """See `Dataset.annotation_dir`."""
+    return get(dataset, root).annotation_dir
 
 
 def refs_file(dataset: str, root: str = "data") -> str:
-    """Return the path of a data set's refs(x).p."""
-    name = os.path.basename(DATASETS[dataset].refs)
-    return os.path.join(annotation_dir(dataset, root), name)
+    """See `Dataset.annotation_file`."""
+    return get(dataset, root).annotation_file("")
 
 
 def query_file(split: str, root: str = "data") -> str:
-    """Return the path of ReferIt's sentences of one split."""
-    return os.path.join(root, f"referit_query_{split}.json")
+    """See `Dataset.annotation_file`."""
+    return get("referit", root).annotation_file(split)
 
 
 def annotation_file(dataset: str, split: str, root: str = "data") -> str:
-    """Return the path of the file with the sentences of a split."""
-    about = get(dataset, root)
-    if about.annotations:
-        return about.annotations
-    return refs_file(dataset, root) if about.refs else query_file(split, root)
+    """See `Dataset.annotation_file`."""
+    return get(dataset, root).annotation_file(split)
 
 
 def mask_file(name: str, root: str = "data") -> str:
-    """Return the path of ReferIt's mask `<image>_<object>`."""
-    return os.path.join(root, "referit", "mask", f"{name}.mat")
+    """See `Dataset.mask_file`."""
+    return get("referit", root).mask_file(name)
 
 
 def image_file(dataset: str, image: Union[int, str], root: str = "data") -> str:
-    """Return the path of an image.
-
-    Args:
-      dataset: a key of DATASETS.
-      image: its number; for ReferIt the digits as text.
-      root: the data folder.
-    """
-    return os.path.join(root, DATASETS[dataset].image_pattern.format(image))
+    """See `Dataset.image_file`."""
+    return get(dataset, root).image_file(image)
 
 
 def sample_prefix(dataset: str, split: str) -> str:
-    """Return what the names of a split's sample files begin with."""
+    """See `Dataset.prefix`."""
     return f"{dataset}_{split}"
 
 
 def batch_dir(
     dataset: str, split: str, root: str = "data", batches: Optional[str] = None
 ) -> str:
-    """Return the folder that a split's samples are written to.
-
-    Args:
-      dataset: its name.
-      split: one of its splits.
-      root: the data folder.
-      batches: a folder to use in place of `root`, or None.
-    """
-    return os.path.join(batches or root, dataset, f"{split}_batch")
+    """See `Dataset.build_dir`."""
+    return get(dataset, root, batches).build_dir(split)
 
 
 def find_batch_dir(
     dataset: str, split: str, root: str = "data", batches: Optional[str] = None
 ) -> str:
-    """Return the folder that a split's samples can be read from.
-
-    That is `batch_dir`, or where it has no samples and `batches` names no other
-    place the folder of the reference, ./<dataset>/<split>_batch.
-
-    Raises:
-      UserError: unknown split, or no samples; says how to build them.
-    """
-    check_split(dataset, split, root)
-    folders = [batch_dir(dataset, split, root, batches)]
-    if batches is None:
-        folders.append(batch_dir(dataset, split, root="."))
-    for folder in folders:
-        if has_samples(folder, sample_prefix(dataset, split)):
-            return folder
-    command = build_command(dataset, split, root, batches)
-    raise UserError(f"there are no samples in {folders[0]}; build them: {command}")
+    """See `Dataset.sample_dir`."""
+    return get(dataset, root, batches).sample_dir(split)
 
 
 def build_command(
     dataset: str, split: str, root: str = "data", batches: Optional[str] = None
 ) -> str:
-    """Return the command that builds a split's samples."""
-    command = f"python build_batches.py -d {dataset} -t {split}"
-    if root != "data":
-        command += f" --data {root}"
-    if batches is not None:
-        command += f" --batches {batches}"
-    return command
-
-
-def index_file(folder: str, prefix: str) -> str:
-    """Return the path of the index that samples of the compact layout have."""
-    return os.path.join(folder, f"{prefix}_index.npz")
-
-
-def has_samples(folder: str, prefix: str) -> bool:
-    """Say whether a folder holds samples, in either layout."""
-    is_compact = os.path.isfile(index_file(folder, prefix))
-    return is_compact or bool(numbered_files(folder, prefix))
-
-
-def numbered_files(folder: str, prefix: str) -> Dict[int, str]:
-    """Return number -> path of the files `<prefix>_<number>.npz` in a folder."""
-    if not os.path.isdir(folder):
-        return {}
-    pattern = re.compile(re.escape(prefix) + r"_(0|[1-9][0-9]*)\.npz")
-    matches = map(pattern.fullmatch, os.listdir(folder))
-    return {int(m.group(1)): os.path.join(folder, m.group()) for m in matches if m}
+    """See `Dataset.build_command`."""
+    return get(dataset, root, batches).build_command(split)

@@ -12,7 +12,7 @@ import numpy as np
 
 from util.core import npz
 from util.core.errors import UserError
-from util.data import build_info, compact, datasets, text_processing
+from util.data import build_info, compact, text_processing
 
 
 def sample_file(folder: str, prefix: str, number: int) -> str:
@@ -97,7 +97,7 @@ def _checked(sample):
 
 def remove_samples(folder: str, prefix: str) -> None:
     """Remove the samples that are files of their own."""
-    for path in datasets.numbered_files(folder, prefix).values():
+    for path in npz.numbered_files(folder, prefix).values():
         os.remove(path)
 
 
@@ -108,7 +108,7 @@ class SampleFiles:
 
     def __init__(self, folder: str, prefix: str) -> None:
         self._folder, self._prefix = folder, prefix
-        self._numbers = datasets.numbered_files(folder, prefix).keys()
+        self._numbers = npz.numbered_files(folder, prefix).keys()
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -155,12 +155,18 @@ def _image_key(path):
         return name or (stored.CRC, stored.file_size)
 
 
+def has_samples(folder: str, prefix: str) -> bool:
+    """Say whether a folder holds samples, in either layout."""
+    is_compact = os.path.isfile(compact.index_file(folder, prefix))
+    return is_compact or bool(npz.numbered_files(folder, prefix))
+
+
 def open_samples(folder: str, prefix: str) -> Union[SampleFiles, compact.Samples]:
     """Open the samples of a folder, in whichever layout they are.
 
     Args:
       folder: where they lie.
-      prefix: `datasets.sample_prefix` of the split.
+      prefix: `Dataset.prefix` of the split.
 
     Returns:
       An object `samples` with
@@ -176,7 +182,7 @@ def open_samples(folder: str, prefix: str) -> Union[SampleFiles, compact.Samples
     """
     # Where files of both layouts lie side by side, after a conversion that was
     # killed, the index says that the compact ones are complete.
-    is_compact = os.path.isfile(datasets.index_file(folder, prefix))
+    is_compact = os.path.isfile(compact.index_file(folder, prefix))
     samples = (compact.Samples if is_compact else SampleFiles)(folder, prefix)
     if not len(samples):
         raise UserError(f"there are no samples {sample_file(folder, prefix, '<n>')}")
