@@ -67,6 +67,23 @@ def die(*_):
     os._exit(1)
 
 
+def test_death_of_a_process_of_a_pool_is_an_error_that_names_its_work():
+    with parallel.Pool(1, died="it died") as pool:
+        assert pool.result(pool.submit(double, 4)) == 8
+        future = pool.submit(die)
+        with pytest.raises(UserError, match="^image 3: it died$"):
+            pool.result(future, "image 3")
+        with pytest.raises(UserError, match="^it died$"):
+            pool.submit(double, 4)
+
+
+def test_error_of_the_work_of_a_pool_is_raised_as_it_is(tmp_path):
+    with parallel.Pool(1, died="it died") as pool:
+        future = pool.submit(fail_first, str(tmp_path / "0"))
+        with pytest.raises(UserError, match="^the first one fails$"):
+            pool.result(future, "image 3")
+
+
 def test_death_of_a_worker_ends_the_build():
     with pytest.raises(UserError, match="worker process died"):
         list(parallel.run(die, [1, 2, 3], jobs=2))

@@ -1,4 +1,4 @@
-"""Work on several cores: processes that share it out, threads that begin it early."""
+"""Work on several cores: in processes, or in threads that begin it early."""
 
 import collections
 import contextlib
@@ -6,13 +6,72 @@ import functools
 import itertools
 import multiprocessing
 import signal
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Callable, Iterable, Iterator, Sequence
+from typing import Any, Callable, Iterable, Iterator, Optional, Sequence
 
 from util.core.errors import UserError
 
 _END = object()
+
+
+class Pool:
+    """Processes that do work next to this one.
+
+    Use it as a context manager, whose end waits for what is under way.
+
+    Example:
+      >>> with Pool(2, died="a process died") as pool:
+      ...     futures = [pool.submit(pow, 2, exponent) for exponent in range(4)]
+      ...     print([pool.result(future) for future in futures])
+      [1, 2, 4, 8]
+
+    Args:
+      jobs: int, number of processes, at least 1.
+      died: the error where a process dies, for want of memory as a rule.
+    """
+
+    def __init__(self, jobs: int, died: str) -> None:
+        self.jobs, self._died = jobs, died
+        # A fork would copy the threads of whatever is loaded already.
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(jobs, context)
+
+    def submit(self, work: Callable, *args: Any) -> Future:
+        """Start `work(*args)`, all of which can be pickled; `result` waits for it.
+
+        Raises:
+          UserError: a process died before.
+        """
+        with self._death_reported():
+            return self._pool.submit(work, *args)
+
+    def result(self, future: Future, what: Optional[str] = None) -> Any:
+        """Wait for what `submit` started and return its result, or raise its error.
+
+        Args:
+          future: of `submit`.
+          what: names it where a process died.
+
+        Raises:
+          UserError: a process died.
+        """
+        with self._death_reported(what):
+            return future.result()
+
+    @contextlib.contextmanager
+    def _death_reported(self, what=None):
+        try:
+            yield
+        except BrokenProcessPool as error:
+            place = f"{what}: " if what else ""
+            raise UserError(place + self._died) from error
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._pool.shutdown()
 
 
 def run(work: Callable, tasks: Sequence, jobs: int) -> Iterator[Any]:
@@ -32,22 +91,16 @@ def run(work: Callable, tasks: Sequence, jobs: int) -> Iterator[Any]:
     if jobs == 1:
         yield from map(work, tasks)
         return
-    # A fork would copy the threads of whatever is loaded already.
-    context = multiprocessing.get_context("spawn")
-    try:
-        with _one_interrupt() as allow, ProcessPoolExecutor(jobs, context) as pool:
-            futures = [pool.submit(work, task) for task in tasks]
-            allow()
-            try:
-                for future in futures:
-                    yield future.result()
-            finally:
-                for future in futures:
-                    future.cancel()
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a worker process died; free some memory or use fewer --jobs"
-        ) from error
+    died = "a worker process died; free some memory or use fewer --jobs"
+    with _one_interrupt() as allow, Pool(jobs, died) as pool:
+        futures = [pool.submit(work, task) for task in tasks]
+        allow()
+        try:
+            for future in futures:
+                yield pool.result(future)
+        finally:
+            for future in futures:
+                future.cancel()
 
 
 @contextlib.contextmanager
