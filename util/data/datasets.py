@@ -1,15 +1,19 @@
-"""The data sets: their splits, their files and the folders they lie in."""
+"""The data sets: their splits, their files and the folders they lie in.
+
+NumPy loads where samples are looked for, so that options are checked before it.
+"""
 
 import dataclasses
 import glob
 import os
 import re
-from typing import Dict, List, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Union
 
 from util.core.errors import UserError
 from util.core.files import read_json, write_json
-from util.data import compact
-from util.data.samples import SampleFiles, has_samples, open_samples
+
+if TYPE_CHECKING:
+    from util.data import compact, samples
 
 REFERENCE_ANNOTATIONS = os.path.join("external", "refer", "data")
 
@@ -21,9 +25,11 @@ class Dataset:
     """One data set, bound to the folders that its files lie in.
 
     Example:
-      unc = datasets.get("unc", root="/mnt/data")
-      unc.vocabulary_file  # "/mnt/data/vocabulary_Gref.txt"
-      samples = unc.samples("val")
+      >>> unc = get("unc", root="/mnt/data")
+      >>> unc.vocabulary_file
+      '/mnt/data/vocabulary_Gref.txt'
+      >>> unc.build_command("val")
+      'python build_batches.py -d unc -t val --data /mnt/data'
 
     Attributes:
       name: as after -d.
@@ -140,6 +146,8 @@ class Dataset:
         Raises:
           UserError: unknown split, or no samples; says how to build them.
         """
+        from util.data.samples import has_samples
+
         self.check_split(split)
         folders = [self.build_dir(split)]
         if self.batches is None:
@@ -152,13 +160,15 @@ class Dataset:
             f"{self.build_command(split)}"
         )
 
-    def samples(self, split: str) -> Union[SampleFiles, compact.Samples]:
+    def samples(self, split: str) -> "Union[samples.SampleFiles, compact.Samples]":
         """Open the samples of a split, see `samples.open_samples`.
 
         Raises:
           UserError: unknown split; there are none, some are missing, or their build
             was interrupted.
         """
+        from util.data.samples import open_samples
+
         return open_samples(self.sample_dir(split), self.prefix(split))
 
     def build_command(self, split: str) -> str:
