@@ -11,30 +11,25 @@ C channels. Words are kept as images of one row, [B, 1, T, C].
 
 import functools
 
-import deeplab_resnet
-from util.graph import layers, losses, optimizer
+from deeplab_resnet import LEVELS
+from util.graph import layers
 from util.graph.algebra import project_back, sum_of_products, sums_of_one_image
 from util.graph.compat import tf
 from util.graph.layers import (
     conv,
     conv_variables,
     convolve,
-    dropout_mask,
     l2_normalize,
     layer_norm,
     layer_norm_of_product,
 )
 from util.graph.recurrent import conv_lstm, lstm
-from util.graph.towers import spread
-from util.inference.predictor import Predictor
+from util.models import base
 
-SCOPE = "text_objseg"
-LEVELS = ("c5", "c4", "c3")  # deep to shallow: the order of their variables
 MUTAN_HEADS = 5
-WORD_CLASSES = 4  # entity, attribute, relation, unnecessary
+WORD_CLASSES = ("entity", "attribute", "relation", "unnecessary")
 PARSE_CHANNELS = 500
 WORD_VECTOR_SCALE = 0.6  # standard deviation, about that of public GloVe vectors
-LOSS_WEIGHTS = {"pred": 0.7, "c5": 0.1, "c4": 0.1, "c3": 0.1}
 
 
 def word_vectors(ids, vocab_size, size, initial=None):
@@ -73,7 +68,7 @@ def word_classes(words):
       words_parse_1, words_parse_2: see conv
     """
     hidden = conv(words, PARSE_CHANNELS, 1, "words_parse_1", tf.nn.relu)
-    return tf.nn.softmax(conv(hidden, WORD_CLASSES, 1, "words_parse_2"))
+    return tf.nn.softmax(conv(hidden, len(WORD_CLASSES), 1, "words_parse_2"))
 
 
 def sentence_vector(words, weights):
@@ -264,200 +259,105 @@ def exchange(features, sentence, suffix):
     }
 
 
-class LSTM_model:
-    """The network in the default graph; an instance holds its tensors.
+class LSTM_model(base.Model):
+    """The network in the default graph, see `base.Model` for arguments and attributes.
 
-    Args:
-      batch_size: int, B, sentences at once; None: any number.
-      num_steps: int, T, positions of a sentence.
-      vf_h, vf_w: int, size of the feature grid in cells: H / 8, W / 8.
-      H, W: int, size of image and mask in pixels.
-      vf_dim: int, accepted for older callers and not used.
-      vocab_size: int, rows of the word table.
-      v_emb_dim: int, channels of words and cells; rnn_size must equal it.
-      mlp_dim: int, channels after fusion.
-      start_lr: float, first learning rate.
-      lr_decay_step: int, steps until the learning rate ends at 1e-5.
-      rnn_size: int, channels of the sentence LSTM.
-      keep_prob_rnn, keep_prob_emb: float in (0, 1], share of LSTM outputs and of word
-        vector entries that dropout keeps; only in mode "train".
-      optimizer: str, "adam".
-      weight_decay: float, see `losses.l2_regularization_loss`.
-      mode: str, "eval", or "train" for losses and a training step.
-      conv5: bool, train the convolutions of res3 to res5 as well.
-      glove_dim: int, length of a word vector.
-      glove: float32 [vocab_size, glove_dim], initial word vectors; None: random.
-      num_images: int, P, images at once, each with as many of the sentences, which
-        stand together; None: one a sentence.
-      towers: list of `towers.Tower`, devices that share a batch; none: one device.
-      inputs: dict, "words" and "im" -> tensors in place of the placeholders, of the
-        same dtypes and static shapes; None: placeholders.
+    rnn_size must equal v_emb_dim.
 
-    Attributes:
-      words: int32 [B, T] placeholder, ids padded in front with 0.
-      im: float32 [P, H, W, 3] placeholder, BGR minus the mean.
-      target_fine: float32 [B, H, W, 1] placeholder, the mask, 1 on the object.
-      valid_idx: int32 [B, 1] placeholder; may be fed, is not read: the ids tell where
-        a sentence begins.
-      noise_seed: int64 [2] placeholder, may be fed: what dropout draws from; another
-        one each time otherwise.
-      visual_feat_c3, _c4, _c5: float32 [P, vf_h, vf_w, 512 / 1024 / 2048], the taps;
-        may be fed in place of `im`.
-      image_parts: list of float32, see `mutan_fusion`: all that a result takes from
-        the image; may be fed in place of `im`.
-      words_parse: float32 [B, T, 4], see `word_classes`; meaningless at padding.
-      pred: float32 [B, vf_h, vf_w, 1], logits.
-      up, up_c5, up_c4, up_c3: float32 [B, H, W, 1], logits of the result and of each
-        level before the exchange.
-      sigm: float32 [B, H, W, 1], sigmoid of `up`.
-      In mode "train" also scalars float32: cls_loss, cls_loss_c5, cls_loss_c4,
-        cls_loss_c3, cls_loss_all, reg_loss, cost, learning_rate; target: float32
-        [B, vf_h, vf_w, 1], the mask on the grid; train_step: the op.
-
-    Raises:
-      ValueError: sizes that do not go together, an unknown mode or optimizer.
+    Example:
+      >>> model = LSTM_model(vocab_size=50, H=64, W=64, vf_h=8, vf_w=8)
+      >>> model.up.shape.as_list()
+      [1, 64, 64, 1]
     """
 
-    def __init__(
-        self,
-        batch_size=1,
-        num_steps=20,
-        vf_h=40,
-        vf_w=40,
-        H=320,
-        W=320,
-        vf_dim=2048,
-        vocab_size=12112,
-        v_emb_dim=1000,
-        mlp_dim=500,
-        start_lr=0.00025,
-        lr_decay_step=800000,
-        rnn_size=1000,
-        keep_prob_rnn=1.0,
-        keep_prob_emb=1.0,
-        optimizer="adam",
-        weight_decay=0.0005,
-        mode="eval",
-        conv5=False,
-        glove_dim=300,
-        glove=None,
-        num_images=None,
-        towers=(),
-        inputs=None,
-    ):
-        if mode not in ("train", "eval"):
-            raise ValueError(f"mode {mode!r} is neither 'train' nor 'eval'")
-        if optimizer != "adam":
-            raise ValueError(f"optimizer {optimizer!r}: only 'adam' is known")
-        if rnn_size != v_emb_dim:
-            raise ValueError(f"rnn_size {rnn_size} and v_emb_dim {v_emb_dim} differ")
-        if (H, W) != (8 * vf_h, 8 * vf_w):
-            raise ValueError(f"H x W {H}x{W} is not 8 x vf_h x vf_w {vf_h}x{vf_w}")
-        self.mode = mode
-        self.size = H, W
-        self.channels = v_emb_dim
-        self.fused_channels = mlp_dim
-        self.keep_prob_rnn = keep_prob_rnn if mode == "train" else 1.0
-        self.keep_prob_emb = keep_prob_emb if mode == "train" else 1.0
-        self.image_parts = []
+    NAME = "CMPC_model"
+    SIGNATURE = "text_objseg/words_parse_1/DW"
+    WORD_TABLE = "text_objseg/Variable"
+    STEP_COUNTER = "text_objseg/Variable_1"
+    LOSS_WEIGHTS = {"pred": 0.7, "c5": 0.1, "c4": 0.1, "c3": 0.1}  # noqa: RUF012
+    WORD_CLASSES = WORD_CLASSES
 
-        if inputs is None:
-            images = [num_images or batch_size, H, W, 3]
-            inputs = {
-                "words": tf.placeholder(tf.int32, [batch_size, num_steps]),
-                "im": tf.placeholder(tf.float32, images),
-            }
-        self.words, self.im = inputs["words"], inputs["im"]
-        self.target_fine = tf.placeholder(tf.float32, [batch_size, H, W, 1])
-        self.valid_idx = tf.placeholder(tf.int32, [batch_size, 1])
-        chance = tf.random_uniform([2], maxval=2**31, dtype=tf.int64)
-        self.noise_seed = tf.placeholder_with_default(chance, [2])
+    @classmethod
+    def check(cls, options):
+        """Refuse arguments that do not go together, see `base.Model.check`."""
+        if options.rnn_size != options.v_emb_dim:
+            raise ValueError(
+                f"rnn_size {options.rnn_size} and v_emb_dim {options.v_emb_dim} differ"
+            )
+        super().check(options)
 
-        def see(inputs):
-            return deeplab_resnet.features(inputs["im"])
+    @classmethod
+    def channels(cls, v_emb_dim, mlp_dim):
+        """Return the arguments for the channels that a user chooses."""
+        return {"v_emb_dim": v_emb_dim, "rnn_size": v_emb_dim, "mlp_dim": mlp_dim}
 
-        def segment(inputs):
-            vectors = word_vectors(inputs["words"], vocab_size, glove_dim, glove)
-            return self._segment(inputs, self._read(inputs, vectors))
+    @classmethod
+    def sizes(cls, shapes):
+        """Read the sizes from a checkpoint's shapes, see `base.Model.sizes`."""
+        vocab_size, glove_dim = cls.stored_shape(shapes, "Variable", 2)
+        channels = cls.stored_shape(shapes, "c5_lateral/DW", 4)[3]
+        peephole = cls.stored_shape(shapes, "rnn/conv_lstm_cell/W_ci", 3)
+        rows, columns, fused_channels = peephole
+        return dict(
+            base.grid_sizes(base.STRIDE * rows, base.STRIDE * columns),
+            vocab_size=vocab_size,
+            glove_dim=glove_dim,
+            **cls.channels(channels, fused_channels),
+        )
 
-        taps = spread(see, towers, {"im": self.im})
-        self.visual_feat_c3 = taps["c3"]
-        self.visual_feat_c4 = taps["c4"]
-        self.visual_feat_c5 = taps["c5"]
-        if not conv5:
-            taps = {level: tf.stop_gradient(tap) for level, tap in taps.items()}
-        inputs = dict(taps, words=self.words, **self._dropout_masks(glove_dim))
-        with tf.variable_scope(SCOPE):
-            found = spread(segment, towers, inputs)
-            self.words_parse, self.pred = found["words_parse"], found["pred"]
-            self.up = self._upsample(self.pred)
-            self.sigm = tf.sigmoid(self.up)
-            for level in LEVELS:
-                setattr(self, "up_" + level, self._upsample(found["score_" + level]))
-            if mode == "train":
-                self._learn(conv5, weight_decay, start_lr, lr_decay_step, towers)
+    def dropout_channels(self):
+        """Return what dropout applies to: word vectors and outputs of the LSTM."""
+        return {"emb": self.options.glove_dim, "rnn": self.options.rnn_size}
 
-    @staticmethod
-    def calibrate_backbone(session, batches):
-        """Make a backbone drawn at random usable, see `deeplab_resnet.calibrate`."""
-        deeplab_resnet.calibrate(session, batches)
-
-    def _dropout_masks(self, glove_dim):
-        """Return what dropout multiplies with; nothing where it keeps all."""
-        masks = {}
-        batch_size, steps = self.words.shape.as_list()
-        batch_size = batch_size or tf.shape(self.words)[0]
-        if self.keep_prob_emb < 1:
-            shape = [batch_size, steps, glove_dim]
-            masks["emb"] = dropout_mask(shape, self.keep_prob_emb, self.noise_seed)
-        if self.keep_prob_rnn < 1:
-            shape = [batch_size, steps, self.channels]
-            masks["rnn"] = dropout_mask(shape, self.keep_prob_rnn, -self.noise_seed)
-        return masks
-
-    def _read(self, inputs, vectors):
-        """Return the words' features [B, 1, T, C], unit length, zeros at padding."""
-        if "emb" in inputs:
-            vectors *= inputs["emb"]
-        cell = "RNN/multi_rnn_cell/cell_0/basic_lstm_cell"
-        is_word = tf.not_equal(inputs["words"], 0)
-        outputs = lstm(vectors, is_word, self.channels, cell)
-        if "rnn" in inputs:
-            outputs *= inputs["rnn"]
-        return l2_normalize(outputs)[:, tf.newaxis]
-
-    def _segment(self, inputs, words):
-        """Return dict: words_parse, pred, and the levels' own scores on the grid."""
+    def head(self, ids, taps, dropout):
+        """Find the pixels, see `base.Model.head`."""
+        words = self.read(ids, dropout)
         visual = {}
         for level in LEVELS:
-            lateral = conv(inputs[level], self.channels, 1, level + "_lateral")
+            lateral = conv(taps[level], self.options.v_emb_dim, 1, level + "_lateral")
             visual[level] = l2_normalize(lateral)
         # A sentence begins at its first id that is not padding.
-        ids = tf.cast(tf.not_equal(inputs["words"], 0), tf.int32)
-        is_word = (tf.cumsum(ids, axis=1) > 0)[:, tf.newaxis]
+        begun = tf.cumsum(tf.cast(tf.not_equal(ids, 0), tf.int32), axis=1)
+        is_word = (begun > 0)[:, tf.newaxis]
         classes = word_classes(words)
         entity, attribute, relation, _ = tf.unstack(classes, axis=3)
         entities = sentence_vector(words, entity + attribute)
         necessary = sentence_vector(words, entity + attribute + relation)
 
-        found, fused = {"words_parse": classes[:, 0]}, {}
+        fused, image_parts = {}, []
         for level in LEVELS:
-            fused[level] = self._comprehend(
+            fused[level], seen = self.comprehend(
                 visual[level], words, entities, relation, is_word, level
             )
-        for level in LEVELS:
-            score = "score_" + level
-            found[score] = conv(fused[level], 1, 3, score)
+            image_parts += seen
+        logits = {level: conv(fused[level], 1, 3, "score_" + level) for level in LEVELS}
         fused = exchange(fused, necessary, suffix="")
         fused = exchange(fused, necessary, suffix="_2")
         with tf.variable_scope("rnn"):
             shallow_to_deep = [fused[level] for level in sorted(fused)]
             hidden = conv_lstm(shallow_to_deep, "conv_lstm_cell")
-        found["pred"] = conv(hidden, 1, 3, "score")
-        return found
+        logits["pred"] = conv(hidden, 1, 3, "score")
+        return base.Answer(logits, image_parts, {"words_parse": classes[:, 0]})
 
-    def _comprehend(self, visual, words, sentence, relation, is_word, level):
+    def read(self, ids, dropout):
+        """Return the words' features [B, 1, T, C], unit length, zeros at padding."""
+        options = self.options
+        vectors = word_vectors(
+            ids, options.vocab_size, options.glove_dim, options.glove
+        )
+        if "emb" in dropout:
+            vectors *= dropout["emb"]
+        cell = "RNN/multi_rnn_cell/cell_0/basic_lstm_cell"
+        outputs = lstm(vectors, tf.not_equal(ids, 0), options.rnn_size, cell)
+        if "rnn" in dropout:
+            outputs *= dropout["rnn"]
+        return l2_normalize(outputs)[:, tf.newaxis]
+
+    def comprehend(self, visual, words, sentence, relation, is_word, level):
         """Perceive the entities and reason about their relations on one level.
+
+        Returns:
+          (float32 [B, H, W, mlp_dim], the image's projections, see `mutan_fusion`).
 
         Variables:
           those of `mutan_fusion`, `relation_graph` and `fusion`
@@ -465,60 +365,19 @@ class LSTM_model:
         place = layers.coordinates(*visual.shape.as_list()[1:3])
         place = tf.constant(place[tf.newaxis])
         everywhere = tf.tile(place, [tf.shape(visual)[0], 1, 1, 1])
+        differentiable = self.options.mode == "train"
         perceived, seen = mutan_fusion(
-            visual, everywhere, sentence, level, differentiable=self.mode == "train"
+            visual, everywhere, sentence, level, differentiable
         )
-        self.image_parts += seen
         reasoned = relation_graph(perceived, words, relation, is_word, level)
-        return fusion(perceived, reasoned, sentence, place, self.fused_channels, level)
-
-    def _upsample(self, score):
-        return tf.image.resize_bilinear(score, self.size)
-
-    def _learn(self, conv5, weight_decay, start_lr, lr_decay_step, towers):
-        """Add losses and the training step.
-
-        Variables:
-          Variable_1 and Adam's: see `optimizer.adam`
-        """
-        rows, columns = self.pred.shape.as_list()[1:3]
-        self.target = tf.image.resize_bilinear(self.target_fine, [rows, columns])
-        self.cls_loss = losses.segmentation_loss(self.up, self.target_fine)
-        self.cls_loss_c5 = losses.segmentation_loss(self.up_c5, self.target_fine)
-        self.cls_loss_c4 = losses.segmentation_loss(self.up_c4, self.target_fine)
-        self.cls_loss_c3 = losses.segmentation_loss(self.up_c3, self.target_fine)
-        self.cls_loss_all = (
-            LOSS_WEIGHTS["pred"] * self.cls_loss
-            + LOSS_WEIGHTS["c5"] * self.cls_loss_c5
-            + LOSS_WEIGHTS["c4"] * self.cls_loss_c4
-            + LOSS_WEIGHTS["c3"] * self.cls_loss_c3
-        )
-        trained = [v for v in tf.trainable_variables() if is_trained(v.op.name, conv5)]
-        decayed = [v for v in trained if v.op.name.endswith(("/DW", "/weights"))]
-        self.reg_loss = losses.l2_regularization_loss(decayed, weight_decay)
-        self.cost = self.cls_loss_all + self.reg_loss
-        self.learning_rate, self.train_step = optimizer.adam(
-            self.cls_loss_all,
-            trained,
-            decayed,
-            weight_decay,
-            start_lr,
-            lr_decay_step,
-            spread=bool(towers),
-        )
+        parts = perceived, reasoned, sentence, place
+        return fusion(*parts, self.options.mlp_dim, level), seen
 
 
-def is_trained(name, conv5):
-    """Tell whether a trainable variable is trained, by its op name.
+def __getattr__(name):
+    """Find `Predictor` for `from CMPC_model import Predictor`: it lies above."""
+    if name == "Predictor":
+        from util.inference.predictor import Predictor
 
-    Args:
-      name: str, op name.
-      conv5: bool, also train the convolutions (not the normalisations) of res3 to res5.
-    """
-    return name.startswith(SCOPE + "/") or (
-        conv5 and name.startswith(("res3", "res4", "res5"))
-    )
-
-
-# Predictor(snapshot): one image, many sentences, with this network.
-Predictor = functools.partial(Predictor, LSTM_model)
+        return functools.partial(Predictor, LSTM_model)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,5 +1,5 @@
 """DeepLab's ResNet-101, the frozen eyes of the model."""
 
-from deeplab_resnet.model import calibrate, features
+from deeplab_resnet.model import LEVELS, STRIDE, calibrate, features
 
-__all__ = ["calibrate", "features"]
+__all__ = ["LEVELS", "STRIDE", "calibrate", "features"]

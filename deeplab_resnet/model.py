@@ -22,6 +22,8 @@ BLOCKS = (
     Block("4", ["a"] + ["b%d" % i for i in range(1, 23)], 256, stride=1, rate=2),
     Block("5", ["a", "b", "c"], 512, stride=1, rate=4),
 )
+LEVELS = ("c5", "c4", "c3")  # of features, deep to shallow
+STRIDE = 8  # pixels of the image, the side of a cell
 BATCH_NORM_EPSILON = 1e-3
 # What a unit drawn at random adds to its shortcut: the first of a block half of its
 # branch, the others nothing, as if they had not been trained yet (arXiv:1706.02677).

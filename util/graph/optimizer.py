@@ -7,7 +7,16 @@ DECAY_POWER = 0.9
 BIAS_GRADIENT_SCALE = 2.0
 
 
-def adam(loss, variables, decayed, weight_decay, start_lr, decay_steps, spread=False):
+def adam(
+    loss,
+    variables,
+    decayed,
+    weight_decay,
+    start_lr,
+    decay_steps,
+    step_counter,
+    spread=False,
+):
     """Make one training step; call it inside the model's variable scope.
 
     The scope is what gives the Adam slots their published names, with the scope twice.
@@ -20,18 +29,19 @@ def adam(loss, variables, decayed, weight_decay, start_lr, decay_steps, spread=F
       start_lr: float, the first learning rate.
       decay_steps: int, steps after which the polynomial decay reaches
         LAST_LEARNING_RATE.
+      step_counter: str, name of the variable that counts the steps.
       spread: bool, compute each gradient on the device of what it is the gradient of.
 
     Returns:
       (learning_rate, train_step): float32 scalar and the op of one step.
 
     Variables:
-      Variable_1                float32 scalar, steps taken
+      {step_counter}            float32 scalar, steps taken
       beta1_power, beta2_power  scalars
       {variable}/Adam, {variable}/Adam_1  for each of `variables`
     """
     step = tf.get_variable(
-        "Variable_1", [], initializer=tf.zeros_initializer(), trainable=False
+        step_counter, [], initializer=tf.zeros_initializer(), trainable=False
     )
     learning_rate = tf.train.polynomial_decay(
         start_lr,

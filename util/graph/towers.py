@@ -4,7 +4,7 @@ Only the device of operations changes: losses and gradients of the whole batch f
 as if one device had computed it.
 """
 
-from typing import Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 from util.graph.compat import tf
 
@@ -106,12 +106,12 @@ def copy_frozen(session) -> None:
     session.run([tf.assign(copy, variable) for variable, copy in pairs])
 
 
-def spread(function: Callable[[Dict], Dict], towers: List[Tower], inputs: Dict) -> Dict:
+def spread(function: Callable[[Dict], Any], towers: List[Tower], inputs: Dict) -> Any:
     """Apply a function to shares of a batch, one a tower, and join the results.
 
     Args:
-      function: takes and returns dicts of tensors [B, ...]; makes its variables with
-        tf.get_variable.
+      function: takes a dict of tensors [B, ...] and returns tensors [B, ...] in dicts,
+        lists or tuples; makes its variables with tf.get_variable.
       towers: their number divides B; none: the function is applied as it is.
       inputs: name -> tensor [B, ...].
 
@@ -131,7 +131,4 @@ def spread(function: Callable[[Dict], Dict], towers: List[Tower], inputs: Dict) 
         )
         with tf.device(device), here:
             results.append(function(share))
-    return {
-        name: tf.concat([result[name] for result in results], axis=0)
-        for name in results[0]
-    }
+    return tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *results)

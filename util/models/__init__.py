@@ -1,0 +1,82 @@
+"""The models by name: `-n` chooses one, a snapshot tells which one it is of.
+
+A model is a module with a class `LSTM_model` that derives from `base.Model`. It is
+imported when asked for, so that the names cost nothing.
+"""
+
+import importlib
+from typing import Any, Dict, List, Optional, Tuple
+
+from util.core.errors import UserError
+
+MODELS = {"CMPC_model": "CMPC_model"}  # name -> module; the first one is the default
+
+
+def load(name: str) -> Any:
+    """Return the class `LSTM_model` of a model.
+
+    Args:
+      name: one of MODELS.
+
+    Raises:
+      UserError: there is no such model.
+
+    Example:
+      >>> load("CMPC_model").LOSS_WEIGHTS
+      {'pred': 0.7, 'c5': 0.1, 'c4': 0.1, 'c3': 0.1}
+    """
+    if name not in MODELS:
+        raise UserError(
+            f"there is no model {name!r}; choose one from {', '.join(MODELS)}"
+        )
+    return importlib.import_module(MODELS[name]).LSTM_model
+
+
+def of_checkpoint(shapes: Dict[str, List[int]]) -> Any:
+    """Return the class whose variables a checkpoint holds.
+
+    Args:
+      shapes: variable name -> shape, see `checkpoint.shapes`.
+
+    Raises:
+      UserError: it is of no model; says what it looks like.
+    """
+    for name in MODELS:
+        model_class = load(name)
+        if model_class.SIGNATURE in shapes:
+            return model_class
+    raise UserError(f"not a checkpoint of {' or '.join(MODELS)}: {_looks_like(shapes)}")
+
+
+def _looks_like(shapes):
+    first = ", ".join(sorted(shapes)[:3])
+    return f"it has {len(shapes)} variables" + (f", such as {first}" if first else "")
+
+
+def of_snapshot(snapshot: str, name: Optional[str] = None) -> Tuple[Any, Dict]:
+    """Return the class of a snapshot's model, and the sizes of its network.
+
+    Args:
+      snapshot: path of a checkpoint.
+      name: one of MODELS that it must be; None: any.
+
+    Returns:
+      (class, arguments of it, see `base.Model.sizes`).
+
+    Raises:
+      UserError: the file cannot be read, is of no model or of another one.
+    """
+    from util.graph import checkpoint  # TensorFlow: the names do without it
+
+    shapes = checkpoint.shapes(snapshot)
+    try:
+        model_class = of_checkpoint(shapes)
+        sizes = model_class.sizes(shapes)
+    except UserError as error:
+        raise UserError(f"{snapshot} is {error}") from error
+    if name not in (None, model_class.NAME):
+        raise UserError(
+            f"{snapshot} is a checkpoint of {model_class.NAME}, not of {name}: leave "
+            "out -n"
+        )
+    return model_class, sizes

@@ -1,0 +1,378 @@
+"""What all models share; a model file holds what its paper has a formula for.
+
+A model derives from `Model`, names its variables and its scores, and writes its paper
+as `head`. Placeholders, backbone, upsampling, losses and the training step are here.
+
+Axes: B batch of sentences, P images, T words, H rows and W columns of the image, h and
+w of the grid of features, C channels.
+"""
+
+import inspect
+from typing import Any, Dict, List, NamedTuple
+
+import deeplab_resnet
+from deeplab_resnet import LEVELS, STRIDE
+from util.core.errors import UserError
+from util.graph import losses, optimizer
+from util.graph.compat import tf
+from util.graph.layers import dropout_mask
+from util.graph.towers import spread
+
+SCOPE = "text_objseg"  # of all variables of a head
+TRAINED_BLOCKS = ("res3", "res4", "res5")  # with conv5
+
+
+class Arguments(NamedTuple):
+    """The arguments of a model, in the order of the published class.
+
+    Attributes:
+      batch_size: int, B, sentences at once; None: any number.
+      num_steps: int, T, positions of a sentence.
+      vf_h, vf_w: int, size of the feature grid in cells: H / 8, W / 8.
+      H, W: int, size of image and mask in pixels.
+      vf_dim: int, accepted for older callers and not used.
+      vocab_size: int, rows of the word table.
+      v_emb_dim: int, channels of words and cells.
+      mlp_dim: int, channels after fusion.
+      start_lr: float, first learning rate.
+      lr_decay_step: int, steps until the learning rate ends at 1e-5.
+      rnn_size: int, channels of the sentence LSTM.
+      keep_prob_rnn, keep_prob_emb: float in (0, 1], share of LSTM outputs and of word
+        vector entries that dropout keeps; only in mode "train".
+      optimizer: str, "adam".
+      weight_decay: float, see `losses.l2_regularization_loss`.
+      mode: str, "eval", or "train" for losses and a training step.
+      conv5: bool, train the convolutions of res3 to res5 as well.
+      glove_dim: int, length of a word vector.
+      glove: float32 [vocab_size, glove_dim], initial word vectors; None: random.
+      num_images: int, P, images at once, each with as many of the sentences, which
+        stand together; None: one a sentence.
+      towers: list of `towers.Tower`, devices that share a batch; none: one device.
+      inputs: dict, "words" and "im" -> tensors in place of the placeholders, of the
+        same dtypes and static shapes; None: placeholders.
+    """
+
+    batch_size: Any = 1
+    num_steps: int = 20
+    vf_h: int = 40
+    vf_w: int = 40
+    H: int = 320
+    W: int = 320
+    vf_dim: int = 2048
+    vocab_size: int = 12112
+    v_emb_dim: int = 1000
+    mlp_dim: int = 500
+    start_lr: float = 0.00025
+    lr_decay_step: int = 800000
+    rnn_size: int = 1000
+    keep_prob_rnn: float = 1.0
+    keep_prob_emb: float = 1.0
+    optimizer: str = "adam"
+    weight_decay: float = 0.0005
+    mode: str = "eval"
+    conv5: bool = False
+    glove_dim: int = 300
+    glove: Any = None
+    num_images: Any = None
+    towers: Any = ()
+    inputs: Any = None
+
+
+class Answer(NamedTuple):
+    """What a head gives.
+
+    Attributes:
+      logits: name -> float32 [B, h, w, 1], for each name of LOSS_WEIGHTS.
+      image_parts: float32 [P, ...] each: all that the answer takes from the image. Fed
+        with what they were for an image they spare a sentence all work on it.
+      outputs: name -> [B, ...]: what else there is to show. The model has each as an
+        attribute.
+    """
+
+    logits: Dict[str, Any]
+    image_parts: List[Any]
+    outputs: Dict[str, Any]
+
+
+class Model:
+    """A network in the default graph; an instance holds its tensors.
+
+    Args:
+      see `Arguments`.
+
+    Class attributes:
+      NAME: str, its name in `models.MODELS`.
+      Arguments: what it takes; a NamedTuple of the names that `Arguments` has.
+      SIGNATURE: name of a variable that no other model has.
+      WORD_TABLE: name of the variable of the word vectors, [vocab_size, size].
+      STEP_COUNTER: name of the variable that counts the steps.
+      LOSS_WEIGHTS: name of each score -> weight of its loss. "pred", the answer, is
+        first; the others are auxiliary.
+      WORD_CLASSES: what `words_parse` tells apart; none: the model does not.
+
+    Attributes:
+      options: the Arguments.
+      words: int32 [B, T] placeholder, ids padded in front with 0.
+      im: float32 [P, H, W, 3] placeholder, BGR minus the mean.
+      target_fine: float32 [B, H, W, 1] placeholder, the mask, 1 on the object.
+      valid_idx: int32 [B, 1] placeholder; may be fed, is not read: the ids tell where
+        a sentence begins.
+      noise_seed: int64 [2] placeholder, may be fed: what dropout draws from; another
+        one each time otherwise.
+      visual_feat_c3, _c4, _c5: float32 [P, h, w, 512 / 1024 / 2048], the taps; may be
+        fed in place of `im`.
+      image_parts: list of float32 [P, ...], see `Answer`; on one device they may be
+        fed in place of `im`.
+      words_parse: float32 [B, T, number of WORD_CLASSES], meaningless at padding; None
+        where there are none.
+      logits, ups: name -> float32 [B, h, w, 1] and [B, H, W, 1], of LOSS_WEIGHTS.
+      pred, up, up_NAME: the same, one by one; `pred` and `up` are the answer's.
+      sigm: float32 [B, H, W, 1], sigmoid of `up`.
+      In mode "train" also target: float32 [B, h, w, 1], the mask on the grid; losses:
+        name -> scalar float32; the same as cls_loss and cls_loss_NAME; scalars
+        cls_loss_all, reg_loss, cost, learning_rate; train_step: the op.
+
+    Raises:
+      ValueError: arguments that do not go together.
+    """
+
+    NAME = SIGNATURE = WORD_TABLE = STEP_COUNTER = ""
+    Arguments = Arguments
+    LOSS_WEIGHTS: Dict[str, float] = {"pred": 1.0}  # noqa: RUF012
+    WORD_CLASSES = ()
+    words_parse = None
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        cls.__signature__ = inspect.signature(cls.Arguments)
+
+    def __init__(self, *arguments, **options):
+        self.options = self.Arguments(*arguments, **options)
+        self.check(self.options)
+        self._make_inputs()
+        taps = self._see()
+        with tf.variable_scope(SCOPE):
+            self._answer(taps)
+            if self.options.mode == "train":
+                self._learn()
+
+    # --- What a model says
+
+    @classmethod
+    def check(cls, options):
+        """Refuse arguments that do not go together.
+
+        Raises:
+          ValueError: says which.
+        """
+        if options.mode not in ("train", "eval"):
+            raise ValueError(f"mode {options.mode!r} is neither 'train' nor 'eval'")
+        if options.optimizer != "adam":
+            raise ValueError(f"optimizer {options.optimizer!r}: only 'adam' is known")
+        rows, columns = options.vf_h, options.vf_w
+        if (options.H, options.W) != (STRIDE * rows, STRIDE * columns):
+            raise ValueError(
+                f"H x W {options.H}x{options.W} is not {STRIDE} x vf_h x vf_w "
+                f"{rows}x{columns}"
+            )
+
+    @classmethod
+    def sizes(cls, shapes):
+        """Read from a checkpoint's variables how large its network is.
+
+        Args:
+          shapes: variable name -> shape.
+
+        Returns:
+          The arguments that say so.
+
+        Raises:
+          UserError: a variable that tells is missing or of another rank.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def stored_shape(cls, shapes, name, rank):
+        """Return the shape of a variable of the head, for `sizes`.
+
+        Args:
+          name: without the scope.
+          rank: int, number of its axes.
+        """
+        name = f"{SCOPE}/{name}"
+        shape = shapes.get(name)
+        if shape is None or len(shape) != rank:
+            state = "missing" if shape is None else shape
+            raise UserError(f"not a checkpoint of {cls.NAME}: {name} is {state}")
+        return shape
+
+    @classmethod
+    def defaults(cls, dataset):
+        """Return the channels for a data set: v_emb_dim and mlp_dim."""
+        return {"v_emb_dim": dataset.v_emb_dim, "mlp_dim": dataset.mlp_dim}
+
+    @classmethod
+    def channels(cls, v_emb_dim, mlp_dim):
+        """Return the arguments for the channels that a user chooses."""
+        return {"v_emb_dim": v_emb_dim, "mlp_dim": mlp_dim}
+
+    @classmethod
+    def published(cls, dataset):
+        """Return split -> overall IoU with DenseCRF in per cent, as published.
+
+        Args:
+          dataset: str, the data set's name.
+        """
+        return {}
+
+    def dropout_channels(self):
+        """Return what dropout applies to: name -> channels, of "emb" and "rnn"."""
+        return {}
+
+    def head(self, ids, taps, dropout):
+        """Write the paper down: from the features to the logits.
+
+        Variables are made with tf.get_variable, in the order of the checkpoints.
+
+        Args:
+          ids: int32 [B, T], 0 is padding.
+          taps: level, of LEVELS -> float32 [P, h, w, C].
+          dropout: name, of `dropout_channels` -> float32 [B, T, C] to multiply with;
+            only of those that drop.
+
+        Returns:
+          Answer.
+        """
+        raise NotImplementedError
+
+    # --- What is the same for all
+
+    @staticmethod
+    def calibrate_backbone(session, batches):
+        """Make a backbone drawn at random usable, see `deeplab_resnet.calibrate`."""
+        deeplab_resnet.calibrate(session, batches)
+
+    def _make_inputs(self):
+        options = self.options
+        batch, size = options.batch_size, [options.H, options.W]
+        inputs = options.inputs or {
+            "words": tf.placeholder(tf.int32, [batch, options.num_steps]),
+            "im": tf.placeholder(tf.float32, [options.num_images or batch, *size, 3]),
+        }
+        self.words, self.im = inputs["words"], inputs["im"]
+        self.target_fine = tf.placeholder(tf.float32, [batch, *size, 1])
+        self.valid_idx = tf.placeholder(tf.int32, [batch, 1])
+        chance = tf.random_uniform([2], maxval=2**31, dtype=tf.int64)
+        self.noise_seed = tf.placeholder_with_default(chance, [2])
+
+    def _see(self):
+        """Return the taps, which gradients pass only with conv5."""
+
+        def see(inputs):
+            return deeplab_resnet.features(inputs["im"])
+
+        taps = spread(see, self.options.towers, {"im": self.im})
+        for level, tap in taps.items():
+            setattr(self, "visual_feat_" + level, tap)
+        if self.options.conv5:
+            return taps
+        return {level: tf.stop_gradient(tap) for level, tap in taps.items()}
+
+    def _dropout_masks(self):
+        """Return what dropout multiplies with; nothing where it keeps all."""
+        if self.options.mode != "train":
+            return {}
+        batch_size, steps = self.words.shape.as_list()
+        batch_size = batch_size or tf.shape(self.words)[0]
+        masks = {}
+        for name, channels in self.dropout_channels().items():
+            keep = getattr(self.options, "keep_prob_" + name)
+            if keep < 1:
+                seed = self.noise_seed if name == "emb" else -self.noise_seed
+                shape = [batch_size, steps, channels]
+                masks[name] = dropout_mask(shape, keep, seed)
+        return masks
+
+    def _answer(self, taps):
+        """Apply the head and bring its scores to the size of the image."""
+        masks = self._dropout_masks()
+
+        def answer(inputs):
+            return self.head(
+                inputs["words"],
+                {level: inputs[level] for level in LEVELS},
+                {name: inputs[name] for name in masks},
+            )
+
+        inputs = dict(taps, words=self.words, **masks)
+        found = spread(answer, self.options.towers, inputs)
+        self.image_parts = found.image_parts
+        for name, output in found.outputs.items():
+            setattr(self, name, output)
+        size = self.options.H, self.options.W
+        self.logits = {name: found.logits[name] for name in self.LOSS_WEIGHTS}
+        self.ups = {
+            name: tf.image.resize_bilinear(score, size)
+            for name, score in self.logits.items()
+        }
+        self.pred, self.sigm = self.logits["pred"], tf.sigmoid(self.ups["pred"])
+        self._name_each("up", self.ups)
+
+    def _name_each(self, prefix, tensors):
+        """Make attributes: `prefix` of the answer, and prefix_NAME of the others."""
+        for name, tensor in tensors.items():
+            setattr(self, prefix if name == "pred" else f"{prefix}_{name}", tensor)
+
+    def _learn(self):
+        """Add losses and the training step.
+
+        Variables:
+          STEP_COUNTER and Adam's: see `optimizer.adam`
+        """
+        options = self.options
+        grid = self.pred.shape.as_list()[1:3]
+        self.target = tf.image.resize_bilinear(self.target_fine, grid)
+        self.losses = {
+            name: losses.segmentation_loss(up, self.target_fine)
+            for name, up in self.ups.items()
+        }
+        self._name_each("cls_loss", self.losses)
+        self.cls_loss_all = sum(
+            weight * self.losses[name] for name, weight in self.LOSS_WEIGHTS.items()
+        )
+        trained = [
+            v for v in tf.trainable_variables() if is_trained(v.op.name, options.conv5)
+        ]
+        decayed = [v for v in trained if v.op.name.endswith(("/DW", "/weights"))]
+        self.reg_loss = losses.l2_regularization_loss(decayed, options.weight_decay)
+        self.cost = self.cls_loss_all + self.reg_loss
+        self.learning_rate, self.train_step = optimizer.adam(
+            self.cls_loss_all,
+            trained,
+            decayed,
+            options.weight_decay,
+            options.start_lr,
+            options.lr_decay_step,
+            step_counter=self.STEP_COUNTER[len(SCOPE) + 1 :],
+            spread=bool(options.towers),
+        )
+
+
+def grid_sizes(rows: int, columns: int) -> Dict[str, int]:
+    """Return the arguments for images of a size in pixels, a multiple of STRIDE."""
+    return {
+        "H": rows,
+        "W": columns,
+        "vf_h": rows // STRIDE,
+        "vf_w": columns // STRIDE,
+    }
+
+
+def is_trained(name: str, conv5: bool) -> bool:
+    """Tell whether a trainable variable is trained, by its op name.
+
+    Args:
+      name: op name.
+      conv5: also train the convolutions (not the normalisations) of res3 to res5.
+    """
+    return name.startswith(SCOPE + "/") or (conv5 and name.startswith(TRAINED_BLOCKS))
