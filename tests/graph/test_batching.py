@@ -40,7 +40,7 @@ def outputs_and_gradients(batches):
 
 
 @pytest.fixture(scope="module")
-def group_by_image():
+def together():
     return outputs_and_gradients([CASES])
 
 
