@@ -29,7 +29,10 @@ COMMON_SIZE = (480, 640)  # reckoned with where annotations do not tell
 PUBLIC = "data/README.md says where it comes from"
 OWN = "see Your own data in data/README.md"
 PACKAGES = {  # module -> what it is for, how to get it
-    "pydensecrf": ("-c (DenseCRF)", "pip install pydensecrf2"),
+    "pydensecrf": (
+        "--crf-backend pydensecrf",
+        "pip install pydensecrf2 (up to Python 3.12)",
+    ),
     "matplotlib": ("util.plot_log and reports", "pip install -e '.[plot]'"),
 }
 

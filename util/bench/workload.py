@@ -14,6 +14,7 @@ from PIL import Image
 
 from util.core import files
 from util.data import annotations, datasets, text_processing
+from util.data.referent import decode_segmentation
 
 OBJECTS = (3, 3, 1)  # sentences about each object of an image
 WORDS = "the left right red box man woman dog car tree near on".split()
@@ -112,7 +113,7 @@ def build_singly(root: str, folder: str, images: int, size: int) -> None:
         with Image.open(referent.image) as file:
             image = np.asarray(file)
         height, width = image.shape[:2]
-        mask = referent.decode_segmentation(referent.segmentation, height, width)
+        mask = decode_segmentation(referent.segmentation, height, width)
         image = np.uint8(255 * _pad(image, size))
         mask = _pad(mask.astype(np.float32), size) > 0
         for sentence in referent.sentences:
