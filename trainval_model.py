@@ -4,6 +4,7 @@ import argparse
 import importlib
 import os
 import sys
+from typing import Any, Callable, Dict, NamedTuple, Sequence
 
 from util.core.cli import (
     PRECISIONS,
@@ -22,19 +23,23 @@ from util.core.errors import UserError
 from util.data import datasets
 
 MODELS = ("CMPC_model",)  # modules with a class LSTM_model
+MOST_STEPS = 800000  # of -m train where -i says nothing else
 EXAMPLES = """examples:
   python %(prog)s -m demo
   python %(prog)s -m train -d unc -t train -n CMPC_model -emb -f ckpts/unc/cmpc_model
   python %(prog)s -m test -d unc -t val -n CMPC_model -i 700000 -c -emb -f ckpts/unc/cmpc_model
-  python %(prog)s -m predict -d unc -i 700000 -f ckpts/unc/cmpc_model --image a.jpg --text "the man on the left" --output found
+  python %(prog)s -m predict -d unc -f ckpts/unc/cmpc_model --image a.jpg --text "the man on the left" --output found
   python %(prog)s -m report --compare first.json second.json
-  python %(prog)s -m serve -d unc -i 700000 -f ckpts/unc/cmpc_model
+  python %(prog)s -m serve -d unc -f ckpts/unc/cmpc_model
 """  # noqa: E501
+
+
+# --- Modes. TensorFlow and NumPy load when one runs, not for -h.
 
 
 def train(args):
     """Train on a split and leave snapshots."""
-    from util.training import train  # TensorFlow loads here, not for -h
+    from util.training import train
 
     train.run(model_class(args), args)
 
@@ -68,14 +73,14 @@ def demo(args):
 
 
 def predict(args):
-    """Segment images of one's own."""
+    """Segment your own images."""
     from util.inference import predict
 
     return predict.run(model_class(args), args)
 
 
 def export(args):
-    """Write a snapshot's network for programs that are not ours."""
+    """Write a snapshot's network for other programs."""
     from util.deploy import export
 
     export.run(model_class(args), args)
@@ -104,192 +109,552 @@ def model_class(args):
     return importlib.import_module(args.model).LSTM_model
 
 
+# --- Options
+
+
+class Option(NamedTuple):
+    """An option: its name, its default, and the modes that accept it."""
+
+    name: str
+    default: Any
+    modes: Sequence[str]
+
+
+class ModeParser(OneLineParser):
+    """A parser that refuses options which the mode does not use."""
+
+    def __init__(self, **settings: Any) -> None:
+        self._options: Dict[str, Option] = {}
+        super().__init__(**settings)
+
+    def group(self, title: str, modes: Sequence[str]) -> Callable[..., None]:
+        """Return a function that adds an option to a new group of the help.
+
+        It takes the arguments of `add_argument`, and the modes of a single option
+        where they are others than those of the group. "{default}" in a help text is
+        the default.
+        """
+        add_argument = self.add_argument_group(title).add_argument
+
+        def add(name, help="", default=None, modes=modes, **settings):
+            # What is not given must not be in the result of argparse: see parse_args.
+            settings.update(
+                help=help.format(default=default), default=argparse.SUPPRESS
+            )
+            option = add_argument(name, **settings)
+            self._options[option.dest] = Option(name, default, modes)
+
+        return add
+
+    def parse_args(self, argv=None, namespace=None):
+        """Parse, refuse what the mode does not use, and fill in the defaults."""
+        args = super().parse_args(argv, namespace)
+        for key in vars(args):
+            option = self._options[key]
+            if args.mode not in option.modes:
+                users = ", ".join(f"-m {mode}" for mode in option.modes)
+                self.error(
+                    f"{option.name} is not used by -m {args.mode}, only by {users}"
+                )
+        for key, option in self._options.items():
+            setattr(args, key, getattr(args, key, option.default))
+        return args
+
+
 def build_parser():
     """Return the parser; apart from main() so that tests can use it."""
-    parser = OneLineParser(
+    parser = ModeParser(
         description=__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
+    add_common_options(parser)
+    add_training_options(parser)
+    add_start_options(parser)
+    add_evaluation_options(parser)
+    add_cache_options(parser)
+    add_testing_options(parser)
+    add_prediction_options(parser)
+    add_export_options(parser)
+    add_serving_options(parser)
+    return parser
+
+
+SNAPSHOT_MODES = ("test", "report", "predict", "export", "serve")  # use a trained one
+
+
+def add_common_options(parser):
+    """Add what several modes share: model, data, snapshots, devices."""
+    add = parser.group("common", tuple(MODES))
+    sample_modes = ("train", "test", "report")
     add("-m", dest="mode", choices=list(MODES), required=True)
-    add("-d", dest="dataset", default="referit", metavar="NAME",
-        help="data set (default: %(default)s)")  # fmt: skip
-    add("-t", dest="split", metavar="SPLIT", help="train, val, testA, ...")
-    add("-n", dest="model", choices=MODELS, default=MODELS[0],
-        help="(default: %(default)s)")  # fmt: skip
-    add("-f", dest="folder", metavar="DIR", help="snapshots (default for -m demo: "
-        "ckpts/shapes/demo)")  # fmt: skip
-    add("-g", dest="gpus", type=gpus, default="0", metavar="LIST",
-        help="GPUs to use: 0, or 0,1 to share each step; -1: none (default: "
-        "%(default)s)")  # fmt: skip
-    add("-i", dest="iteration", type=step, default=800000, metavar="N",
-        help="train: most steps; test: snapshot, a step or best (default: "
-        "%(default)s)")  # fmt: skip
-    add("-emb", dest="embedding", action="store_true",
-        help="start from the pretrained word vectors of the data set")  # fmt: skip
-    add("--data", default="data", metavar="DIR", help="(default: %(default)s)")
-    add("--batches", metavar="DIR", help="where the samples are (default: --data)")
-    add("--threads", type=count, metavar="N", help="of the CPU; with 1 a run repeats "
-        "exactly (default: the cores)")  # fmt: skip
-    add("--precision", choices=PRECISIONS, default="float32", help="of products, where "
-        "device and TensorFlow have it (default: %(default)s)")  # fmt: skip
+    add(
+        "-d",
+        dest="dataset",
+        default="referit",
+        metavar="NAME",
+        modes=("train", *SNAPSHOT_MODES),
+        help="data set (default: {default})",
+    )
+    add(
+        "-t",
+        dest="split",
+        metavar="SPLIT",
+        modes=sample_modes,
+        help="train, val, testA, ...",
+    )
+    add(
+        "-n",
+        dest="model",
+        choices=MODELS,
+        default=MODELS[0],
+        help="(default: {default})",
+    )
+    add(
+        "-f",
+        dest="folder",
+        metavar="DIR",
+        help="snapshots (default for -m demo: ckpts/shapes/demo)",
+    )
+    add(
+        "-i",
+        dest="iteration",
+        type=step,
+        metavar="N",
+        modes=("train", *SNAPSHOT_MODES),
+        help=f"train: most steps (default: {MOST_STEPS}); otherwise which snapshot, a "
+        "step or best (default: the newest)",
+    )
+    add(
+        "-g",
+        dest="gpus",
+        type=gpus,
+        default="0",
+        metavar="LIST",
+        help="GPUs to use: 0, or 0,1 to share each training step; -1: none (default: "
+        "{default})",
+    )
+    add(
+        "-emb",
+        dest="embedding",
+        action="store_true",
+        default=False,
+        modes=("train", *SNAPSHOT_MODES),
+        help="train: start from the pretrained word vectors of the data set (otherwise "
+        "accepted: the snapshot has its vectors)",
+    )
+    add("--data", default="data", metavar="DIR", help="(default: {default})")
+    add(
+        "--batches",
+        metavar="DIR",
+        modes=(*sample_modes, "demo"),
+        help="where the samples are (default: --data)",
+    )
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        modes=("train", "test", "report", "predict", "serve"),
+        help="of products, where device and TensorFlow have it (default: {default})",
+    )
 
-    add = parser.add_argument_group("training").add_argument
-    add("-s", dest="snapshot", type=count, default=100000, metavar="N",
-        help="steps between snapshots (default: %(default)s)")  # fmt: skip
-    add("--save-minutes", type=rate, metavar="N",
-        help="most minutes between snapshots (default: no limit)")  # fmt: skip
-    add("--resume", action="store_true", help="go on from the newest snapshot in -f; "
-        "begin where there is none")  # fmt: skip
-    add("--init-from", metavar="SNAPSHOT", help="begin with the weights of another run")
-    add("--init-vocabulary", metavar="FILE", help="words that SNAPSHOT knows (default: "
-        "vocabulary.txt beside it, or those of the data set)")  # fmt: skip
-    add("-st", dest="stop", type=count, default=700000, metavar="N",
-        help="stop after this many steps (default: %(default)s)")  # fmt: skip
-    add("-lr", dest="learning_rate", type=rate, default=0.00025, metavar="RATE",
-        help="first learning rate (default: %(default)s)")  # fmt: skip
-    add("--decay-steps", type=count, default=800000, metavar="N", help="until the "
-        "learning rate has fallen to 0.00001 (default: %(default)s)")  # fmt: skip
-    add("--weight-decay", type=decay, default=0.0005, metavar="X",
-        help="factor of the regularisation (default: %(default)s)")  # fmt: skip
-    add("--optimizer", choices=["adam"], default="adam", help="(default: %(default)s)")
-    add("-bs", dest="batch_size", type=count, default=1, metavar="N",
-        help="sentences a step (default: %(default)s)")  # fmt: skip
-    add("-conv5", dest="conv5", action="store_true", help="also train res3 to res5")
-    add("--backbone", choices=("file", "random"), help="start from the published "
-        "weights or draw (default: random for shapes)")  # fmt: skip
-    add("--v-emb-dim", type=count, metavar="N",
-        help="channels of words and cells (default: 1000; shapes: fewer)")  # fmt: skip
-    add("--mlp-dim", type=count, metavar="N",
-        help="channels after fusion (default: 500; shapes: fewer)")  # fmt: skip
-    add("--keep-prob-rnn", type=share, default=1.0, metavar="SHARE",
-        help="of LSTM outputs that dropout keeps (default: %(default)s)")  # fmt: skip
-    add("--keep-prob-emb", type=share, default=1.0, metavar="SHARE",
-        help="of word vectors that dropout keeps (default: %(default)s)")  # fmt: skip
-    add("--image-steps", type=count, metavar="N", help="draw the masks of a step every "
-        "so many (default: never)")  # fmt: skip
-    add("--eval-steps", type=count, metavar="N", help="test on the way every so many "
-        "steps and keep the best snapshot (default: never)")  # fmt: skip
-    add("--eval-set", default="val", metavar="SPLIT", help="(default: %(default)s)")
-    add("--eval-samples", type=count, metavar="N", help="sentences to test on the way "
-        "(default: all)")  # fmt: skip
-    add("--skip-damaged", action="store_true",
-        help="leave out samples that cannot be read, and count them")  # fmt: skip
-    add("--seed", type=seed, metavar="N", help="of all that is drawn at random")
-    add("--cache-features", metavar="DIR", help="keep what the frozen backbone sees in "
-        "each image, 23 MB each, and do not run it again")  # fmt: skip
-    add("--cache-dtype", choices=("float32", "float16"), default="float32",
-        help="float16: half the space, not exact (default: %(default)s)")  # fmt: skip
-    add("--cache-size", type=rate, metavar="GB", help="of --cache-features at most "
-        "(default: what the disk has, less 10 GB)")  # fmt: skip
 
-    add = parser.add_argument_group("testing").add_argument
-    add("-c", dest="dense_crf", action="store_true",
-        help="also report the masks refined by DenseCRF")  # fmt: skip
-    add("--crf-jobs", type=count, default=os.cpu_count(), metavar="N",
-        help="processes for DenseCRF (default: the cores)")  # fmt: skip
-    add("-v", dest="visualize", action="store_true",
-        help="write an image of each result")  # fmt: skip
-    add("--per-sample", action="store_true",
-        help="list each sentence with its figures in the JSON")  # fmt: skip
-    add("--report", action="store_true", help="also write the test's report, an HTML "
-        "file; -m report does it later")  # fmt: skip
-    add("--compare", nargs=2, metavar=("A", "B"), help="-m report: two JSON files of "
-        "tests side by side")  # fmt: skip
+def add_training_options(parser):
+    """Add what a training run does."""
+    add = parser.group("training", ["train"])
+    add(
+        "-bs",
+        dest="batch_size",
+        type=count,
+        default=1,
+        metavar="N",
+        help="sentences a step (default: {default})",
+    )
+    add(
+        "-st",
+        dest="stop",
+        type=count,
+        default=700000,
+        metavar="N",
+        help="stop after this many steps (default: {default})",
+    )
+    add(
+        "-s",
+        dest="snapshot",
+        type=count,
+        default=100000,
+        metavar="N",
+        help="steps between snapshots (default: {default})",
+    )
+    add(
+        "--save-minutes",
+        type=rate,
+        metavar="N",
+        help="most minutes between snapshots (default: no limit)",
+    )
+    add(
+        "-lr",
+        dest="learning_rate",
+        type=rate,
+        default=0.00025,
+        metavar="RATE",
+        help="first learning rate (default: {default})",
+    )
+    add(
+        "--decay-steps",
+        type=count,
+        default=800000,
+        metavar="N",
+        help="until the learning rate has fallen to 0.00001 (default: {default})",
+    )
+    add(
+        "--weight-decay",
+        type=decay,
+        default=0.0005,
+        metavar="X",
+        help="factor of the regularisation (default: {default})",
+    )
+    add(
+        "--keep-prob-rnn",
+        type=share,
+        default=1.0,
+        metavar="SHARE",
+        help="of LSTM outputs that dropout keeps (default: {default})",
+    )
+    add(
+        "--keep-prob-emb",
+        type=share,
+        default=1.0,
+        metavar="SHARE",
+        help="of word vectors that dropout keeps (default: {default})",
+    )
+    add(
+        "-conv5",
+        dest="conv5",
+        action="store_true",
+        default=False,
+        help="also train res3 to res5",
+    )
+    add(
+        "--v-emb-dim",
+        type=count,
+        metavar="N",
+        help="channels of words and cells (default: 1000; shapes: fewer)",
+    )
+    add(
+        "--mlp-dim",
+        type=count,
+        metavar="N",
+        help="channels after fusion (default: 500; shapes: fewer)",
+    )
+    add(
+        "--skip-damaged",
+        action="store_true",
+        default=False,
+        help="leave out samples that cannot be read, and count them",
+    )
+    add("--seed", type=seed, metavar="N", help="of everything drawn at random")
+    add(
+        "--threads",
+        type=count,
+        metavar="N",
+        help="of the CPU; with 1 a run repeats exactly (default: the cores)",
+    )
 
-    add = parser.add_argument_group("prediction (also -c)").add_argument
+
+def add_start_options(parser):
+    """Add what a training run starts from."""
+    add = parser.group("start of training", ["train"])
+    add(
+        "--resume",
+        action="store_true",
+        default=False,
+        help="continue from the newest snapshot in -f; start where there is none",
+    )
+    add(
+        "--backbone",
+        choices=("file", "random"),
+        help="start from the published weights or draw (default: random for shapes)",
+    )
+    add(
+        "--init-from",
+        metavar="SNAPSHOT",
+        help="start from the weights of another run",
+    )
+    add(
+        "--init-vocabulary",
+        metavar="FILE",
+        help="words that SNAPSHOT knows (default: vocabulary.txt next to it, or those "
+        "of the data set)",
+    )
+
+
+def add_evaluation_options(parser):
+    """Add what a training run shows of itself on the way."""
+    add = parser.group("evaluation during training", ["train"])
+    add(
+        "--eval-steps",
+        type=count,
+        metavar="N",
+        help="test every so many steps and keep the best snapshot (default: never)",
+    )
+    add("--eval-set", default="val", metavar="SPLIT", help="(default: {default})")
+    add(
+        "--eval-samples",
+        type=count,
+        metavar="N",
+        help="sentences of each such test (default: all)",
+    )
+    add(
+        "--image-steps",
+        type=count,
+        metavar="N",
+        help="draw the masks of a step every so many (default: never)",
+    )
+
+
+def add_cache_options(parser):
+    """Add what keeps the features of a frozen backbone."""
+    add = parser.group("cached features in training", ["train"])
+    add(
+        "--cache-features",
+        metavar="DIR",
+        help="keep the features of each image, 23 MB each, and do not run the frozen "
+        "backbone on it again",
+    )
+    add(
+        "--cache-dtype",
+        choices=("float32", "float16"),
+        default="float32",
+        help="float16: half the space, not exact (default: {default})",
+    )
+    add(
+        "--cache-size",
+        type=rate,
+        metavar="GB",
+        help="of --cache-features at most (default: what the disk has, less 10 GB)",
+    )
+
+
+def add_testing_options(parser):
+    """Add DenseCRF, which several modes refine with, and what tests write."""
+    add = parser.group("testing", ["test"])
+    add(
+        "-c",
+        dest="dense_crf",
+        action="store_true",
+        default=False,
+        modes=("test", "predict"),
+        help="test: also report the masks refined by DenseCRF; predict: refine",
+    )
+    add(
+        "--crf-backend",
+        choices=("own", "pydensecrf"),
+        default="own",
+        modes=("test", "report", "predict", "serve", "demo"),
+        help="implementation of DenseCRF (default: {default})",
+    )
+    add(
+        "--crf-jobs",
+        type=count,
+        default=os.cpu_count(),
+        metavar="N",
+        help="processes for DenseCRF (default: the cores)",
+    )
+    add(
+        "-v",
+        dest="visualize",
+        action="store_true",
+        default=False,
+        help="write an image of each result",
+    )
+    add(
+        "--per-sample",
+        action="store_true",
+        default=False,
+        help="list each sentence with its figures in the JSON",
+    )
+    add(
+        "--report",
+        action="store_true",
+        default=False,
+        help="also write the test's report, an HTML file; -m report does it later",
+    )
+    add(
+        "--compare",
+        nargs=2,
+        metavar=("A", "B"),
+        modes=["report"],
+        help="-m report: two JSON files of tests side by side",
+    )
+
+
+def add_prediction_options(parser):
+    """Add what -m predict segments."""
+    add = parser.group("prediction", ["predict"])
     add("--image", nargs="+", metavar="FILE", help="images; all get each --text")
     add("--text", nargs="+", metavar="TEXT", help="sentences")
-    add("--queries", metavar="FILE", help=".csv or .jsonl of image and sentence, in "
-        "place of --image and --text")  # fmt: skip
-    add("--coco", action="store_true", help="also write COCO's file of results")
+    add(
+        "--queries",
+        metavar="FILE",
+        help=".csv or .jsonl of image and sentence, in place of --image and --text",
+    )
+    add(
+        "--coco",
+        action="store_true",
+        default=False,
+        help="also write COCO's file of results",
+    )
+    add(
+        "--output",
+        metavar="PATH",
+        modes=("predict", "export", "test", "report"),
+        help="new folder for masks, overlays and JSON, or for the exported model; of a "
+        "report: the HTML file (default: next to the JSON)",
+    )
+    add(
+        "--vocabulary",
+        metavar="FILE",
+        modes=("predict", "export", "serve"),
+        help="words that the snapshot knows (default: vocabulary.txt next to it, or "
+        "those of the data set)",
+    )
 
-    add = parser.add_argument_group("export").add_argument
-    add("--format", choices=("savedmodel", "onnx"), default="savedmodel",
-        help="TensorFlow's SavedModel, or ONNX (default: %(default)s)")  # fmt: skip
-    add("--max-pixels", type=count, default=25000000, metavar="N",
-        help="a SavedModel refuses larger images (default: %(default)s)")  # fmt: skip
 
-    add = parser.add_argument_group("prediction and export").add_argument
-    add("--output", metavar="PATH", help="new folder for masks, overlays, JSON or the "
-        "model; of a report: the HTML file (default: beside the JSON)")  # fmt: skip
-    add("--vocabulary", metavar="FILE", help="words that the snapshot knows (default: "
-        "vocabulary.txt beside it, or those of the data set)")  # fmt: skip
+def add_export_options(parser):
+    """Add the form of an exported model."""
+    add = parser.group("export", ["export"])
+    add(
+        "--format",
+        choices=("savedmodel", "onnx"),
+        default="savedmodel",
+        help="TensorFlow's SavedModel, or ONNX (default: {default})",
+    )
+    add(
+        "--max-pixels",
+        type=count,
+        default=25000000,
+        metavar="N",
+        help="a SavedModel refuses larger images (default: {default})",
+    )
 
-    add = parser.add_argument_group("serving (also --vocabulary)").add_argument
-    add("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen at (default: "
-        "%(default)s, this machine only)")  # fmt: skip
-    add("--port", type=port, default=7860, metavar="N", help="(default: %(default)s)")
-    return parser
+
+def add_serving_options(parser):
+    """Add the address of the page."""
+    add = parser.group("serving", ["serve"])
+    add(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="to listen at (default: {default}, this machine only)",
+    )
+    add(
+        "--port",
+        type=port,
+        default=7860,
+        metavar="N",
+        help="(default: {default})",
+    )
+
+
+# --- What goes together
 
 
 def parse(argv):
     """Parse a command line and fill in what depends on other options."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    if args.mode == "demo":
-        args.dataset, args.folder = "shapes", args.folder or "ckpts/shapes/demo"
-        return args
-    if args.mode in ("predict", "export"):
-        check_output(parser, args)
-        return args
-    if args.mode in ("test", "report"):
-        check_report(parser, args)
-    if args.mode == "report" and args.compare:
-        return args
-    if args.mode == "serve":
-        if not args.folder:
-            parser.error("-m serve needs -f DIR")
-        return args
+    check = {
+        "train": check_training,
+        "test": check_testing,
+        "report": check_report,
+        "predict": check_prediction,
+        "export": check_export,
+        "serve": check_serving,
+        "demo": check_demo,
+    }
+    check[args.mode](parser, args)
+    return args
+
+
+def check_training(parser, args):
+    """Refuse options of -m train that do not go together."""
+    check_split(parser, args)
+    if args.iteration == "best":
+        parser.error("-i best is for -m test")
+    if args.cache_features and args.conv5:
+        parser.error(
+            "--cache-features cannot be combined with -conv5: the features of a "
+            "backbone that is trained change"
+        )
+    dataset = datasets.get(args.dataset, args.data)
+    if args.eval_steps and args.eval_set not in dataset.splits:
+        parser.error(
+            f"{args.dataset} has no split {args.eval_set!r}; choose another --eval-set "
+            f"from {', '.join(dataset.splits)}"
+        )
+    if args.init_vocabulary and not args.init_from:
+        parser.error("--init-vocabulary says what the snapshot of --init-from knows")
+    if args.iteration is None:
+        args.iteration = MOST_STEPS
+    if args.backbone is None:
+        args.backbone = "file" if dataset.backbone else "random"
+
+
+def check_testing(parser, args):
+    """Refuse options of -m test that do not go together."""
+    check_html(parser, args)
+    check_split(parser, args)
+    args.per_sample = args.per_sample or args.report
+
+
+def check_report(parser, args):
+    """Refuse options of -m report that do not go together."""
+    check_html(parser, args)
+    if not args.compare:
+        check_split(parser, args)
+
+
+def check_html(parser, args):
+    """Refuse a name that is not one of an HTML file."""
+    if args.output and not args.output.lower().endswith((".html", ".htm")):
+        parser.error("--output of a report must be the name of an .html file")
+
+
+def check_split(parser, args):
+    """Refuse a split that the data set does not have."""
     if not args.split or not args.folder:
         parser.error(f"-m {args.mode} needs -t SPLIT and -f DIR")
     try:
         datasets.check_split(args.dataset, args.split, args.data)
     except UserError as error:
         parser.error(str(error))
-    if args.cache_features and args.conv5:
-        parser.error(
-            "--cache-features cannot be combined with -conv5: a backbone that is "
-            "trained never sees the same twice"
-        )
-    if args.mode == "train":
-        check_training(parser, args, datasets.get(args.dataset, args.data))
-    return args
 
 
-def check_output(parser, args):
-    """Refuse options of -m predict and -m export that do not go together."""
-    if not args.folder or not args.output:
-        parser.error(f"-m {args.mode} needs -f DIR and --output DIR")
-    if args.mode == "export":
-        return
+def check_prediction(parser, args):
+    """Refuse options of -m predict that do not go together."""
+    check_export(parser, args)
     if bool(args.queries) == bool(args.image or args.text):
         parser.error("-m predict needs --image and --text, or --queries")
     if not args.queries and not (args.image and args.text):
         parser.error("--image and --text go together")
 
 
-def check_report(parser, args):
-    """Refuse options of a report that do not go together."""
-    if args.output and not args.output.lower().endswith((".html", ".htm")):
-        parser.error("--output of a report must be the name of an .html file")
-    if args.compare and args.mode != "report":
-        parser.error("--compare is for -m report")
-    args.per_sample = args.per_sample or args.report
+def check_export(parser, args):
+    """Refuse a command without its folders."""
+    if not args.folder or not args.output:
+        parser.error(f"-m {args.mode} needs -f DIR and --output DIR")
 
 
-def check_training(parser, args, dataset):
-    """Refuse options of -m train that do not go together."""
-    if args.iteration == "best":
-        parser.error("-i best is for -m test")
-    if args.eval_steps and args.eval_set not in dataset.splits:
-        parser.error("{} has no split {!r}; choose another --eval-set from {}".format(
-            args.dataset, args.eval_set, ", ".join(dataset.splits)))  # fmt: skip
-    if args.init_vocabulary and not args.init_from:
-        parser.error("--init-vocabulary says what the snapshot of --init-from knows")
-    if args.backbone is None:
-        args.backbone = "file" if dataset.backbone else "random"
+def check_serving(parser, args):
+    """Refuse a command without a snapshot."""
+    if not args.folder:
+        parser.error("-m serve needs -f DIR")
+
+
+def check_demo(parser, args):
+    """Name the data set and the folder of the demo."""
+    args.dataset, args.folder = "shapes", args.folder or "ckpts/shapes/demo"
 
 
 def main(argv=None):

@@ -98,7 +98,9 @@ def test_tensorflow_adds_no_warning_to_the_line(tmp_path):
         if not re.match(r"I0000 |WARNING: All log messages before absl", line)
     ]
     assert len(lines) == 1, found.stderr
-    assert lines[0].startswith("error: there is no snapshot none/unc_iter_800000")
+    assert lines[0].startswith(
+        "error: there is no snapshot none/unc_iter_N.tfmodel; train first"
+    )
 
 
 # --- What README and the help show
@@ -151,10 +153,30 @@ def test_options_have_the_defaults_of_the_reference():
     assert (args.learning_rate, args.batch_size) == (0.00025, 1)
     assert not (args.embedding or args.conv5 or args.dense_crf or args.visualize)
     assert (args.weight_decay, args.decay_steps) == (0.0005, 800000)
-    assert (args.optimizer, args.backbone) == ("adam", "file")
+    assert args.backbone == "file"
     assert (args.keep_prob_rnn, args.keep_prob_emb) == (1, 1)
     assert args.cache_features is None and args.cache_size is None
     assert args.cache_dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "-m test -d unc -t val -n CMPC_model -i 700000 -c -emb -f x -g 1",
+        "-m report -d unc -t val -n CMPC_model -emb -f x -g 1 --batches b",
+        "-m predict -n CMPC_model -emb -g -1 -c -f x --output y --queries q.csv",
+        "-m export -n CMPC_model -emb -g -1 -f x --output y",
+        "-m serve -n CMPC_model -emb -g -1 -f x",
+        "-m demo -n CMPC_model -g -1 --data d --batches b -f x",
+    ],
+)
+def test_options_of_published_commands_are_accepted_by_other_modes(options):
+    trainval_model.parse(options.split())
+
+
+def test_outside_training_the_newest_snapshot_is_used():
+    assert trainval_model.parse("-m test -d unc -t val -f x".split()).iteration is None
+    assert trainval_model.parse("-m serve -f x -i best".split()).iteration == "best"
 
 
 # --- Wrong values
@@ -200,10 +222,6 @@ def test_options_have_the_defaults_of_the_reference():
             "-m train -d unc -t train -f x --decay-steps 0",
             "argument --decay-steps: '0' is no whole number",
         ),
-        (
-            "-m train -d unc -t train -f x --optimizer sgd",
-            "argument --optimizer: invalid choice: 'sgd'",
-        ),
         ("-m train -d unc -t train -f x -lr 0", "argument -lr: '0' is no number above"),
         ("-m train -d unc -t train -f x -lr -1", "argument -lr"),
         ("-m train -d unc -t train -f x -lr nan", "argument -lr: 'nan' is no number"),
@@ -248,6 +266,22 @@ def test_options_have_the_defaults_of_the_reference():
             "--cache-dtype: invalid choice",
         ),
         ("-m train -d unc -t train -f x --fast", "unrecognized arguments: --fast"),
+        (
+            "-m test -d unc -t val -f x --weight-decay 0.0005",
+            "--weight-decay is not used by -m test, only by -m train",
+        ),
+        ("-m test -d unc -t val -f x --resume", "--resume is not used by -m test"),
+        ("-m test -d unc -t val -f x --compare a b", "only by -m report"),
+        ("-m test -d unc -t val -f x --text a", "--text is not used by -m test"),
+        ("-m train -d unc -t train -f x -c", "only by -m test, -m predict"),
+        ("-m train -d unc -t train -f x --output y", "--output is not used by"),
+        ("-m report -d unc -t val -f x --report", "--report is not used by -m report"),
+        ("-m predict -f x --output y --queries q -t val", "-t is not used by -m pred"),
+        ("-m predict -f x --output y --queries q --port 80", "only by -m serve"),
+        ("-m serve -f x -lr 0.1", "-lr is not used by -m serve"),
+        ("-m export -f x --output y --precision tf32", "--precision is not used by"),
+        ("-m demo -d unc", "-d is not used by -m demo"),
+        ("-m demo -i 100", "-i is not used by -m demo"),
     ],
 )
 def test_wrong_value_gets_one_line_and_exit_code_2(capsys, options, told):
@@ -331,6 +365,8 @@ def test_snapshot_that_is_not_there(folder, capsys):
     assert "there is no snapshot ckpts/unc_iter_30.tfmodel" in told and "-i: 20" in told
     told = refused(folder, capsys, TEST.replace("ckpts", "none") + "-i 30")
     assert "none/unc_iter_30.tfmodel" in told and "train first" in told
+    told = refused(folder, capsys, TEST.replace("ckpts", "none"))
+    assert "none/unc_iter_N.tfmodel" in told and "train first" in told
 
 
 def test_snapshot_of_another_network(folder, capsys):

@@ -75,7 +75,10 @@ def run(model_class, args) -> str:
     from util.graph import checkpoint  # TensorFlow loads here, not for --compare
 
     require_matplotlib()
-    snapshot = checkpoint.path(args.folder, args.dataset, args.iteration)
+    if args.iteration is None:
+        snapshot = checkpoint.find(args.folder, args.dataset, None)
+    else:  # training may have removed it
+        snapshot = checkpoint.path(args.folder, args.dataset, args.iteration)
     stem = f"{snapshot}.{args.split}"
     if not os.path.exists(stem + ".json"):
         raise UserError(f"there is no {stem}.json; test first: {_command(args)}")
@@ -92,7 +95,8 @@ def run(model_class, args) -> str:
 def _command(args, has_crf=False):
     """Return the command of the test."""
     words = ["python", "trainval_model.py", "-m", "test", "-d", args.dataset]
-    words += ["-t", args.split, "-f", args.folder, "-i", str(args.iteration)]
+    words += ["-t", args.split, "-f", args.folder]
+    words += ["-i", str(args.iteration)] * (args.iteration is not None)
     words += ["-c"] * has_crf + ["--report"]
     return " ".join(map(shlex.quote, words))
 

@@ -77,24 +77,22 @@ def find(folder: str, dataset: str, step: Any) -> str:
     """Return the path of a snapshot that is there.
 
     Args:
-      step: int, or BEST.
+      step: int, or BEST; None: the newest one, or BEST where it is the only one.
 
     Raises:
       UserError: it is not; lists those that are.
     """
     there = steps(folder, dataset)
-    best = path(folder, dataset, BEST)
-    if os.path.exists(best + INDEX):
-        there.append(BEST)
+    if os.path.exists(path(folder, dataset, BEST) + INDEX):
+        there = [BEST, *there]
+    if step is None and there:
+        step = there[-1]
     if step not in there:
-        raise UserError(
-            "there is no snapshot {}; {}".format(
-                path(folder, dataset, step),
-                "choose one with -i: " + ", ".join(map(str, there))
-                if there
-                else "train first (-m train) or put a downloaded one there",
-            )
-        )
+        wanted = path(folder, dataset, "N" if step is None else step)
+        choice = "train first (-m train) or put a downloaded one there"
+        if there:
+            choice = f"choose one with -i: {', '.join(map(str, there))}"
+        raise UserError(f"there is no snapshot {wanted}; {choice}")
     return path(folder, dataset, step)
 
 

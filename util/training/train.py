@@ -242,7 +242,6 @@ def network_options(args, source: TrainingSet) -> Dict[str, Any]:
         "start_lr": args.learning_rate,
         "lr_decay_step": args.decay_steps,
         "weight_decay": args.weight_decay,
-        "optimizer": args.optimizer,
         "keep_prob_rnn": args.keep_prob_rnn,
         "keep_prob_emb": args.keep_prob_emb,
         "conv5": args.conv5,
