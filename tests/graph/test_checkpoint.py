@@ -78,6 +78,16 @@ def test_find_lists_what_is_there(tmp_path):
         checkpoint.find(str(tmp_path / "none"), "unc", 30)
 
 
+def test_find_takes_the_newest_where_no_step_is_named(tmp_path):
+    with pytest.raises(UserError, match="unc_iter_N.*train first"):
+        checkpoint.find(str(tmp_path), "unc", None)
+    best = save(tmp_path, TWO, "best")
+    assert checkpoint.find(str(tmp_path), "unc", None) == best
+    save(tmp_path, TWO, 20)
+    newest = save(tmp_path, TWO, 100)
+    assert checkpoint.find(str(tmp_path), "unc", None) == newest
+
+
 @pytest.mark.parametrize("version", ["V1", "V2"])
 def test_load_takes_the_variables_of_the_graph(tmp_path, version):
     more = dict(TWO, **{"text_objseg/text_objseg/a/Adam": [2, 3]})
