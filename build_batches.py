@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from util.core.cli import OneLineParser, exit_code
+from util.core.cli import OneLineParser, command
 from util.core.errors import UserError
 from util.data import datasets
 
@@ -40,13 +40,14 @@ def build_parser():
     return parser
 
 
-def build(args):
-    """Build the samples that `args` of `build_parser` ask for."""
+def run(args):
+    """Build the samples that the command line asks for."""
     is_new = args.annotations is not None or args.images is not None
     if is_new and not (args.annotations and args.images):
         raise UserError("--annotations FILE and --images DIR go together: give both")
     if not is_new:
-        datasets.check_split(args.dataset, args.split, args.data)
+        dataset = datasets.get(args.dataset, args.data, args.batches)
+        dataset.check_split(args.split)
     if args.size is not None and (args.size < 8 or args.size % 8):
         raise UserError(f"--size {args.size}: must be a multiple of 8")
     if args.jobs < 1:
@@ -55,7 +56,7 @@ def build(args):
     from util.data.build import build_samples
 
     if is_new:
-        custom.register(
+        dataset = custom.register(
             args.dataset,
             args.annotations,
             args.images,
@@ -64,16 +65,13 @@ def build(args):
             args.batches,
         )
     layout = "compact" if args.compact else "npz"
-    build_samples(
-        args.dataset, args.split, args.data, args.batches, args.size, args.jobs, layout
-    )
+    build_samples(dataset, args.split, args.size, args.jobs, layout)
     return 0
 
 
 def main(argv=None):
     """Run the command line and return its exit code."""
-    args = build_parser().parse_args(argv)
-    return exit_code(lambda: build(args))
+    return command(build_parser(), run, argv)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def build(root, **options):
     data = str(root / "data")
     shapes.draw(data, num_scenes={"train": 6, "val": 1, "test": 1})
     for split in ("train", "val"):
-        build_samples("shapes", split, data, None, size=64, **options)
+        build_samples(datasets.get("shapes", data), split, size=64, **options)
     return ["--data", data]
 
 

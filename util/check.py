@@ -1,4 +1,4 @@
-"""Look at all that a run needs: what is there, what is missing, where to get it.
+"""Check all that a run needs: what is there, what is missing, where to get it.
 
 A line each: ok; missing or broken, then no run can start; or optional: not there, or
 not in order, but a run does without. What samples are built from is optional once they
@@ -6,28 +6,28 @@ are built. The exit code is 0 if a run can start, else 1.
 """
 
 import argparse
+import glob
 import importlib
-import json
 import os
 import shutil
 import sys
-from typing import Any, Callable, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, List, NamedTuple, Sequence
 
 from util.core import files
-from util.core.cli import PRECISIONS, OneLineParser, exit_code
+from util.core.cli import PRECISIONS, OneLineParser, command
 from util.core.errors import UserError
 from util.data import annotations, datasets, im_processing, text_processing
+from util.data.datasets import Dataset
 from util.data.referent import Referent, load
-from util.data.samples import open_samples
 
 EXAMPLES = """examples:
   python -m util.check -d unc
   python -m util.check -d shapes -t test --json check.json
 """
-LOOKED_AT = 20  # images, masks and samples of a split that are opened
-COMMON_SIZE = (480, 640)  # reckoned with where annotations do not tell
+OPENED = 20  # images, masks and samples of a split that are opened
+COMMON_SIZE = (480, 640)  # of images whose annotations do not say it
 PUBLIC = "data/README.md says where it comes from"
-OWN = "see Your own data in data/README.md"
+CUSTOM = "see Your own data in data/README.md"
 PACKAGES = {  # module -> what it is for, how to get it
     "pydensecrf": (
         "--crf-backend pydensecrf",
@@ -38,7 +38,7 @@ PACKAGES = {  # module -> what it is for, how to get it
 
 
 class Missing(UserError):
-    """What is looked at is not there."""
+    """What is checked is not there."""
 
 
 class Row(NamedTuple):
@@ -46,7 +46,7 @@ class Row(NamedTuple):
 
     Attributes:
       status: "ok", "missing", "broken" or "optional".
-      what: what was looked at.
+      what: what was checked.
       detail: what was found.
       todo: what to do about it; "": nothing.
     """
@@ -57,14 +57,6 @@ class Row(NamedTuple):
     todo: str = ""
 
 
-class Place(NamedTuple):
-    """A data set and its folders, as for `datasets.batch_dir`."""
-
-    dataset: str
-    root: str = "data"
-    batches: Optional[str] = None
-
-
 class Space(NamedTuple):
     """Bytes that samples take at most: one file each, and compact."""
 
@@ -72,33 +64,27 @@ class Space(NamedTuple):
     compact: int = 0
 
 
-def look(
-    place: Place, splits: Sequence[str], backbone: Optional[str] = None
-) -> List[Row]:
-    """Look at all that a run needs.
+def check_all(dataset: Dataset, splits: Sequence[str], has_backbone: bool) -> List[Row]:
+    """Check all that a run needs.
 
     Args:
-      place: the data set.
+      dataset: see `datasets.get`.
       splits: those of its splits that have to be there.
-      backbone: "file" or "random", what training starts from; None: as training
-        chooses by the data set.
+      has_backbone: training starts from the weights of a file.
 
-    Raises:
-      UserError: there is no such data set.
+    Returns:
+      The table, its rows in the order in which they are printed.
     """
-    about = datasets.get(place.dataset, place.root)
-    if backbone is None:
-        backbone = "file" if about.backbone else "random"
     rows, space = [], []
     for split in splits:
-        rows += _split_rows(place, split, space)
-    rows += [_vocabulary_row(place)]
-    rows += _tensorflow_rows(place, backbone)
+        rows += _split_rows(dataset, split, space)
+    rows += [_vocabulary_row(dataset)]
+    rows += _tensorflow_rows(dataset, has_backbone)
     rows += [_package_row(name) for name in PACKAGES]
-    return rows + [_judge("disk", lambda: _disk(place, space), "use --batches DIR")]
+    return rows + [_row("disk", lambda: _disk(dataset, space), "use --batches DIR")]
 
 
-def _judge(what: str, check: Callable[[], str], todo: str, needed: bool = True) -> Row:
+def _row(what: str, check: Callable[[], str], todo: str, needed: bool = True) -> Row:
     """Return the row of a check, which returns the detail or raises a UserError."""
     try:
         return Row("ok", what, check())
@@ -108,37 +94,38 @@ def _judge(what: str, check: Callable[[], str], todo: str, needed: bool = True) 
 
 
 def _some(things: Sequence[Any]) -> List[Any]:
-    """Return LOOKED_AT of them, from the first to the last; or all."""
-    last, count = len(things) - 1, min(len(things), LOOKED_AT)
+    """Return OPENED of them, from the first to the last; or all."""
+    last, count = len(things) - 1, min(len(things), OPENED)
     return [things[n * last // max(1, count - 1)] for n in range(count)]
 
 
 # --- A split
 
 
-def _split_rows(place: Place, split: str, space: List[Space]) -> List[Row]:
-    """Look at a split; add the space that its samples will take to `space`."""
-    build = datasets.build_command(place.dataset, split, place.root, place.batches)
-    own = datasets.get(place.dataset, place.root).annotations
-    get = build if place.dataset == "shapes" else OWN if own else PUBLIC
+def _split_rows(dataset: Dataset, split: str, space: List[Space]) -> List[Row]:
+    """Check a split; add the space that its samples will take to `space`."""
+    build = dataset.build_command(split)
+    get = CUSTOM if dataset.is_custom else PUBLIC
+    if dataset.name == "shapes":
+        get = build
     found = []  # referents
 
     def annotations():
-        found.extend(_referents(place, split))
-        return _counted(place, split, sum(len(r.sentences) for r in found))
+        found.extend(_referents(dataset, split))
+        published = dataset.splits[split]
+        return _counted(sum(len(r.sentences) for r in found), published)
 
-    samples = _judge(f"samples {split}", lambda: _samples(place, split), build)
+    samples = _row(f"samples {split}", lambda: _samples(dataset, split), build)
     needed = samples.status != "ok"
-    rows = [_judge(f"annotations {split}", annotations, get, needed)]
-    rows.append(_judge(f"images {split}", lambda: _images(found), get, needed))
-    rows.append(_judge(f"masks {split}", lambda: _masks(found), get, needed))
+    rows = [_row(f"annotations {split}", annotations, get, needed)]
+    rows.append(_row(f"images {split}", lambda: _images(found), get, needed))
+    rows.append(_row(f"masks {split}", lambda: _masks(found), get, needed))
     if needed:
-        space.append(_space(place, split, found))
+        space.append(_space(dataset, split, found))
     return rows + [samples]
 
 
-def _counted(place, split, number):
-    published = datasets.get(place.dataset, place.root).splits[split]
+def _counted(number, published):
     if published is None:
         return f"{number} sentences"
     if published == number:
@@ -146,11 +133,11 @@ def _counted(place, split, number):
     raise UserError(f"{number} sentences, but {published} are published")
 
 
-def _referents(place, split):
-    path = datasets.annotation_file(place.dataset, split, place.root)
+def _referents(dataset, split):
+    path = dataset.annotation_file(split)
     if not os.path.isfile(path):
         raise Missing(f"there is no file {path}")
-    found = annotations.referents(place.dataset, split, place.root)
+    found = annotations.referents(dataset, split)
     if not any(referent.sentences for referent in found):
         raise UserError(f"{path} has no sentences for {split}")
     return found
@@ -166,7 +153,7 @@ def _require_all(paths):
 def _images(referents):
     paths = sorted({referent.image for referent in referents})
     if not paths:
-        raise Missing("not looked at without annotations")
+        raise Missing("not checked without annotations")
     _require_all(paths)
     some = _some(paths)
     for path in some:
@@ -179,22 +166,18 @@ def _masks(referents):
     _require_all(sorted(paths - {None}))
     some = _some([r for r in referents if os.path.isfile(r.image)])
     if not some:
-        raise Missing("not looked at without annotations and images")
+        raise Missing("not checked without annotations and images")
     for referent in some:
         load([referent])
     return f"{len(referents)} objects, {len(some)} of them decoded"
 
 
-def _samples(place, split):
-    prefix = datasets.sample_prefix(place.dataset, split)
+def _samples(dataset, split):
     try:
-        folder = datasets.find_batch_dir(
-            place.dataset, split, place.root, place.batches
-        )
+        folder = dataset.sample_dir(split)
     except UserError:
-        folder = datasets.batch_dir(place.dataset, split, place.root, place.batches)
-        raise Missing(f"there are none in {folder}") from None
-    samples = open_samples(folder, prefix)
+        raise Missing(f"there are none in {dataset.build_dir(split)}") from None
+    samples = dataset.samples(split)
     some = _some(range(len(samples)))
     for number in some:
         samples.read(number)
@@ -204,14 +187,12 @@ def _samples(place, split):
 # --- What all splits share
 
 
-def _vocabulary_row(place: Place) -> Row:
-    path = datasets.vocabulary_file(place.dataset, place.root)
-    todo = PUBLIC
-    if datasets.get(place.dataset, place.root).annotations:
-        root = "" if place.root == "data" else f" --data {place.root}"
-        todo = f"python -m util.vocabulary -d {place.dataset}{root} --output {path}"
-    elif place.dataset == "shapes":
-        todo = "python build_batches.py -d shapes -t train"
+def _vocabulary_row(dataset: Dataset) -> Row:
+    path, todo = dataset.vocabulary_file, PUBLIC
+    if dataset.is_custom:
+        todo = dataset.vocabulary_command
+    elif dataset.name == "shapes":
+        todo = dataset.build_command("train")
 
     def check():
         if not os.path.isfile(path):
@@ -220,23 +201,20 @@ def _vocabulary_row(place: Place) -> Row:
         size = text_processing.vocabulary_size(path)
         return f"{size} words, <pad> and <unk> among them, in {path}"
 
-    return _judge("vocabulary", check, todo)
+    return _row("vocabulary", check, todo)
 
 
-def _tensorflow_rows(place: Place, backbone: str) -> List[Row]:
-    """Look at TensorFlow, and with it at what it takes to read."""
-    first = _judge("TensorFlow", _tensorflow, "pip install -e .")
+def _tensorflow_rows(dataset: Dataset, has_backbone: bool) -> List[Row]:
+    """Check TensorFlow, and with it what it takes to read."""
+    first = _row("TensorFlow", _tensorflow, "pip install -e .")
     if first.status != "ok":
         return [first]
-    rows = [first, _judge("GPU", _gpus, "pip install -e '.[gpu]'", needed=False)]
-    drawn = backbone == "random"
-    todo = "none is needed with --backbone random" if drawn else PUBLIC
-    check = _judge("backbone", lambda: _backbone(place.root), todo, needed=not drawn)
-    rows.append(check)
-    if datasets.get(place.dataset, place.root).glove:
-        todo = f"for -emb: python -m util.glove glove.6B.zip -d {place.dataset}"
-        check = _judge("word vectors", lambda: _vectors(place), todo, needed=False)
-        rows.append(check)
+    rows = [first, _row("GPU", _gpus, "pip install -e '.[gpu]'", needed=False)]
+    todo = PUBLIC if has_backbone else "none is needed with --backbone random"
+    rows.append(_row("backbone", lambda: _backbone(dataset), todo, has_backbone))
+    if dataset.glove:
+        todo = f"for -emb: python -m util.glove glove.6B.zip -d {dataset.name}"
+        rows.append(_row("word vectors", lambda: _vectors(dataset), todo, False))
     return rows
 
 
@@ -244,7 +222,7 @@ def _tensorflow():
     try:
         from util.graph import compat
         from util.graph.session import require_precision
-    except Exception as error:  # with wrong packages beside it, it raises anything
+    except Exception as error:  # with wrong packages next to it, it raises anything
         raise Missing(f"it does not load: {error}") from error
     usable = []
     for precision in PRECISIONS:
@@ -266,25 +244,22 @@ def _gpus():
     return f"{number}"
 
 
-def _backbone(root):
+def _backbone(dataset):
     from util.graph import checkpoint
-    from util.training import start
 
-    try:
-        path = start.backbone_file(argparse.Namespace(backbone="file", data=root))
-    except UserError as error:
-        raise Missing(f"there is no {datasets.backbone_file(root)}") from error
+    path = datasets.backbone_file(dataset.root)
+    if not glob.glob(glob.escape(path) + "*"):  # one file or several, by its format
+        raise Missing(f"there is no {path}")
     return f"{checkpoint.read_backbone(path)} variables in {path}"
 
 
-def _vectors(place):
+def _vectors(dataset):
     from util.training import start
 
-    path = datasets.embedding_file(place.dataset, place.root)
+    path = dataset.embedding_file
     if not os.path.isfile(path):
         raise Missing(f"there is no file {path}")
-    vocabulary = datasets.vocabulary_file(place.dataset, place.root)
-    size = text_processing.vocabulary_size(vocabulary)
+    size = text_processing.vocabulary_size(dataset.vocabulary_file)
     vectors = start.load_word_vectors(path, size)
     return f"{vectors.shape[0]} of {vectors.shape[1]} numbers in {path}"
 
@@ -299,16 +274,15 @@ def _package_row(name: str) -> Row:
             raise Missing(f"it does not load: {error}") from error
         return f"for {use}"
 
-    return _judge(name, check, f"for {use}: {todo}", needed=False)
+    return _row(name, check, f"for {use}: {todo}", needed=False)
 
 
 # --- Disk
 
 
-def _space(place: Place, split: str, referents: List[Referent]) -> Space:
+def _space(dataset: Dataset, split: str, referents: List[Referent]) -> Space:
     """Return what the samples of a split will take."""
-    input_size = datasets.get(place.dataset, place.root).input_size
-    fixed = (input_size, input_size) if "train" in split else None
+    fixed = 2 * [dataset.input_size] if "train" in split else None
 
     def pixels(referent):
         height, width = fixed or referent.size or COMMON_SIZE
@@ -321,8 +295,8 @@ def _space(place: Place, split: str, referents: List[Referent]) -> Space:
     )
 
 
-def _disk(place: Place, space: List[Space]) -> str:
-    folder = os.path.abspath(place.batches or place.root)
+def _disk(dataset: Dataset, space: List[Space]) -> str:
+    folder = os.path.abspath(dataset.batches or dataset.root)
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
     free = shutil.disk_usage(folder).free
@@ -352,7 +326,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("-d", dest="dataset", metavar="NAME", required=True, help="the data set")
-    add("-t", dest="split", metavar="SPLIT", help="look at this one (default: all)")
+    add("-t", dest="split", metavar="SPLIT", help="check this one (default: all)")
     add("--data", default="data", metavar="DIR", help="(default: %(default)s)")
     add("--batches", metavar="DIR", help="where the samples are (default: --data)")
     choices = ("file", "random")
@@ -361,13 +335,17 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def report(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Print the table that the command line asks for; return 0 if a run can start."""
-    splits = list(datasets.get(args.dataset, args.data).splits)
+    dataset = datasets.get(args.dataset, args.data, args.batches)
+    splits = list(dataset.splits)
     if args.split:
-        datasets.check_split(args.dataset, args.split, args.data)
+        dataset.check_split(args.split)
         splits = [args.split]
-    rows = look(Place(args.dataset, args.data, args.batches), splits, args.backbone)
+    has_backbone = dataset.has_backbone
+    if args.backbone:
+        has_backbone = args.backbone == "file"
+    rows = check_all(dataset, splits, has_backbone)
     for row in rows:
         todo = f" -> {row.todo}" if row.todo else ""
         print(f"{row.status:<9} {row.what:<20} {' '.join(row.detail.split())}{todo}")
@@ -380,15 +358,13 @@ def report(args: argparse.Namespace) -> int:
             "ready": not bad,
             "rows": [row._asdict() for row in rows],
         }
-        with files.writing(args.json) as file:
-            file.write(json.dumps(table, indent=2).encode("ascii"))
+        files.write_json(args.json, table)
     return 1 if bad else 0
 
 
 def main(argv=None) -> int:
     """Run the command line and return its exit code."""
-    args = build_parser().parse_args(argv)
-    return exit_code(lambda: report(args))
+    return command(build_parser(), run, argv)
 
 
 if __name__ == "__main__":

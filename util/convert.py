@@ -6,6 +6,7 @@ files are removed when all the new ones are there; with --output they are kept.
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import sys
 from typing import Any, Callable, Dict, Iterator, List, Optional
@@ -14,10 +15,11 @@ import numpy as np
 from tqdm import tqdm
 
 from util.core import files
-from util.core.cli import OneLineParser, exit_code
+from util.core.cli import OneLineParser, command
 from util.core.errors import UserError
 from util.data import build_info, compact, datasets
 from util.data.data_reader import DataReader
+from util.data.datasets import Dataset
 from util.data.samples import (
     has_samples,
     open_samples,
@@ -36,23 +38,19 @@ Read = Callable[[], Dict[str, Any]]  # the next sample, in the order of the grou
 
 
 def convert(
-    dataset: str,
+    dataset: Dataset,
     split: str,
     layout: str = "compact",
-    root: str = "data",
-    batches_dir: Optional[str] = None,
     output: Optional[str] = None,
 ) -> str:
     """Turn the samples of a split into a layout: all of them, or nothing happens.
 
     Args:
-      dataset: its name, see `datasets.get`.
+      dataset: see `datasets.get`.
       split: one of its splits.
       layout: a key of WRITERS.
-      root: the data folder.
-      batches_dir: where the samples lie in place of `root`, or None.
-      output: where the new ones go in place of it, and the old ones are kept; None:
-        they take the place of the old ones.
+      output: the folder that takes the place of the data set's `batches` for the new
+        ones, and the old ones are kept; None: they take the place of the old ones.
 
     Returns:
       The folder of the new samples.
@@ -61,13 +59,12 @@ def convert(
       UserError: there are no samples, or some are missing or damaged; or there are
         some below `output` already.
     """
-    source = datasets.find_batch_dir(dataset, split, root, batches_dir)
-    prefix = datasets.sample_prefix(dataset, split)
+    source, prefix = dataset.sample_dir(split), dataset.prefix(split)
     samples = open_samples(source, prefix)
     settings = build_info.read(source)
     target = source
     if output is not None:
-        target = datasets.batch_dir(dataset, split, output)
+        target = dataclasses.replace(dataset, batches=output).build_dir(split)
         if has_samples(target, prefix):
             raise UserError(f"{target} holds samples already: choose another --output")
     files.remove_parts(target)
@@ -82,7 +79,9 @@ def convert(
         for other in WRITERS.keys() - {layout}:
             REMOVERS[other](source, prefix)
     now = "already" if already else "now"
-    print(f"{dataset} {split}: {len(samples)} samples, {now} {layout}, in {target}")
+    print(
+        f"{dataset.name} {split}: {len(samples)} samples, {now} {layout}, in {target}"
+    )
     return target
 
 
@@ -193,17 +192,16 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def run(args: argparse.Namespace) -> int:
+    """Turn the samples that the command line asks for."""
+    dataset = datasets.get(args.dataset, args.data, args.batches)
+    convert(dataset, args.split, args.layout, args.output)
+    return 0
+
+
 def main(argv=None) -> int:
     """Run the command line and return its exit code."""
-    args = build_parser().parse_args(argv)
-
-    def run():
-        convert(
-            args.dataset, args.split, args.layout, args.data, args.batches, args.output
-        )
-        return 0
-
-    return exit_code(run)
+    return command(build_parser(), run, argv)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
-from util.core.cli import OneLineParser, exit_code
+from util.core.cli import OneLineParser, command
 from util.core.errors import UserError
 from util.core.files import require_file
 from util.data.datasets import backbone_file
@@ -274,8 +274,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def make(args: argparse.Namespace) -> int:
-    """Write the checkpoint that the command line asks for, and tell of it."""
+def run(args: argparse.Namespace) -> int:
+    """Write the checkpoint that the command line asks for, and report it."""
     output = args.output or backbone_file(args.data)
     if os.path.exists(output) or os.path.exists(output + ".index"):
         raise UserError(
@@ -290,8 +290,7 @@ def make(args: argparse.Namespace) -> int:
 
 def main(argv=None) -> int:
     """Run the command line and return its exit code."""
-    args = build_parser().parse_args(argv)
-    return exit_code(lambda: make(args))
+    return command(build_parser(), run, argv)
 
 
 if __name__ == "__main__":

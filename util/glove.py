@@ -16,11 +16,11 @@ from typing import IO, Collection, Iterator, List, Sequence, Tuple
 import numpy as np
 from tqdm import tqdm
 
-from util.core.cli import OneLineParser, exit_code
+from util.core import cli
+from util.core.cli import OneLineParser, command
 from util.core.errors import UserError
 from util.core.files import require_file, whole_file
 from util.data import datasets
-from util.data.datasets import embedding_file, vocabulary_file
 from util.data.text_processing import (
     PADDING,
     SPECIAL_WORDS,
@@ -147,12 +147,6 @@ def _vector(numbers: List[bytes], path: str, line: int) -> np.ndarray:
     return vector
 
 
-def _seed(text: str) -> int:
-    if not 0 <= int(text) < 2**32:
-        raise argparse.ArgumentTypeError("must lie between 0 and 2**32 - 1")
-    return int(text)
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser; apart from main() so that tests can use it."""
     parser = OneLineParser(
@@ -167,17 +161,28 @@ def build_parser() -> argparse.ArgumentParser:
     add("--data", default="data", metavar="DIR", help="(default: %(default)s)")
     add("--vocabulary", metavar="FILE", help="words (default: those of the data set)")
     add("--output", metavar="FILE", help="table (default: that of the data set)")
-    add("--seed", type=_seed, default=0, metavar="N", help="of the noise (default: 0)")
+    add(
+        "--seed",
+        type=cli.seed,
+        default=0,
+        metavar="N",
+        help="of the noise (default: 0)",
+    )
     return parser
 
 
-def make(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Write the table that the command line asks for, and report the coverage."""
-    if args.dataset and not datasets.get(args.dataset, args.data).glove:
-        raise UserError(f"{args.dataset} is trained without word vectors")
-    vocabulary = args.vocabulary or vocabulary_file(args.dataset, args.data)
-    output = args.output or embedding_file(args.dataset, args.data)
-    load_vocab_dict_from_file(vocabulary)  # refuses what is no vocabulary
+    vocabulary, output = args.vocabulary, args.output
+    if args.dataset:
+        dataset = datasets.get(args.dataset, args.data)
+        if not dataset.glove:
+            raise UserError(f"{dataset.name} is trained without word vectors")
+        vocabulary = vocabulary or dataset.vocabulary_file
+        output = output or dataset.embedding_file
+    if not (vocabulary and output):
+        raise UserError("give -d, or --vocabulary and --output (-h shows all options)")
+    load_vocab_dict_from_file(vocabulary)  # refuses what is not a vocabulary
     words = read_words(vocabulary)
     table, found = word_vectors(words, args.vectors, args.seed)
     with whole_file(output) as file:
@@ -190,11 +195,7 @@ def make(args: argparse.Namespace) -> int:
 
 def main(argv=None) -> int:
     """Run the command line and return its exit code."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    if not args.dataset and not (args.vocabulary and args.output):
-        parser.error("give -d, or --vocabulary and --output")
-    return exit_code(lambda: make(args))
+    return command(build_parser(), run, argv)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ import os
 import sys
 from typing import Counter, Iterable, List
 
-from util.core.cli import OneLineParser, exit_code
+from util.core.cli import OneLineParser, command
 from util.core.errors import UserError
 from util.core.files import require_file, whole_file
 from util.data import annotations, custom, datasets, refcoco, referit
+from util.data.datasets import Dataset
 from util.data.text_processing import SPECIAL_WORDS, tokenize
 
 EXAMPLES = """examples:
@@ -49,17 +50,17 @@ def choose_words(counts: Counter[str], min_count: int = 1) -> List[str]:
     return [*SPECIAL_WORDS, *sorted(words, key=lambda word: (-counts[word], word))]
 
 
-def training_sentences(dataset: str, root: str = "data") -> List[str]:
+def training_sentences(dataset: Dataset) -> List[str]:
     """Return all sentences of a data set's training split; of all if it has none.
 
     Raises:
-      UserError: unknown data set, or an annotation file is missing or damaged.
+      UserError: an annotation file is missing or damaged.
     """
-    splits = datasets.get(dataset, root).splits
+    splits = dataset.splits
     return [
         sentence
         for split in [split for split in splits if "train" in split] or splits
-        for referent in annotations.referents(dataset, split, root)
+        for referent in annotations.referents(dataset, split)
         for sentence in referent.sentences
     ]
 
@@ -68,17 +69,17 @@ def read_sentences(path: str) -> List[str]:
     """Read the sentences of a file.
 
     Args:
-      path: a refs(x).p, of which all splits are read; annotations of one's own
-        (.json, see `util.own_data`), of which those for training are read if there
-        are any; a ReferIt query file (.json); or a text file with one sentence a
-        line.
+      path: a refs(x).p, of which all splits are read; annotations of a custom data
+        set (.json, see `util.data.custom`), of which those for training are read if
+        there are any; a ReferIt query file (.json); or a text file with one sentence
+        a line.
 
     Raises:
       UserError: the file is missing or damaged.
     """
     if path.endswith(".p"):
         return [s["sent"] for ref in refcoco.load_refs(path) for s in ref["sentences"]]
-    if path.endswith(".json") and custom.is_own(path):
+    if path.endswith(".json") and custom.is_custom(path):
         return custom.training_sentences(path)
     if path.endswith(".json"):
         return [
@@ -88,7 +89,7 @@ def read_sentences(path: str) -> List[str]:
         with open(require_file(path), encoding="utf-8") as file:
             return list(file)
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no UTF-8 text: {error}") from error
+        raise UserError(f"{path} is not UTF-8 text: {error}") from error
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -115,14 +116,18 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def make(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Write the vocabulary that the command line asks for, and report on it."""
+    if not args.dataset and not args.files:
+        raise UserError("give -d or files (-h shows all options)")
     if os.path.exists(args.output) and not args.force:
         raise UserError(
             f"{args.output} is there already, and models may depend on it: "
             "choose another name, or replace it with --force"
         )
-    sentences = training_sentences(args.dataset, args.data) if args.dataset else []
+    sentences = []
+    if args.dataset:
+        sentences = training_sentences(datasets.get(args.dataset, args.data))
     for path in args.files:
         sentences += read_sentences(path)
     counts = count_words(sentences)
@@ -140,11 +145,7 @@ def make(args: argparse.Namespace) -> int:
 
 def main(argv=None) -> int:
     """Run the command line and return its exit code."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    if not args.dataset and not args.files:
-        parser.error("give -d or files")
-    return exit_code(lambda: make(args))
+    return command(build_parser(), run, argv)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import pytest
 from util import benchmark
 from util.bench import measurements, scaling, workload
 from util.core.errors import UserError
+from util.data import datasets
 from util.data.build import build_samples
 from util.data.samples import read_sample, sample_file
 from util.training import feature_cache
@@ -118,7 +119,7 @@ def test_samples_of_the_reference_are_those_of_ours(tmp_path):
     theirs.mkdir()
     workload.draw_images(root, 1, 48, 64)
     workload.build_singly(root, str(theirs), 1, 64)
-    ours = build_samples("unc", "train", root, size=64)
+    ours = build_samples(datasets.get("unc", root), "train", size=64)
     assert len(list(theirs.iterdir())) == 7
     for n in range(7):
         sample = read_sample(sample_file(ours, "unc_train", n))

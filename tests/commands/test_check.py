@@ -9,7 +9,7 @@ import pytest
 import tiny_sets
 
 from util import check
-from util.data import datasets
+from util.data import annotations, datasets
 from util.data.build import build_samples
 from util.graph import session
 from util.graph.compat import tf
@@ -43,7 +43,7 @@ def data(tmp_path, monkeypatch, weights):
     root = tmp_path / "data"
     tiny_sets.write_unc(root)
     for split in sizes:
-        build_samples("unc", split, size=32)
+        build_samples(datasets.get("unc"), split, size=32)
     np.save(str(root / "Gref_emb.npy"), np.zeros((7, 5)))
     (root / "weights").mkdir()
     for name, content in weights.items():
@@ -153,11 +153,10 @@ def test_masks_in_files_are_counted(tmp_path, monkeypatch):
 
 
 def test_disk_is_compared_with_what_is_left_to_build(data, monkeypatch):
-    referents = check.annotations.referents("unc", "val")
-    space = check._space(check.Place("unc"), "val", referents)
+    unc = datasets.get("unc")
+    space = check._space(unc, "val", annotations.referents(unc, "val"))
     assert space == (2 * 4 * 60 * 40, 3 * 60 * 40 + 60 * 40 // 8)
-    referents = check.annotations.referents("unc", "train")
-    space = check._space(check.Place("unc"), "train", referents)
+    space = check._space(unc, "train", annotations.referents(unc, "train"))
     assert space == (4 * 4 * 320**2, 2 * 3 * 320**2 + 3 * 320**2 // 8)
     for free, status in ((space.compact + 8100, "ok"), (space.compact, "missing")):
         usage = Usage(0, 0, free)
@@ -184,11 +183,12 @@ def test_packages_are_optional(data, monkeypatch):
     assert row.status == "optional" and "pip install pydensecrf2" in row.todo
 
 
-def test_own_data(data):
+def test_custom_data_set(data):
     entry = {"image": "a.jpg", "split": "val", "sentences": ["box"], "mask": "m.png"}
     (data / "mine.json").write_text(json.dumps([entry]))
     (data / "vocabulary_mine.txt").write_text("box\n")
-    datasets.remember("mine", "data", "data/mine.json", "data/images", ["val"])
+    mine = datasets.custom("mine", "data/mine.json", "data/images", ["val"])
+    datasets.remember(mine)
     rows = table("-d mine", code=1)
     assert rows["annotations val"].detail == "1 sentences"
     for what in ("images val", "masks val"):

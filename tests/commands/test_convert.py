@@ -10,7 +10,7 @@ from on_disk import IMAGE, MASK, check_same, contents, read_all, write
 
 from util import convert
 from util.core.errors import UserError
-from util.data import compact
+from util.data import compact, datasets
 from util.data.build import build_samples
 from util.data.samples import open_samples, sample_file
 
@@ -24,8 +24,9 @@ def root(tmp_path):
     return tmp_path
 
 
-def build(root, layout, **options):
-    return build_samples("unc", "train", str(root), size=32, layout=layout, **options)
+def build(root, layout, batches=None):
+    dataset = datasets.get("unc", str(root), batches)
+    return build_samples(dataset, "train", size=32, layout=layout)
 
 
 def run(root, options):

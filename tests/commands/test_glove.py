@@ -220,10 +220,13 @@ def test_the_command_finds_the_files_of_a_data_set(text_file, vocabulary, tmp_pa
     assert np.load(str(tmp_path / "Gref_emb.npy")).shape == (10, 3)
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["--vocabulary", "a"], ["--output", "a"], ["--seed", "-1"]]
-)
-def test_incomplete_command_lines_are_refused(arguments):
+@pytest.mark.parametrize("arguments", [[], ["--vocabulary", "a"], ["--output", "a"]])
+def test_incomplete_command_lines_are_refused(arguments, capsys):
+    assert glove.main(["glove.txt"] + arguments) == 2
+    assert "give -d, or --vocabulary and --output" in capsys.readouterr().err
+
+
+def test_a_seed_that_is_not_one_is_refused():
     with pytest.raises(SystemExit) as exit_info:
-        glove.main(["glove.txt"] + arguments)
+        glove.main(["glove.txt", "-d", "unc", "--seed", "-1"])
     assert exit_info.value.code == 2

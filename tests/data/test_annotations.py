@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from util.core.errors import UserError
-from util.data import annotations, refcoco
+from util.data import annotations, datasets, refcoco
 from util.data.referent import check_files, decode_segmentation, load
 
 REFS = "refer/refcoco/refs(unc).p"
@@ -30,8 +30,12 @@ def referit(tmp_path):
     return tmp_path
 
 
+def read(root, name, split):
+    return annotations.referents(datasets.get(name, str(root)), split)
+
+
 def test_referents_of_a_split_in_file_order(unc):
-    got = annotations.referents("unc", "train", str(unc))
+    got = read(unc, "unc", "train")
     assert [r.image_name for r in got] == [
         "COCO_train2014_00000000000" + n for n in "113"
     ]
@@ -42,13 +46,13 @@ def test_referents_of_a_split_in_file_order(unc):
     ]
     assert [r.size for r in got] == [(40, 60), (40, 60), (48, 48)]
     assert "101" in got[0].name and REFS in got[0].name
-    assert len(annotations.referents("unc", "val", str(unc))) == 1
-    assert annotations.referents("unc", "testA", str(unc)) == []
+    assert len(read(unc, "unc", "val")) == 1
+    assert read(unc, "unc", "testA") == []
 
 
 def test_polygons_and_both_kinds_of_run_lengths_give_the_mask(unc):
     for split in ("train", "val"):
-        for referent in annotations.referents("unc", split, str(unc)):
+        for referent in read(unc, "unc", split):
             image, (mask,) = load([referent])
             expected = tiny_sets.MASKS[int(referent.name.split()[-1])]
             assert image.dtype == np.uint8 and image.shape == mask.shape + (3,)
@@ -116,11 +120,11 @@ def test_pickle_that_would_run_code_is_refused(tmp_path, protocol):
     [
         (pickle.dumps([np.float32(1)]), "asks for the code"),
         (b"Pobject 7\n.", "outside the file"),
-        (b"", "no pickle"),
-        (b"<html>404</html>", "no pickle"),
-        (pickle.dumps(tiny_sets.refs())[:-60], "no pickle"),
-        (b"]" * 2000 + b"a" * 1999 + b".", "no pickle"),
-        (pickle.dumps({"a": 1}), "no list"),
+        (b"", "not a pickle"),
+        (b"<html>404</html>", "not a pickle"),
+        (pickle.dumps(tiny_sets.refs())[:-60], "not a pickle"),
+        (b"]" * 2000 + b"a" * 1999 + b".", "not a pickle"),
+        (pickle.dumps({"a": 1}), "not hold a list"),
         (pickle.dumps([7]), "entry 0"),
         (pickle.dumps(tiny_sets.refs() + [{"ann_id": 1}]), "entry 4"),
         (pickle.dumps([dict(tiny_sets.refs()[0], sentences=[{}])]), "entry 0"),
@@ -138,7 +142,7 @@ def test_damaged_pickle_is_refused_by_name(tmp_path, content, reason):
 def test_missing_annotations_say_where_they_come_from(unc, missing):
     (unc / missing).unlink()
     with pytest.raises(UserError, match="data/README.md") as caught:
-        annotations.referents("unc", "train", str(unc))
+        read(unc, "unc", "train")
     assert str(unc / missing) in str(caught.value)
 
 
@@ -155,22 +159,22 @@ def change_instances(root, change):
 def test_damaged_instances_are_refused_by_name(unc, content):
     (unc / INSTANCES).write_text(content)
     with pytest.raises(UserError, match="instances.json"):
-        annotations.referents("unc", "train", str(unc))
+        read(unc, "unc", "train")
 
 
 def test_binary_instances_are_refused_by_name(unc):
     (unc / INSTANCES).write_bytes(b"\x1f\x8b\xff\xfe")
     with pytest.raises(UserError, match="instances.json is damaged"):
-        annotations.referents("unc", "train", str(unc))
+        read(unc, "unc", "train")
 
 
 def test_referent_without_annotation_or_image_is_named(unc):
     change_instances(unc, lambda content: content["annotations"].pop(3))
     with pytest.raises(UserError, match="referent 104 has no annotation"):
-        annotations.referents("unc", "train", str(unc))
+        read(unc, "unc", "train")
     change_instances(unc, lambda content: content["images"].pop(1))
     with pytest.raises(UserError, match="referent 103: its image 2"):
-        annotations.referents("unc", "val", str(unc))
+        read(unc, "unc", "val")
 
 
 FULL = tiny_sets.run_lengths(np.ones((40, 60), bool))
@@ -208,7 +212,7 @@ def test_bad_mask_names_its_referent(unc, segmentation, reason):
         unc, lambda content: content["annotations"][0].update(segmentation=segmentation)
     )
     with pytest.raises(UserError, match="referent 101: the mask.*" + reason):
-        load(annotations.referents("unc", "train", str(unc))[:1])
+        load(read(unc, "unc", "train")[:1])
 
 
 def test_pixels_that_compressed_runs_leave_unset_are_noticed(monkeypatch):
@@ -222,7 +226,7 @@ def test_pixels_that_compressed_runs_leave_unset_are_noticed(monkeypatch):
 
 
 def test_bad_image_is_named(unc):
-    referent = annotations.referents("unc", "train", str(unc))[0]
+    referent = read(unc, "unc", "train")[0]
     with open(referent.image, "rb") as file:
         content = file.read()
     with open(referent.image, "wb") as file:
@@ -240,7 +244,7 @@ def test_bad_image_is_named(unc):
 
 
 def test_upright_size_counts_for_a_turned_image(unc):
-    referent = annotations.referents("unc", "train", str(unc))[0]
+    referent = read(unc, "unc", "train")[0]
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 60)).save(referent.image, exif=exif.tobytes())
@@ -250,7 +254,7 @@ def test_upright_size_counts_for_a_turned_image(unc):
 
 
 def test_referit(referit):
-    got = annotations.referents("referit", "test", str(referit))
+    got = read(referit, "referit", "test")
     assert [r.image_name for r in got] == ["21", "22", "21"]
     assert [r.sentences for r in got] == list(tiny_sets.QUERIES.values())
     check_files(got)
@@ -262,16 +266,16 @@ def test_referit(referit):
 
 def test_missing_referit_files_are_named(referit):
     with pytest.raises(UserError, match="referit_query_trainval.json.*README"):
-        annotations.referents("referit", "trainval", str(referit))
+        read(referit, "referit", "trainval")
     (referit / "referit" / "mask" / "22_1.mat").unlink()
-    got = annotations.referents("referit", "test", str(referit))
+    got = read(referit, "referit", "test")
     for check in (lambda: check_files(got), lambda: load([got[1]])):
         with pytest.raises(UserError, match="no file .*22_1.mat"):
             check()
 
 
 def test_bad_referit_masks_are_named(referit):
-    referent = annotations.referents("referit", "test", str(referit))[0]
+    referent = read(referit, "referit", "test")[0]
     path = referit / "referit" / "mask" / "21_1.mat"
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
@@ -292,7 +296,7 @@ def test_bad_referit_masks_are_named(referit):
     "content, reason",
     [
         ("{", "damaged"),
-        ("[]", "no queries"),
+        ("[]", "not hold queries"),
         ('{"../../etc/passwd_1": ["a"]}', "passwd_1"),
         ('{"21": ["a"]}', "'21'"),
         ('{"21_1": "a"}', "'21_1'"),
@@ -302,4 +306,4 @@ def test_bad_referit_masks_are_named(referit):
 def test_bad_queries_are_refused_by_name(referit, content, reason):
     (referit / "referit_query_test.json").write_text(content)
     with pytest.raises(UserError, match="referit_query_test.json.*" + reason):
-        annotations.referents("referit", "test", str(referit))
+        read(referit, "referit", "test")

@@ -12,7 +12,7 @@ import tiny_sets
 from on_disk import IMAGE, MASK, check_same, contents, read_all, write
 
 from util.core.errors import UserError
-from util.data import annotations, compact, datasets, im_processing, referent
+from util.data import annotations, compact, datasets, im_processing, referent, shapes
 from util.data.build import build_samples
 from util.data.referent import load
 from util.data.samples import open_samples, read_sample, sample_file
@@ -32,7 +32,12 @@ def root(tmp_path):
 
 def build(root, split="train", **options):
     options.setdefault("size", 32)
-    return build_samples("unc", split, str(root), **options)
+    dataset = datasets.get("unc", str(root), options.pop("batches", None))
+    return build_samples(dataset, split, **options)
+
+
+def referents(root):
+    return annotations.referents(datasets.get("unc", str(root)), "train")
 
 
 def read_record(folder):
@@ -64,7 +69,7 @@ def test_training_samples_have_the_input_size(root, layout):
     for sample, annotation in zip(samples, (101, 101, 102, 104)):
         expected = im_processing.fit_mask(tiny_sets.MASKS[annotation], 32, 32)
         np.testing.assert_array_equal(sample["mask_batch"], expected)
-    image = load(annotations.referents("unc", "train", str(root))[:1])[0]
+    image = load(referents(root)[:1])[0]
     fitted = im_processing.fit_image(image, 32, 32)
     np.testing.assert_array_equal(samples[0]["im_batch"], fitted)
 
@@ -147,7 +152,7 @@ def test_input_size_of_the_data_set_is_the_default(root):
 
 def test_referit(tmp_path):
     tiny_sets.write_referit(tmp_path)
-    folder = build_samples("referit", "test", str(tmp_path))
+    folder = build_samples(datasets.get("referit", str(tmp_path)), "test")
     sample = read_sample(sample_file(folder, "referit_test", 3))
     assert sample["sent_batch"] == ["box"] and sample["im_name_batch"] == ["21"]
     np.testing.assert_array_equal(sample["mask_batch"], tiny_sets.MASKS[102])
@@ -207,7 +212,7 @@ def test_interrupted_build_goes_on(root, monkeypatch, capsys, layout, last):
         told = "has {} of 4 samples, or .*run build_batches.py again".format(
             last if layout == "npz" else 3 * last
         )
-        assert datasets.find_batch_dir("unc", "train", str(root), part) == folder
+        assert datasets.get("unc", str(root), part).sample_dir("train") == folder
         with pytest.raises(UserError, match=told):
             open_samples(folder, "unc_train")
     capsys.readouterr()
@@ -380,7 +385,7 @@ def test_sentence_without_words_fails_before_any_work(root):
 
 
 def test_missing_image_fails_before_any_work(root):
-    os.remove(annotations.referents("unc", "train", str(root))[2].image)
+    os.remove(referents(root)[2].image)
     with pytest.raises(UserError, match="no file .*000003.jpg"):
         build(root)
     assert not (root / "unc").exists()
@@ -394,7 +399,7 @@ def test_split_without_sentences_is_refused(root):
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_error_in_a_worker_ends_the_build(root, jobs):
-    image = annotations.referents("unc", "train", str(root))[2].image
+    image = referents(root)[2].image
     os.truncate(image, 900)
     with pytest.raises(UserError, match="cannot read the image .*000003.jpg"):
         build(root, jobs=jobs)
@@ -410,7 +415,6 @@ def test_unwritable_folder_is_refused_by_name(root):
 
 
 def test_shapes_are_drawn_where_there_are_none(tmp_path, monkeypatch):
-    shapes = pytest.importorskip("util.shapes")
     draw = shapes.draw
     drawn = []
 
@@ -419,8 +423,9 @@ def test_shapes_are_drawn_where_there_are_none(tmp_path, monkeypatch):
         draw(root, num_scenes={"train": 2, "val": 1, "test": 1})
 
     monkeypatch.setattr(shapes, "draw", draw_few)
-    folder = build_samples("shapes", "train", str(tmp_path))
-    build_samples("shapes", "val", str(tmp_path))
+    dataset = datasets.get("shapes", str(tmp_path))
+    folder = build_samples(dataset, "train")
+    build_samples(dataset, "val")
     assert drawn == [str(tmp_path)]
     sample = read_sample(sample_file(folder, "shapes_train", 0))
     assert sample["im_batch"].shape == (160, 160, 3) and sample["mask_batch"].any()

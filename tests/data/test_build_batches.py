@@ -61,7 +61,10 @@ def test_builds_the_compact_layout(tmp_path, capsys):
             "--annotations FILE and --images DIR go together",
         ),
         ("-d unc -t train --annotations x --images y", "-d unc is built in: choose"),
-        ("-d a/b -t train --annotations x --images y", "'a/b' is no name for a data"),
+        (
+            "-d a/b -t train --annotations x --images y",
+            "'a/b' is not a name for a data",
+        ),
         (
             "-d a -t train --annotations x --images none",
             "none: there is no such folder",

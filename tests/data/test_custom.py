@@ -165,14 +165,14 @@ def test_all_sentences_are_taken_where_no_split_is_for_training(data):
     path = as_list(data)
     path.write_text(path.read_text().replace('"train"', '"test"'))
     assert len(vocabulary.read_sentences(str(path))) == 6
-    datasets.remember("mine", str(data), str(path), "x", ["test", "val"])
-    assert len(vocabulary.training_sentences("mine", str(data))) == 6
+    mine = datasets.custom("mine", str(path), "x", ["test", "val"], str(data))
+    assert len(vocabulary.training_sentences(mine)) == 6
 
 
 def test_defaults_are_those_of_unc(data):
     build(data, as_list(data))
     own, unc = datasets.get("mine", str(data)), datasets.get("unc")
-    for key in ("input_size", "backbone", "glove", "v_emb_dim", "mlp_dim"):
+    for key in ("input_size", "has_backbone", "glove", "v_emb_dim", "mlp_dim"):
         assert getattr(own, key) == getattr(unc, key)
     assert list(own.splits) == ["train", "val"]
     assert os.path.isabs(own.annotations) and os.path.isabs(own.images)
@@ -298,17 +298,17 @@ def entry(**changes):
         ({"sentences": [3]}, '"sentences" must be a list of texts'),
         ({"sentences": [{"text": "left"}]}, 'or of objects with "sent"'),
         ({"sentences": ["."]}, "the sentence '.' has no words"),
-        ({"image": None}, "its image None is no path below"),
-        ({"image": "/etc/a.jpg"}, "'/etc/a.jpg' is no path below the folder"),
-        ({"image": "more/../../a.jpg"}, "is no path below the folder of --images"),
-        ({"image": "..\\a.jpg"}, "is no path below"),
-        ({"image": "a\0.jpg"}, "is no path below"),
-        ({"image": "a\ud800.jpg"}, "is no path below"),
-        ({"image": ""}, "its image '' is no path"),
+        ({"image": None}, "its image None is not a path below"),
+        ({"image": "/etc/a.jpg"}, "'/etc/a.jpg' is not a path below the folder"),
+        ({"image": "more/../../a.jpg"}, "is not a path below the folder of --images"),
+        ({"image": "..\\a.jpg"}, "is not a path below"),
+        ({"image": "a\0.jpg"}, "is not a path below"),
+        ({"image": "a\ud800.jpg"}, "is not a path below"),
+        ({"image": ""}, "its image '' is not a path"),
         ({"image": "none.jpg"}, "there is no file"),
         ({"segmentation": None}, 'with "image", "sentences", "split", and "segm'),
         ({"mask": "m.png"}, '"segmentation" or "mask"'),
-        ({"mask": "../m.png", "segmentation": None}, "'../m.png' is no path below"),
+        ({"mask": "../m.png", "segmentation": None}, "'../m.png' is not a path below"),
         ({"segmentation": [[1, 2]]}, "the mask is damaged"),
     ],
 )
@@ -329,7 +329,7 @@ def test_wrong_entry_is_told_of_in_one_line(data, capsys, wrong, reason):
         (b"[", "is damaged"),
         (b"[]", "holds no sentences"),
         (b"[7]", "entry 0: expected an object with"),
-        (b'{"annotations": []}', "is no COCO file: it has no list 'images'"),
+        (b'{"annotations": []}', "is not a COCO file: it has no list 'images'"),
         (b'{"annotations": [], "images": 3}', "it has no list 'images'"),
         (b'{"annotations": [7], "images": []}', "annotations, entry 0: expected an"),
         (b'{"annotations": [], "images": [{"id": 1}]}', "with id, height, width"),
@@ -340,7 +340,7 @@ def test_wrong_entry_is_told_of_in_one_line(data, capsys, wrong, reason):
         ),
         (b"\x80\x02cos\nsystem\n.", "asks for the code os.system"),
         (pickle.dumps(tiny_sets.refs(), 2), "there is no file"),  # instances.json
-        (pickle.dumps(tiny_sets.refs(), 2)[:-9], "is no pickle of plain data"),
+        (pickle.dumps(tiny_sets.refs(), 2)[:-9], "is not a pickle of plain data"),
     ],
 )
 def test_bad_file_is_told_of_in_one_line(data, capsys, content, reason):
@@ -355,7 +355,7 @@ def test_refs_without_names_of_files_are_refused(data, capsys):
     path = as_refs(data)
     (data / "instances.json").write_text(json.dumps(tiny_sets.instances()))
     assert build(data, path) == 2
-    assert "referent 101: its image None is no path" in told(capsys)
+    assert "referent 101: its image None is not a path" in told(capsys)
 
 
 def test_unknown_split_lists_those_that_are_there(data, capsys):
@@ -403,7 +403,7 @@ def test_damaged_memory_is_told_of(data, capsys, content):
     with pytest.raises(UserError, match="dataset.json is damaged"):
         datasets.get("mine", str(data))
     assert build(data, data / "mine.json") == 0  # writes it again
-    assert annotations.referents("mine", "val", str(data))
+    assert annotations.referents(datasets.get("mine", str(data)), "val")
 
 
 # --- The page

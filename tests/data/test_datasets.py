@@ -34,22 +34,22 @@ def test_numbers_of_sentences_are_the_published_ones():
 
 
 def test_files_are_where_the_reference_has_them():
-    join = os.path.join
-    assert datasets.vocabulary_file("unc+") == join("data", "vocabulary_Gref.txt")
-    assert datasets.vocabulary_file("shapes", "x") == join("x", "vocabulary_shapes.txt")
-    assert datasets.embedding_file("referit") == join("data", "referit_emb.npy")
-    assert datasets.backbone_file("x") == join("x", "weights/deeplab_resnet_init.ckpt")
-    assert datasets.refs_file("unc+", "x") == join("x", "refer/refcoco+", "refs(unc).p")
-    assert datasets.refs_file("Gref") == "data/refer/refcocog/refs(google).p"
-    assert datasets.image_file("unc", 7) == (
+    get = datasets.get
+    assert get("unc+").vocabulary_file == "data/vocabulary_Gref.txt"
+    assert get("shapes", "x").vocabulary_file == "x/vocabulary_shapes.txt"
+    assert get("referit").embedding_file == "data/referit_emb.npy"
+    assert datasets.backbone_file("x") == "x/weights/deeplab_resnet_init.ckpt"
+    assert get("unc+", "x").annotation_file("val") == "x/refer/refcoco+/refs(unc).p"
+    assert get("Gref").annotation_file("val") == "data/refer/refcocog/refs(google).p"
+    assert get("referit").annotation_file("test") == "data/referit_query_test.json"
+    assert get("unc").image_file(7) == (
         "data/coco/images/train2014/COCO_train2014_000000000007.jpg"
     )
-    assert datasets.image_file("shapes", 7) == "data/shapes/images/000000000007.jpg"
-    assert datasets.image_file("referit", "38685") == "data/referit/images/38685.jpg"
-    assert datasets.mask_file("38685_1") == "data/referit/mask/38685_1.mat"
-    assert datasets.query_file("test") == join("data", "referit_query_test.json")
-    assert datasets.batch_dir("unc", "train") == "data/unc/train_batch"
-    assert datasets.batch_dir("unc", "val", "x", "y") == "y/unc/val_batch"
+    assert get("shapes").image_file(7) == "data/shapes/images/000000000007.jpg"
+    assert get("referit").image_file("38685") == "data/referit/images/38685.jpg"
+    assert get("referit").mask_file("38685_1") == "data/referit/mask/38685_1.mat"
+    assert get("unc").build_dir("train") == "data/unc/train_batch"
+    assert get("unc", "x", "y").build_dir("val") == "y/unc/val_batch"
 
 
 def test_data_set_is_bound_to_its_folders(cwd):
@@ -83,60 +83,65 @@ def test_samples_of_a_data_set_are_opened(cwd):
 
 def test_unknown_split_and_data_set_list_the_choices():
     with pytest.raises(UserError, match="Gref has no split 'testA'.*train, val"):
-        datasets.check_split("Gref", "testA")
+        datasets.get("Gref").check_split("testA")
     with pytest.raises(UserError, match="no data set 'coco'.*unc, unc\\+, Gref"):
-        datasets.check_split("coco", "train")
-    datasets.check_split("unc", "testB")
+        datasets.get("coco")
+    datasets.get("unc").check_split("testB")
 
 
-def test_own_data_set_is_remembered_wherever_a_command_runs(cwd, monkeypatch):
-    datasets.remember("mine", "x", "a.json", "images", ["train", "dev"])
+def test_custom_data_set_is_remembered_wherever_a_command_runs(cwd, monkeypatch):
+    mine = datasets.custom("mine", "a.json", "images", ["train", "dev"], "x")
+    datasets.remember(mine)
+    assert datasets.get("mine", "x") == mine and mine.is_custom
     monkeypatch.chdir(str(cwd / "x"))
     own = datasets.get("mine", ".")
     assert own.annotations == str(cwd / "a.json")
     assert own.images == str(cwd / "images")
     assert own.splits == {"train": None, "dev": None}
     assert datasets.names(".")[-2:] == ["shapes", "mine"]
-    assert datasets.vocabulary_file("mine", ".") == "./vocabulary_mine.txt"
-    assert datasets.embedding_file("mine", ".") == "./mine_emb.npy"
-    datasets.check_split("mine", "dev", ".")
+    assert own.vocabulary_file == "./vocabulary_mine.txt"
+    assert own.embedding_file == "./mine_emb.npy"
+    assert own.vocabulary_command == (
+        "python -m util.vocabulary -d mine --data . --output ./vocabulary_mine.txt"
+    )
+    own.check_split("dev")
     with pytest.raises(UserError, match="no data set './mine'.*shapes, mine, or make"):
         datasets.get("./mine", ".")
 
 
 @pytest.mark.parametrize("name", ["unc", "shapes", "", "a/b", "..", "-x", "a b", "a\n"])
-def test_names_that_an_own_data_set_cannot_have(name):
-    with pytest.raises(UserError, match="choose another name|is no name"):
+def test_names_that_a_custom_data_set_cannot_have(name):
+    with pytest.raises(UserError, match="choose another name|is not a name"):
         datasets.check_custom_name(name)
     datasets.check_custom_name("My_data-2+")
 
 
 def test_old_annotation_folder_is_used_where_only_it_exists(cwd):
     old = os.path.join("external", "refer", "data", "refcoco")
-    assert datasets.annotation_dir("unc") == "data/refer/refcoco"
+    assert datasets.get("unc").annotation_dir == "data/refer/refcoco"
     os.makedirs(old)
-    assert datasets.annotation_dir("unc") == old
+    assert datasets.get("unc").annotation_dir == old
     os.makedirs("data/refer/refcoco")
-    assert datasets.annotation_dir("unc") == "data/refer/refcoco"
+    assert datasets.get("unc").annotation_dir == "data/refer/refcoco"
 
 
 @pytest.mark.parametrize("name", ["unc+_val_0.npz", "unc+_val_index.npz"])
 def test_samples_are_found_in_ours_before_the_old_folder(cwd, name):
     put(cwd / "unc+" / "val_batch" / name)
-    old = datasets.find_batch_dir("unc+", "val")
+    old = datasets.get("unc+").sample_dir("val")
     assert os.path.samefile(old, cwd / "unc+" / "val_batch")
     put(cwd / "data" / "unc+" / "val_batch" / name)
-    assert datasets.find_batch_dir("unc+", "val") == "data/unc+/val_batch"
+    assert datasets.get("unc+").sample_dir("val") == "data/unc+/val_batch"
 
 
 def test_no_samples_says_how_to_build_them(cwd):
     put(cwd / "x" / "unc" / "val_batch" / "build.json")
     command = "python build_batches.py -d unc -t val --data x"
     with pytest.raises(UserError, match=command + "$"):
-        datasets.find_batch_dir("unc", "val", "x")
+        datasets.get("unc", "x").sample_dir("val")
     put(cwd / "unc" / "val_batch" / "unc_val_0.npz")
     with pytest.raises(UserError, match=command + " --batches y"):
-        datasets.find_batch_dir("unc", "val", "x", "y")
+        datasets.get("unc", "x", "y").sample_dir("val")
 
 
 def test_numbered_files_are_no_others(tmp_path):

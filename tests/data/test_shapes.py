@@ -388,7 +388,7 @@ def test_masks_agree_with_the_images(root, instances):
 def test_the_loader_of_refcoco_reads_it(root, refs, instances, split):
     areas = {entry["id"]: entry["area"] for entry in instances["annotations"]}
     expected = [ref for ref in refs if ref["split"] == split]
-    referents = annotations.referents("shapes", split, str(root))
+    referents = annotations.referents(datasets.get("shapes", str(root)), split)
     check_files(referents)
     assert len(referents) == len(expected) == 4 * COUNTS[split]
     for referent, ref in zip(referents, expected):

@@ -38,7 +38,7 @@ def data(tmp_path_factory):
     """Return the data folder, with SCENES scenes of the split test."""
     folder = str(tmp_path_factory.mktemp("scenes") / "data")
     shapes.draw(folder, num_scenes={"train": 1, "val": 1, "test": SCENES})
-    build_samples("shapes", "test", folder, None, size=64)
+    build_samples(datasets.get("shapes", folder), "test", size=64)
     return folder
 
 
@@ -49,7 +49,7 @@ def scenes(data):
     with DataReader(folder, "shapes_test", shuffle=False) as reader:
         samples = [reader.read_batch() for _ in range(reader.num_batch)]
     chosen = {}
-    for referent in annotations.referents("shapes", "test", data):
+    for referent in annotations.referents(datasets.get("shapes", data), "test"):
         chosen.setdefault(referent.image, referent.sentences[-1])
     by_sentence = {
         (sample["im_name_batch"][0], sample["sent_batch"][0]): sample

@@ -12,6 +12,7 @@ import time
 from typing import Any, Dict, Iterator, NamedTuple, Optional, Tuple
 
 from util.bench import workload
+from util.data import datasets
 from util.data.build import build_samples
 
 TRAINING_IMAGES = 4
@@ -269,9 +270,10 @@ def preparation(sizes: Sizes, folder: str) -> Figures:
     found, rows = {}, sizes.network["H"]
     for layout in BUILDERS:
         built = os.path.join(folder, layout)
+        unc = datasets.get("unc", folder, built)
         seconds = _seconds(
-            lambda built=built, layout=layout: build_samples(
-                "unc", "train", folder, built, size=rows, jobs=2, layout=layout
+            lambda unc=unc, layout=layout: build_samples(
+                unc, "train", size=rows, jobs=2, layout=layout
             )
         )
         found[layout] = _prepared(sizes.prepared, seconds, built)

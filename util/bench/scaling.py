@@ -15,7 +15,7 @@ from importlib import util as importing
 from typing import Dict, List
 
 from util.core.errors import UserError
-from util.data import shapes
+from util.data import datasets, shapes
 from util.data.build import build_samples
 from util.training import run_log
 
@@ -36,7 +36,8 @@ def measure() -> Dict[str, float]:
         raise UserError("--distributed needs two cores, this process has one")
     with tempfile.TemporaryDirectory(prefix="refseg-benchmark-") as folder:
         shapes.draw(folder, num_scenes=SCENES)
-        build_samples("shapes", "train", folder, None, size=SIZE, jobs=2)
+        dataset = datasets.get("shapes", folder)
+        build_samples(dataset, "train", size=SIZE, jobs=2)
         rates = {str(workers): _train(folder, workers, cores[:2]) for workers in (1, 2)}
     return dict(rates, ratio=rates["2"] / rates["1"])
 

@@ -107,9 +107,8 @@ def build_singly(root: str, folder: str, images: int, size: int) -> None:
     vocabulary = datasets.vocabulary_file("unc", root)
     vocabulary = text_processing.load_vocab_dict_from_file(vocabulary)
     numbers = itertools.count()
-    for referent in annotations.referents("unc", "train", root)[
-        : images * len(OBJECTS)
-    ]:
+    referents = annotations.referents(datasets.get("unc", root), "train")
+    for referent in referents[: images * len(OBJECTS)]:
         with Image.open(referent.image) as file:
             image = np.asarray(file)
         height, width = image.shape[:2]

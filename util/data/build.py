@@ -10,14 +10,8 @@ from tqdm import tqdm
 
 from util.core import files, npz, parallel
 from util.core.errors import UserError
-from util.data import (
-    annotations,
-    build_info,
-    compact,
-    datasets,
-    im_processing,
-    text_processing,
-)
+from util.data import annotations, build_info, compact, im_processing, text_processing
+from util.data.datasets import Dataset
 from util.data.referent import Referent, check_files, load
 from util.data.samples import has_samples, sample_file, write_sample
 
@@ -135,24 +129,20 @@ BUILDERS = {"npz": _FileBuilder, "compact": _CompactBuilder}
 
 
 def build_samples(
-    dataset: str,
+    dataset: Dataset,
     split: str,
-    root: str = "data",
-    batches: Optional[str] = None,
     size: Optional[int] = None,
     jobs: int = 1,
     layout: str = "npz",
 ) -> str:
     """Write the samples of a split, one for each sentence in file order.
 
-    Goes on where an interrupted build stopped. Training splits are stored at the
+    Resumes where an interrupted build stopped. Training splits are stored at the
     network's input size, others at the size of their images.
 
     Args:
-      dataset: its name, see `datasets.get`.
+      dataset: see `datasets.get`; its samples go to its `build_dir`.
       split: one of its splits.
-      root: the data folder.
-      batches: where the samples go in place of `root`, or None.
       size: height and width of training samples, in pixels; None: the data set's.
       jobs: number of processes.
       layout: "npz", one file a sample, or "compact".
@@ -164,40 +154,41 @@ def build_samples(
       UserError: bad annotations, images or vocabulary; or the folder holds
         samples that were built from something else, or in the other layout.
     """
-    if dataset == "shapes" and not os.path.isfile(datasets.refs_file(dataset, root)):
+    dataset.check_split(split)
+    if dataset.name == "shapes" and not os.path.isfile(dataset.annotation_file(split)):
         from util.data import shapes  # not needed for any other data set
 
-        shapes.draw(root)
-    referents = annotations.referents(dataset, split, root)
-    about = datasets.get(dataset, root)
-    vocabulary = datasets.vocabulary_file(dataset, root)
-    if about.annotations and not os.path.isfile(vocabulary):
-        place = "" if root == "data" else f"--data {root} "
-        raise UserError(
-            f"there is no vocabulary {vocabulary}; make it: python -m util.vocabulary "
-            f"-d {dataset} {place}--output {vocabulary}"
-        )
-    images = _plan(referents, text_processing.load_vocab_dict_from_file(vocabulary))
+        shapes.draw(dataset.root)
+    referents = annotations.referents(dataset, split)
+    images = _plan(referents, _vocabulary(dataset))
     num_samples = sum(image.num_samples for image in images)
     if not num_samples:
-        raise UserError(f"the annotations of {dataset} have no sentences for {split}")
-    size = (size or about.input_size) if "train" in split else None
+        raise UserError(
+            f"the annotations of {dataset.name} have no sentences for {split}"
+        )
     settings = {
-        "size": size,
-        "vocabulary": build_info.file_checksum(vocabulary),
+        "size": (size or dataset.input_size) if "train" in split else None,
+        "vocabulary": build_info.file_checksum(dataset.vocabulary_file),
         "annotations": build_info.annotation_checksum(referents),
         "sentences": num_samples,
         "layout": layout,
     }
-    folder = datasets.batch_dir(dataset, split, root, batches)
-    prefix = datasets.sample_prefix(dataset, split)
-    there = has_samples(folder, prefix)
-    build_info.check_settings(folder, settings, there)
+    folder, prefix = dataset.build_dir(split), dataset.prefix(split)
+    build_info.check_settings(folder, settings, has_samples(folder, prefix))
     builder = BUILDERS[layout](folder, prefix)
     done = "built" if _build(builder, images, settings, jobs) else "already complete"
-    print(f"{dataset} {split}: {done}, {num_samples} samples in {folder}")
-    _warn_of_count(f"{dataset} {split}", about.splits[split], num_samples)
+    print(f"{dataset.name} {split}: {done}, {num_samples} samples in {folder}")
+    _warn_of_count(f"{dataset.name} {split}", dataset.splits[split], num_samples)
     return folder
+
+
+def _vocabulary(dataset):
+    path = dataset.vocabulary_file
+    if dataset.is_custom and not os.path.isfile(path):
+        raise UserError(
+            f"there is no vocabulary {path}; make it: {dataset.vocabulary_command}"
+        )
+    return text_processing.load_vocab_dict_from_file(path)
 
 
 def _warn_of_count(what, expected, num_samples):

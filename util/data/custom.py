@@ -1,4 +1,4 @@
-"""Data sets of one's own: annotations in three forms, told apart by their content.
+"""Custom data sets: annotations in three forms, recognised by their content.
 
 A refs(x).p of RefCOCO's with instances.json beside it; a JSON list, one object with its
 sentences an entry; or COCO's JSON whose annotations carry sentences. data/README.md
@@ -12,6 +12,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 from util.core import files
 from util.core.errors import UserError
 from util.data import build_info, datasets, refcoco
+from util.data.datasets import Dataset
 from util.data.referent import Referent
 from util.data.samples import has_samples
 
@@ -42,27 +43,30 @@ class Entry(NamedTuple):
 
 
 def register(
-    dataset: str,
+    name: str,
     annotations: str,
     images: str,
     split: str,
     root: str = "data",
     batches: Optional[str] = None,
-) -> None:
+) -> Dataset:
     """Check an annotation file and remember it as a data set.
 
     Args:
-      dataset: the name it gets; an own data set of that name is replaced.
+      name: of the data set; a custom one of that name is replaced.
       annotations: path of the file.
       images: path of the folder with the images.
       split: one that is wanted of it.
-      root, batches: as for `datasets.batch_dir`.
+      root, batches: as for `datasets.get`.
+
+    Returns:
+      The data set.
 
     Raises:
       UserError: a bad name, file or folder; no such split; or there are samples that
         were built from other annotations.
     """
-    datasets.check_custom_name(dataset)
+    datasets.check_custom_name(name)
     if not os.path.isdir(images):
         raise UserError(f"--images {images}: there is no such folder")
     entries = read(annotations)
@@ -71,33 +75,41 @@ def register(
         raise UserError(
             f"{annotations} has no split {split!r}; choose from {', '.join(splits)}"
         )
-    place = glob.escape(os.path.join(batches or root, dataset))
-    for folder in sorted(glob.glob(os.path.join(place, "*_batch"))):
-        built = os.path.basename(folder)[: -len("_batch")]
-        if has_samples(folder, datasets.sample_prefix(dataset, built)):
-            chosen = _referents(entries, built, annotations, images)
+    dataset = datasets.custom(name, annotations, images, splits, root, batches)
+    _check_samples(dataset, entries)
+    datasets.remember(dataset)
+    return dataset
+
+
+def _check_samples(dataset, entries):
+    """Refuse entries where there are samples that were built from others."""
+    parent = glob.escape(os.path.dirname(dataset.build_dir("")))
+    for folder in sorted(glob.glob(os.path.join(parent, "*_batch"))):
+        split = os.path.basename(folder)[: -len("_batch")]
+        if has_samples(folder, dataset.prefix(split)):
+            chosen = _referents(dataset, split, entries)
             checksum = build_info.annotation_checksum(chosen)
             build_info.check_settings(folder, {"annotations": checksum}, True)
-    datasets.remember(dataset, root, annotations, images, splits)
 
 
-def referents(about: datasets.Dataset, split: str) -> List[Referent]:
-    """Return the referents of an own data set's split, see `annotations.referents`."""
-    return _referents(read(about.annotations), split, about.annotations, about.images)
+def referents(dataset: Dataset, split: str) -> List[Referent]:
+    """Return the referents of a split, see `annotations.referents`."""
+    return _referents(dataset, split, read(dataset.annotations))
 
 
-def _referents(entries, split, annotations, images):
+def _referents(dataset, split, entries):
+    folder = os.path.dirname(dataset.annotations)
     found = []
     for entry in entries:
         if entry.split != split:
             continue
         image, mask = os.path.normpath(entry.image), None
         if entry.mask is not None:
-            mask = os.path.join(os.path.dirname(annotations), entry.mask)
+            mask = os.path.join(folder, entry.mask)
         found.append(
             Referent(
                 entry.name,
-                os.path.join(images, image),
+                os.path.join(dataset.images, image),
                 entry.sentences,
                 segmentation=entry.segmentation,
                 size=entry.size,
@@ -119,7 +131,7 @@ def training_sentences(path: str) -> List[str]:
     return [sentence for entry in training or entries for sentence in entry.sentences]
 
 
-def is_own(path: str) -> bool:
+def is_custom(path: str) -> bool:
     """Say whether a JSON file has one of the forms of this module.
 
     Raises:
@@ -202,7 +214,8 @@ def _of_item(path: str, number: int, item: Any) -> Entry:
         raise UserError(f"{name}: expected an object with {ENTRY}")
     if "mask" in item and not _is_inside(item["mask"]):
         raise UserError(
-            f"{name}: its mask {item['mask']!r} is no path below the folder of {path}"
+            f"{name}: its mask {item['mask']!r} is not a path below the folder of "
+            f"{path}"
         )
     return Entry(
         name,
@@ -232,7 +245,7 @@ def _texts(name: str, sentences: Any) -> List[str]:
 def _check(entry: Entry) -> None:
     if not _is_inside(entry.image):
         raise UserError(
-            f"{entry.name}: its image {entry.image!r} is no path below the folder "
+            f"{entry.name}: its image {entry.image!r} is not a path below the folder "
             "of --images"
         )
     if not (

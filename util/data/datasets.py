@@ -180,6 +180,15 @@ class Dataset:
             command += f" --batches {self.batches}"
         return command
 
+    @property
+    def vocabulary_command(self) -> str:
+        """The command that makes the vocabulary of a custom data set."""
+        data = "" if self.root == "data" else f" --data {self.root}"
+        return (
+            f"python -m util.vocabulary -d {self.name}{data} "
+            f"--output {self.vocabulary_file}"
+        )
+
 
 _BUILT_IN = (
     Dataset(
@@ -228,7 +237,7 @@ DATASETS = {dataset.name: dataset for dataset in _BUILT_IN}
 
 
 def get(name: str, root: str = "data", batches: Optional[str] = None) -> Dataset:
-    """Return a data set: one of DATASETS, or a custom one that `remember` wrote down.
+    """Return a data set: one of DATASETS, or a custom one that `remember` wrote.
 
     Args:
       name: as after -d.
@@ -252,16 +261,8 @@ def get(name: str, root: str = "data", batches: Optional[str] = None) -> Dataset
     try:
         if not all(map(PLAIN_NAME.fullmatch, about["splits"])):
             raise ValueError("a split has no plain name")
-        return Dataset(
-            name,
-            dict.fromkeys(about["splits"]),
-            vocabulary=name,
-            refs=None,
-            annotations=os.fspath(about["annotations"]),
-            images=os.fspath(about["images"]),
-            root=root,
-            batches=batches,
-        )
+        files = [os.fspath(about[key]) for key in ("annotations", "images")]
+        return custom(name, *files, about["splits"], root, batches)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} is damaged ({error!r}): write it again with build_batches.py "
@@ -272,8 +273,8 @@ def get(name: str, root: str = "data", batches: Optional[str] = None) -> Dataset
 def names(root: str = "data") -> List[str]:
     """Return the names of all data sets: the built-in ones, then the custom ones."""
     paths = glob.glob(custom_file("*", glob.escape(root)))
-    custom = sorted(os.path.basename(os.path.dirname(path)) for path in paths)
-    return [*DATASETS, *custom]
+    more = sorted(os.path.basename(os.path.dirname(path)) for path in paths)
+    return [*DATASETS, *more]
 
 
 def custom_file(name: str, root: str = "data") -> str:
@@ -294,24 +295,51 @@ def check_custom_name(name: str) -> None:
         )
     if not PLAIN_NAME.fullmatch(name):
         raise UserError(
-            f"-d {name!r} is no name for a data set: use letters, digits, _, + and -"
+            f"-d {name!r} is not a name for a data set: use letters, digits, _, + and -"
         )
 
 
-def remember(
-    name: str, root: str, annotations: str, images: str, splits: Sequence[str]
-) -> None:
-    """Write down a custom data set so that `get` knows it, in place of an older one.
+def custom(
+    name: str,
+    annotations: str,
+    images: str,
+    splits: Sequence[str],
+    root: str = "data",
+    batches: Optional[str] = None,
+) -> Dataset:
+    """Return a custom data set.
+
+    Args:
+      name: not checked, see `check_custom_name`.
+      annotations: path of its file, see `util.data.custom`.
+      images: path of the folder with its images.
+      splits: their names.
+      root, batches: as for `get`.
+    """
+    return Dataset(
+        name,
+        dict.fromkeys(splits),
+        vocabulary=name,
+        refs=None,
+        annotations=os.path.abspath(annotations),
+        images=os.path.abspath(images),
+        root=root,
+        batches=batches,
+    )
+
+
+def remember(dataset: Dataset) -> None:
+    """Write the file of a custom data set, from which `get` reads it.
 
     Raises:
       UserError: the file cannot be written.
     """
     about = {
-        "annotations": os.path.abspath(annotations),
-        "images": os.path.abspath(images),
-        "splits": list(splits),
+        "annotations": dataset.annotations,
+        "images": dataset.images,
+        "splits": list(dataset.splits),
     }
-    write_json(custom_file(name, root), about)
+    write_json(custom_file(dataset.name, dataset.root), about)
 
 
 def backbone_file(root: str = "data") -> str:

@@ -6,18 +6,12 @@ data only.
 
 import os
 import pickle
-from typing import (
-    Any,
-    Dict,
-    Iterator,
-    List,
-    Tuple,
-)
+from typing import Any, Dict, Iterator, List, Tuple
 
 from util.core import files
 from util.core.errors import UserError
 from util.core.files import read_json
-from util.data import datasets
+from util.data.datasets import Dataset
 from util.data.referent import Referent
 from util.data.text_processing import as_text
 
@@ -29,14 +23,14 @@ COCO_FIELDS = {
 }
 
 
-def referents(dataset: str, split: str, root: str) -> List[Referent]:
+def referents(dataset: Dataset, split: str) -> List[Referent]:
     """Return the referents of a split, see `annotations.referents`."""
-    path = datasets.refs_file(dataset, root)
+    path = dataset.annotation_file(split)
     refs = [ref for ref in load_refs(path) if ref["split"] == split]
     return [
         Referent(
             name,
-            datasets.image_file(dataset, image["id"], root),
+            dataset.image_file(image["id"]),
             [sentence["sent"] for sentence in ref["sentences"]],
             segmentation=annotation.get("segmentation"),
             size=(image["height"], image["width"]),
@@ -48,7 +42,7 @@ def referents(dataset: str, split: str, root: str) -> List[Referent]:
 def with_instances(
     path: str, refs: List[Dict]
 ) -> Iterator[Tuple[str, Dict, Dict, Dict]]:
-    """Look up refs in the instances.json beside their file.
+    """Look up refs in the instances.json next to their file.
 
     Args:
       path: of the refs(x).p.
@@ -83,17 +77,17 @@ def coco_entries(path: str, content: Any) -> Tuple[Dict[Any, Dict], Dict[Any, Di
       {id: image} and {id: annotation}; both have COCO_FIELDS.
 
     Raises:
-      UserError: it is no COCO file; names the first bad entry.
+      UserError: it is not a COCO file; names the first bad entry.
     """
     by_id = []
     for key, fields in COCO_FIELDS.items():
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list):
-            raise UserError(f"{path} is no COCO file: it has no list {key!r}")
+            raise UserError(f"{path} is not a COCO file: it has no list {key!r}")
         for number, entry in enumerate(entries):
             if not _has(entry, fields):
                 raise UserError(
-                    f"{path} is no COCO file: {key}, entry {number}: expected an "
+                    f"{path} is not a COCO file: {key}, entry {number}: expected an "
                     f"object with {', '.join(fields)}"
                 )
         by_id.append({entry["id"]: entry for entry in entries})
@@ -133,13 +127,13 @@ def load_refs(path: str) -> List[Dict[str, Any]]:
         try:
             refs = as_text(_PlainUnpickler(file, encoding="bytes").load())
         except Exception as error:  # a damaged pickle raises almost anything
-            raise UserError(f"{path} is no pickle of plain data: {error}") from error
+            raise UserError(f"{path} is not a pickle of plain data: {error}") from error
     if not isinstance(refs, list):
-        raise UserError(f"{path} holds no list of refs")
+        raise UserError(f"{path} does not hold a list of refs")
     for number, ref in enumerate(refs):
         if not _is_ref(ref):
             raise UserError(
-                f"{path}: entry {number} is no ref with {', '.join(REF_FIELDS)}"
+                f"{path}: entry {number} is not a ref with {', '.join(REF_FIELDS)}"
             )
     return refs
 

@@ -1,26 +1,23 @@
 """The annotations of ReferIt."""
 
 import re
-from typing import (
-    Dict,
-    List,
-)
+from typing import Dict, List
 
 from util.core.errors import UserError
 from util.core.files import read_json
-from util.data import datasets
+from util.data.datasets import Dataset
 from util.data.referent import Referent
 
 
-def referents(split: str, root: str) -> List[Referent]:
+def referents(dataset: Dataset, split: str) -> List[Referent]:
     """Return the referents of a split, see `annotations.referents`."""
-    path = datasets.query_file(split, root)
+    path = dataset.annotation_file(split)
     return [
         Referent(
             f"{path}: referent {name}",
-            datasets.image_file("referit", name.split("_")[0], root),
+            dataset.image_file(name.split("_")[0]),
             sentences,
-            mask_file=datasets.mask_file(name, root),
+            mask_file=dataset.mask_file(name),
         )
         for name, sentences in load_queries(path).items()
     ]
@@ -40,13 +37,13 @@ def load_queries(path: str) -> Dict[str, List[str]]:
     """
     queries = read_json(path)
     if not isinstance(queries, dict):
-        raise UserError(f"{path} holds no queries")
+        raise UserError(f"{path} does not hold queries")
     for name, sentences in queries.items():
         # The names become paths of files.
         is_name = re.fullmatch("[0-9]+_[0-9]+", name)
         is_list = isinstance(sentences, list)
         if not is_name or not is_list or not all(isinstance(s, str) for s in sentences):
             raise UserError(
-                f"{path}: {name!r} is no <image>_<object> with a list of sentences"
+                f"{path}: {name!r} is not <image>_<object> with a list of sentences"
             )
     return queries

@@ -50,7 +50,8 @@ def run(model_class, args: argparse.Namespace) -> Dict[str, float]:
       overall_iou, blind_iou, pair_accuracy: what is printed and written.
     """
     for split in ("train", "test"):
-        build_samples(DATASET, split, args.data, args.batches, jobs=os.cpu_count())
+        dataset = datasets.get(DATASET, args.data, args.batches)
+        build_samples(dataset, split, jobs=os.cpu_count())
     snapshot = train(model_class, args)
     samples = load_samples(args, "test")
     with Predictor(model_class, snapshot) as predictor:
