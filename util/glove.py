@@ -19,7 +19,7 @@ from tqdm import tqdm
 from util.core import cli
 from util.core.cli import OneLineParser, command
 from util.core.errors import UserError
-from util.core.files import require_file, whole_file
+from util.core.files import require_file, writing
 from util.data import datasets
 from util.data.text_processing import (
     PADDING,
@@ -185,7 +185,7 @@ def run(args: argparse.Namespace) -> int:
     load_vocab_dict_from_file(vocabulary)  # refuses what is not a vocabulary
     words = read_words(vocabulary)
     table, found = word_vectors(words, args.vectors, args.seed)
-    with whole_file(output) as file:
+    with writing(output) as file:
         np.save(file, table)
     share = 100 * found / len(words)
     print(f"{found} of {len(words)} words found ({share:.1f} %)")

@@ -12,7 +12,7 @@ from typing import Counter, Iterable, List
 
 from util.core.cli import OneLineParser, command
 from util.core.errors import UserError
-from util.core.files import require_file, whole_file
+from util.core.files import require_file, writing
 from util.data import annotations, custom, datasets, refcoco, referit
 from util.data.datasets import Dataset
 from util.data.text_processing import SPECIAL_WORDS, tokenize
@@ -135,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
     covered, total = sum(counts[word] for word in words), sum(counts.values())
     if not covered:
         raise UserError("no words: the sentences are empty or --min-count is too high")
-    with whole_file(args.output, "w") as file:
+    with writing(args.output, "w") as file:
         file.writelines(word + "\n" for word in words)
     print(f"{args.output}: {len(words)} words")
     share = 100 * covered / total

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from util.data import annotations, datasets, shapes
+from util.data import annotations, datasets, shapes, shapes_scenes
 from util.data.referent import check_files, load
 
 COUNTS = {"train": 9, "val": 3, "test": 3}
@@ -49,8 +49,8 @@ def instances(root):
 def scenes():
     """Twenty scenes of each kind."""
     return [
-        shapes.scene(np.random.RandomState([7, n]), kind)
-        for kind in shapes.KINDS
+        shapes_scenes.make_scene(np.random.RandomState([7, n]), kind)
+        for kind in shapes_scenes.KINDS
         for n in range(20)
     ]
 
@@ -173,7 +173,7 @@ def test_whoever_ignores_one_of_the_two_words_is_right_half_of_the_time_at_best(
     With n such figures, each as likely, any union U of some of them scores
     sum(area / area of U) / n = 1 / n in the mean, and no other mask more.
     """
-    bounds = {kind: [] for kind in shapes.KINDS}
+    bounds = {kind: [] for kind in shapes_scenes.KINDS}
     for scene in scenes:
         for sentence in scene.sentences:
             for said in variants(scene, sentence.text):
@@ -243,7 +243,7 @@ def test_every_word_is_in_the_vocabulary(root, scenes):
     words = (root / "vocabulary_shapes.txt").read_text().split("\n")
     assert words[:4] == ["<pad>", "<go>", "<eos>", "<unk>"]
     assert words.pop() == ""
-    assert words == shapes.vocabulary()
+    assert words == shapes_scenes.vocabulary()
     assert words[4:] == sorted(set(words[4:]))
     said = {
         word for scene in scenes for s in scene.sentences for word in s.text.split()
@@ -280,7 +280,7 @@ def test_a_finished_one_is_left_alone(tmp_path):
     assert files_under(tmp_path) == before
 
 
-def test_an_interrupted_one_is_drawn_anew(root, tmp_path, monkeypatch):
+def test_an_interrupted_one_is_drawn_again(root, tmp_path, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
@@ -410,7 +410,7 @@ def test_figures_have_the_colour_and_size_that_sentences_say(root, refs, instanc
         entry = annotations[ref["ann_id"]]
         mask = decode(entry["segmentation"], *pixels.shape[:2])
         mean = pixels[mask].mean(axis=0)
-        distance = {n: np.abs(mean - c).max() for n, c in shapes.COLOURS.items()}
+        distance = {n: np.abs(mean - c).max() for n, c in shapes_scenes.COLOURS.items()}
         colour = min(distance, key=distance.get)
         size = "large" if entry["bbox"][2] > 41 else "small"
         for said in ref["sentences"]:

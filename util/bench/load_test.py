@@ -21,7 +21,7 @@ from pycocotools import mask as coco_mask
 from util.bench import scaling
 from util.core.errors import UserError
 from util.core.files import whole_file
-from util.data import im_processing, shapes
+from util.data import im_processing, shapes, shapes_scenes
 from util.inference import visualize
 
 CLIENTS = 8
@@ -67,7 +67,8 @@ def draw_images(folder: str) -> List[str]:
     rng = np.random.RandomState(5)
     paths = []
     for number in range(IMAGES):
-        scene = shapes.scene(rng, shapes.KINDS[number % len(shapes.KINDS)])
+        kind = shapes_scenes.KINDS[number % len(shapes_scenes.KINDS)]
+        scene = shapes_scenes.make_scene(rng, kind)
         paths.append(os.path.join(folder, f"{number}.png"))
         visualize.save_png(paths[-1], shapes.render(rng, scene))
     return paths
@@ -90,7 +91,7 @@ def draw_network(model_class, folder: str, images: Sequence[str]) -> str:
     from util.training import start
     from util.training.snapshots import Snapshots
 
-    words, rows, columns = shapes.vocabulary(), SIZES["H"], SIZES["W"]
+    words, rows, columns = shapes_scenes.vocabulary(), SIZES["H"], SIZES["W"]
     fitted = [
         im_processing.fit_image(im_processing.read_image(path), rows, columns)
         for path in images
@@ -116,7 +117,7 @@ def right_answers(model_class, snapshot: str, images: Sequence[str]):
     """Return question -> bool [H, W], the mask that a Predictor alone finds."""
     from util.inference.predictor import Predictor
 
-    words = shapes.vocabulary()[4:]
+    words = shapes_scenes.vocabulary()[4:]
     answers = {}
     with Predictor(model_class, snapshot) as predictor:
         for number, path in enumerate(images):

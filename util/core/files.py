@@ -12,7 +12,7 @@ from util.core.errors import UserError
 
 @contextlib.contextmanager
 def whole_file(path: str, mode: str = "wb") -> Iterator[IO]:
-    """Write a file beside its place and rename it when it is complete.
+    """Write a file next to its place and rename it when it is complete.
 
     Args:
       path: the file to make or replace; its folder is made where missing.
@@ -23,22 +23,22 @@ def whole_file(path: str, mode: str = "wb") -> Iterator[IO]:
       at `path` is untouched.
     """
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    beside = f"{path}.{os.getpid()}.part"
+    part = f"{path}.{os.getpid()}.part"
     encoding = None if "b" in mode else "utf-8"
     try:
-        with open(beside, mode, encoding=encoding) as file:
+        with open(part, mode, encoding=encoding) as file:
             yield file
-        os.replace(beside, path)
+        os.replace(part, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
-            os.remove(beside)
+            os.remove(part)
 
 
 @contextlib.contextmanager
-def writing(path: str) -> Iterator[IO]:
-    """Open a `whole_file` for bytes; a full disk or a refused folder is a UserError."""
+def writing(path: str, mode: str = "wb") -> Iterator[IO]:
+    """Open a `whole_file`; a full disk or a refused folder is a UserError."""
     try:
-        with whole_file(path) as file:
+        with whole_file(path, mode) as file:
             yield file
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
@@ -46,7 +46,7 @@ def writing(path: str) -> Iterator[IO]:
 
 @contextlib.contextmanager
 def whole_folder(path: str) -> Iterator[str]:
-    """Fill a new folder beside its place and rename it when it is complete.
+    """Fill a new folder next to its place and rename it when it is complete.
 
     Args:
       path: the folder to make; those above it are made where missing.
@@ -60,15 +60,15 @@ def whole_folder(path: str) -> Iterator[str]:
     path = os.path.abspath(path)
     if os.path.isfile(path) or os.path.isdir(path) and os.listdir(path):
         raise UserError(f"{path} is there already: choose another --output")
-    beside = f"{path}.{os.getpid()}.part"
+    part = f"{path}.{os.getpid()}.part"
     try:
-        os.makedirs(beside)
-        yield beside
-        os.rename(beside, path)
+        os.makedirs(part)
+        yield part
+        os.rename(part, path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def remove_parts(folder: str) -> None:

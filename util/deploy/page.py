@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from util.core.errors import UserError
-from util.data import im_processing, shapes
+from util.data import im_processing, shapes, shapes_scenes
 from util.inference import visualize
 from util.inference.predictor import LEVELS, Prediction
 from util.inference.visualize import CLASS_COLOURS
@@ -64,8 +64,8 @@ def draw_examples(folder: str) -> List[List[str]]:
     """
     rng = np.random.RandomState(EXAMPLES_SEED)
     examples = []
-    for kind in shapes.KINDS:
-        scene = shapes.scene(rng, kind)
+    for kind in shapes_scenes.KINDS:
+        scene = shapes_scenes.make_scene(rng, kind)
         path = os.path.join(folder, "examples", kind + ".png")
         visualize.save_png(path, shapes.render(rng, scene))
         examples.append([path, scene.sentences[0].text])
