@@ -1,4 +1,4 @@
-"""The command lines: help, every mistake a user can make, and what README shows."""
+"""The command lines: help, and every mistake a user can make."""
 
 import json
 import os
@@ -103,7 +103,7 @@ def test_tensorflow_adds_no_warning_to_the_line(tmp_path):
     )
 
 
-# --- What README and the help show
+# --- What the help shows
 
 
 def commands_in(text):
@@ -115,25 +115,6 @@ def commands_in(text):
             if match and match.group(1) in COMMANDS:
                 found.append(match.groups())
     return found
-
-
-README = (TOP / "README.md").read_text(encoding="utf-8")
-SHOWN = commands_in(
-    "".join(re.findall(r"^```.*?^```", README, re.DOTALL | re.MULTILINE))
-)
-
-
-def test_readme_shows_every_command():
-    assert {command for command, _ in SHOWN} == set(COMMANDS)
-    modes = {mode for _, options in SHOWN for mode in re.findall(r"-m (\w+)", options)}
-    assert modes == set(trainval_model.MODES)
-
-
-@pytest.mark.parametrize("command, options", SHOWN)
-def test_commands_of_readme_parse(command, options):
-    COMMANDS[command]().parse_args(shlex.split(options))
-    if command == "trainval_model.py":
-        trainval_model.parse(shlex.split(options))
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))

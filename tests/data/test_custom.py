@@ -433,7 +433,7 @@ def test_commands_of_the_page_lead_from_annotations_to_a_test(tmp_path, monkeypa
     monkeypatch.setattr(start, "CALIBRATION_IMAGES", 4)
     write_images(tmp_path)
     as_list(tmp_path)
-    commands = re.findall(r"^    python (-m util\.\w+|\w+\.py) (.*)", page(), re.M)
+    commands = re.findall(r"^python (-m util\.\w+|\w+\.py) (.*)", page(), re.M)
     assert [command for command, _ in commands].count("build_batches.py") == 2
     for command, options in commands:
         smaller = [SMALLER[key] for key in SMALLER if key in command + " " + options]

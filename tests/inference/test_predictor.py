@@ -1,7 +1,5 @@
 """util.inference.predictor: what the network of a snapshot gives."""
 
-import re
-from pathlib import Path
 from unittest import mock
 
 import networks
@@ -191,20 +189,6 @@ def test_remembered_images_cost_nothing(wanted):
             assert runs.call_count == 4
             found = predictor.find(WORDS[:1]).logits[0]
     np.testing.assert_allclose(found, wanted[1][0, 0][0][0, :, :, 0], rtol=1e-3)
-
-
-def test_example_of_readme(wanted, tmp_path, monkeypatch):
-    readme = Path(__file__).resolve().parents[2] / "README.md"
-    (code,) = re.findall(
-        r"^```python\n(.*?)^```", readme.read_text("utf-8"), re.S | re.M
-    )
-    (named,) = re.findall(r'"(ckpts/.*?)"', code)
-    monkeypatch.chdir(str(tmp_path))
-    Image.fromarray(IMAGES[1]).save("image.jpg")
-    found = {}
-    exec(compile(code.replace(named, wanted[0]), "README.md", "exec"), found)
-    assert found["circle"].mask.shape == (40, 90)
-    assert found["square"].words[1].text == "small"
 
 
 def test_snapshot_of_another_network_is_refused(wanted, tmp_path):
