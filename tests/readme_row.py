@@ -9,7 +9,7 @@ import sys
 from typing import List, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from CMPC_model import Predictor
@@ -99,7 +99,7 @@ def _cell(answer):
     found = Image.fromarray(visualize.overlay(np.array(image), answer.mask))
     top = 2 * GAP + TEXT
     canvas = Image.new("RGB", (2 * SIDE + 3 * GAP, top + SIDE + GAP), visualize.PAPER)
-    font = ImageFont.load_default(TEXT)
+    font = visualize._font(TEXT)
     ImageDraw.Draw(canvas).text((GAP, GAP), answer.sentence, visualize.INK, font)
     canvas.paste(image, (GAP, top))
     canvas.paste(found, (size[0] + GAP + GAP // 2, top))

@@ -1,7 +1,7 @@
 """What `text_processing` does, as operations of a graph.
 
 `strings.lower` is ICU's, of the Unicode version that TensorFlow was built with; what is
-not ASCII may differ from Python there (README.md says where it does).
+not ASCII may differ from Python there (this folder's README says how often).
 
 Axes: B batch of sentences, T words.
 """
