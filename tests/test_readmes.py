@@ -273,9 +273,10 @@ def start(command):
 
 
 @pytest.mark.parametrize(
-    "name, command", [param for param in COMMANDS if how(param.values[1]) == RUN]
+    "command",
+    dict.fromkeys(c for c in (p.values[1] for p in COMMANDS) if how(c) == RUN),
 )
-def test_commands_run(folder, name, command):
+def test_commands_run(folder, command):
     for pattern, options in BEFORE.items():
         match = re.search(pattern, command)
         if match:
