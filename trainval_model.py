@@ -60,7 +60,7 @@ def report(args):
     from util.evaluation import html_report
 
     if args.compare:
-        html_report.compare(args)
+        html_report.compare(args.compare, args.output)
     else:
         html_report.run(model_class(args), args)
 

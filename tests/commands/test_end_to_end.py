@@ -14,7 +14,7 @@ import tiny_sets
 from pages import Page
 from PIL import Image
 
-from util.evaluation.evaluate import WITH_CRF, WITHOUT_CRF
+from util.evaluation.eval_tools import TITLES
 
 TOP = Path(__file__).resolve().parents[2]
 TINY = "-n CMPC_model --v-emb-dim 16 --mlp-dim 8 -st 3 -s 2 -bs 2 --seed 1".split()
@@ -166,8 +166,7 @@ def test_testing_ends_in_both_blocks(unc):
     folder, printed = unc
     lines = printed["testing"].splitlines()
     starts = [
-        lines.index(f"Segmentation evaluation ({title}):")
-        for title in (WITHOUT_CRF, WITH_CRF)
+        lines.index(f"Segmentation evaluation ({title}):") for title in TITLES.values()
     ]
     for start in starts:
         for line, threshold in zip(lines[start + 1 :], "56789"):
@@ -186,7 +185,7 @@ def test_record_has_the_figures_that_were_printed(unc):
     assert (record["data_set"], record["split"]) == ("unc", "val")
     assert record["snapshot"] == "ckpts/unc_iter_3.tfmodel"
     assert [sample["number"] for sample in record["samples"]] == [0, 1]
-    assert list(record["results"]) == [WITHOUT_CRF, WITH_CRF]
+    assert list(record["results"]) == list(TITLES.values())
     for title, scores in record["results"].items():
         assert scores["count"] == 2
         line = "overall IoU = {overall_iou:.4f}; mean IoU = {mean_iou:.4f}"
@@ -209,7 +208,7 @@ def test_each_result_is_drawn(unc):
             assert image.width > 3 * 240 > image.height > 240
 
 
-def test_report_shows_the_cases(unc):
+def test_report_shows_the_examples(unc):
     path = unc[0] / "ckpts" / "unc_iter_3.tfmodel.val.html"
     page = Page(path.read_text(encoding="utf-8"))
     page.check_harmless()
@@ -239,7 +238,7 @@ def test_snapshot_gives_the_same_on_the_other_stack(unc, tmp_path):
     major = [record["versions"]["tensorflow"][0] for record in (ours, theirs)]
     assert sorted(major) == ["1", "2"]
     for here, there in zip(ours["samples"], theirs["samples"]):
-        for title in (WITHOUT_CRF, WITH_CRF):
+        for title in TITLES.values():
             for key, count in here[title].items():
                 # A logit within rounding of 0 may fall on either side; each cell
                 # that it moves is worth about one pixel of so small an image.
@@ -295,7 +294,7 @@ def test_referit_is_tested_without_crf(referit):
     assert "Segmentation evaluation (without DenseCRF):" in printed["testing"]
     assert "(with DenseCRF)" not in printed["testing"]
     record = read_record(folder, "referit_iter_3.tfmodel.test.json")
-    assert record["results"][WITHOUT_CRF]["count"] == 4
+    assert record["results"]["without DenseCRF"]["count"] == 4
     assert "samples" not in record
     assert not (folder / "ckpts" / "referit_iter_3.tfmodel.test").exists()
 

@@ -6,7 +6,7 @@ import pytest
 
 from util.core.errors import UserError
 from util.evaluation import breakdown
-from util.evaluation.eval_tools import WITH_CRF, WITHOUT_CRF
+from util.evaluation.eval_tools import TITLES, WITH_CRF, WITHOUT_CRF, with_titles
 
 
 def row(number=0, sentence="the man", words=2, area=50, iou=(1, 2), **more):
@@ -22,14 +22,25 @@ def row(number=0, sentence="the man", words=2, area=50, iou=(1, 2), **more):
     )
 
 
-def record(rows=None, titles=(WITHOUT_CRF,), **changes):
+def record(rows=None, kinds=(WITHOUT_CRF,), **changes):
     scores = dict.fromkeys(breakdown.FIGURES, 0.5)
     scores.update(dict.fromkeys(breakdown.COUNTS, 3))
-    results = {title: scores for title in titles}
+    results = {kind: scores for kind in kinds}
     found = {"data_set": "unc", "split": "val", "snapshot": "s", "results": results}
     if rows is not None:
         found["samples"] = rows
     return dict(found, **changes)
+
+
+def as_written(found):
+    """Return a record as a test writes it, with titles."""
+    found = dict(found, results=with_titles(found["results"]))
+    if isinstance(found.get("samples"), list):
+        found["samples"] = [
+            with_titles(row) if isinstance(row, dict) else row
+            for row in found["samples"]
+        ]
+    return found
 
 
 def group(title, rows, dataset="unc"):
@@ -157,15 +168,17 @@ def test_other_sentences_cannot_be_compared(other):
 
 def read(tmp_path, content):
     path = tmp_path / "r.json"
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    if isinstance(content, dict):
+        content = json.dumps(as_written(content))
+    path.write_text(content)
     return breakdown.read_record(str(path))
 
 
 def test_a_record_is_read_with_its_samples(tmp_path):
     both = {WITH_CRF: {"intersection": 1, "union": 1}}
-    wanted = record([row(**both)], titles=breakdown.TITLES)
+    wanted = record([row(**both)], kinds=TITLES)
     assert read(tmp_path, wanted) == wanted
-    assert breakdown.last_title(wanted) == WITH_CRF
+    assert breakdown.last_kind(wanted) == WITH_CRF
 
 
 @pytest.mark.parametrize(
@@ -180,29 +193,29 @@ BAD_ROWS = [
     row(iou=(3, 2)), row(iou=(1, None)), {**row(), WITHOUT_CRF: 5}, 7,
     {**row(), "height": 0, "area": 0},
 ]  # fmt: skip
+WRITTEN = json.dumps(as_written(record()))
 
 
 @pytest.mark.parametrize(
     "content",
     ["", "[]", "{", "7", '"text"', "\u00e9{",
      record(split=None), record(results={}), record(results={WITHOUT_CRF: {}}),
-     record(titles=[WITH_CRF]), record(titles=["x", WITHOUT_CRF]),
+     record(kinds=[WITH_CRF]), record(kinds=["x", WITHOUT_CRF]),
      *(record([row(), bad]) for bad in BAD_ROWS),
      record(samples=7), record(samples={"a": 1}),
-     json.dumps(record()).replace(" 3", " 3.5"),
-     json.dumps(record()).replace("0.5", "NaN"), json.dumps(record()).replace("0.5",
-     "1e999")],
+     WRITTEN.replace(" 3", " 3.5"), WRITTEN.replace("0.5", "NaN"),
+     WRITTEN.replace("0.5", "1e999")],
 )  # fmt: skip
 def test_what_is_no_record_is_told(tmp_path, content):
-    with pytest.raises(UserError, match="r.json is no record of a test"):
+    with pytest.raises(UserError, match="r.json is (not a record of a test|damaged)"):
         read(tmp_path, content)
 
 
 def test_a_row_without_the_refined_mask_is_told(tmp_path):
-    with pytest.raises(UserError, match="no record"):
-        read(tmp_path, record([row()], titles=breakdown.TITLES))
+    with pytest.raises(UserError, match="not a record"):
+        read(tmp_path, record([row()], kinds=TITLES))
 
 
 def test_a_missing_file_is_told(tmp_path):
-    with pytest.raises(UserError, match="cannot read .*r.json: No such file"):
+    with pytest.raises(UserError, match="cannot read .*r.json: there is no such file"):
         breakdown.read_record(str(tmp_path / "r.json"))

@@ -12,7 +12,7 @@ import recipe
 from util.core.errors import UserError
 from util.data import im_processing
 from util.evaluation import evaluate
-from util.evaluation.evaluate import WITH_CRF, WITHOUT_CRF
+from util.evaluation.eval_tools import TITLES, WITH_CRF, WITHOUT_CRF
 from util.graph.compat import tf
 from util.inference import dense_crf
 from util.inference.predictor import Outputs
@@ -40,7 +40,8 @@ class Constant:
     def find(self, ids):
         self.calls.append([words[-1] for words in ids])
         logits = np.stack([self.logits] * len(ids))
-        return Outputs(logits, 1 / (1 + np.exp(-logits)), None, {})
+        weights = np.repeat(ids[:, :, np.newaxis], 4, axis=2).astype(np.float32)
+        return Outputs(logits, 1 / (1 + np.exp(-logits)), weights, {})
 
 
 class Workers:
@@ -55,6 +56,9 @@ class Workers:
         future = Future()
         future.set_result(np.array([self.refine(image, p) for p in probabilities]))
         return future
+
+    def result(self, future, what):
+        return future.result()
 
 
 def find(predictor, samples, workers=None):
@@ -145,7 +149,9 @@ def test_sentences_of_an_image_are_segmented_together(monkeypatch, workers):
     asked = [call for call in predictor.calls if isinstance(call, list)]
     assert asked == [[3, 4, 5], [6], [7], [8]]
     assert [result.number for result in results] == [0, 1, 2, 3, 4, 5]
-    assert [result.sample["text_batch"][-1] for result in results] == [3, 4, 5, 6, 7, 8]
+    for result, word in zip(results, [3, 4, 5, 6, 7, 8]):
+        assert result.sample["text_batch"][-1] == word
+        assert result.word_weights.tolist() == [[0] * 4] * 19 + [[word] * 4]
 
 
 def test_order_brings_the_samples_of_an_image_together():
@@ -155,23 +161,36 @@ def test_order_brings_the_samples_of_an_image_together():
 def test_scores_do_not_depend_on_the_order_of_results():
     results = list(find(Constant(1.0), [sample(rows=n) for n in (3, 7, 11)]))
     forth, back = (evaluate.Results.of(some) for some in (results, results[::-1]))
-    assert forth.as_dict() == back.as_dict() and forth.samples == back.samples
+    assert forth.report() == back.report() and forth.samples == back.samples
+    assert [row["number"] for row in back.samples] == [0, 1, 2]
 
 
-def test_a_worker_that_dies_is_told_with_its_samples():
+def test_asking_for_scores_changes_nothing():
+    results = evaluate.Results()
+    first, second = find(Constant(1.0), [sample(rows=3), sample(rows=7)])
+    results.add(second)
+    assert results.scores[WITHOUT_CRF].count == 1
+    row = results.add(first)
+    assert (row["number"], row["area"]) == (0, 96)
+    assert results.report() == evaluate.Results.of([first, second]).report()
+
+
+def test_a_worker_that_dies_is_reported_with_its_samples():
     with dense_crf.Workers(1) as workers:
         workers._pool.submit(os._exit, 1)
-        with pytest.raises(UserError, match="died at one of the samples 0, 1;"):
+        with pytest.raises(
+            UserError, match="one of the samples 0, 1: a DenseCRF process died"
+        ):
             list(find(Constant(1.0), same_image(3, 4), workers))
 
 
-def tally(logit, samples):
+def results_of(logit, samples):
     return evaluate.Results.of(find(Constant(logit), samples))
 
 
-def test_tally_of_fewer_than_50_samples():
+def test_results_of_fewer_than_50_samples():
     """All pixels found: IoU 12 / 24 and 18 / 24 of 32 columns."""
-    scores = tally(1.0, [sample(rows=12), sample(rows=18)])
+    scores = results_of(1.0, [sample(rows=12), sample(rows=18)])
     described = {"sentence": "word 7", "words": 1, "image": "7.jpg"}
     described.update(height=24, width=32)
     counts = {"number": 0, "area": 384}, {"intersection": 384, "union": 768}
@@ -189,8 +208,8 @@ def test_tally_of_fewer_than_50_samples():
     ]
 
 
-def test_tally_of_empty_masks():
-    scores = tally(-1.0, [sample(rows=0), sample(rows=12)])
+def test_results_of_empty_masks():
+    scores = results_of(-1.0, [sample(rows=0), sample(rows=12)])
     lines = scores.report().splitlines()
     assert lines[-2] == "overall IoU = 0.0000; mean IoU = 0.5000"
     assert lines[-1].startswith("1 of 2 samples had an empty mask and an empty pred")
@@ -207,8 +226,8 @@ def test_both_blocks_are_reported():
 
 def test_record_beside_the_snapshot(tmp_path):
     snapshot = str(tmp_path / "unc_iter_7.tfmodel")
-    scores = tally(1.0, [sample(rows=12), sample(rows=18)])
-    path = evaluate.write_record(snapshot, "unc", "testA", scores, samples=[1, 2])
+    scores = results_of(1.0, [sample(rows=12), sample(rows=18)])
+    path = evaluate.write_record(snapshot, "unc", "testA", scores, True, demo=5)
     assert path == snapshot + ".testA.json"
     record = json.loads((tmp_path / "unc_iter_7.tfmodel.testA.json").read_text())
     versions = record.pop("versions")
@@ -221,7 +240,7 @@ def test_record_beside_the_snapshot(tmp_path):
         "split": "testA",
         "snapshot": snapshot,
         "results": {
-            WITHOUT_CRF: {
+            "without DenseCRF": {
                 "precision@0.5": 1.0,
                 "precision@0.6": 0.5,
                 "precision@0.7": 0.5,
@@ -233,5 +252,10 @@ def test_record_beside_the_snapshot(tmp_path):
                 "num_empty": 0,
             }
         },
-        "samples": [1, 2],
+        "samples": [
+            {TITLES.get(key, key): value for key, value in row.items()}
+            for row in scores.samples
+        ],
+        "demo": 5,
     }
+    assert record["samples"][1]["without DenseCRF"]["union"] == 768

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from pages import HOSTILE, Page
-from test_breakdown import record, row
+from test_breakdown import as_written, record, row
 
 import trainval_model
 from util.core.errors import UserError
 from util.evaluation import breakdown, html_report
 from util.evaluation.breakdown import COUNTS, FIGURES
-from util.evaluation.eval_tools import WITH_CRF, WITHOUT_CRF
+from util.evaluation.eval_tools import TITLES, WITH_CRF
 
 NONE = "\u2013"
 DIFFERENCE = "B \u2212 A"
@@ -26,9 +26,9 @@ def refined(number=0, sentence="the man", words=2, before=(1, 4), after=(1, 2)):
 
 def result_of(rows, **changes):
     """Return the record of a test with these rows."""
-    titles = [title for title in breakdown.TITLES if title in rows[0]]
-    results = {t: breakdown.scores(rows, t).as_dict() for t in titles}
-    return dict(record(rows, titles), results=results, **changes)
+    kinds = [kind for kind in TITLES if kind in rows[0]]
+    results = {kind: breakdown.scores(rows, kind).as_dict() for kind in kinds}
+    return dict(record(rows, kinds), results=results, **changes)
 
 
 ROWS = [
@@ -38,10 +38,10 @@ ROWS = [
 
 
 def test_figures_stand_beside_the_published_ones():
-    page = Page(html_report.report(result_of(ROWS)))
+    page = Page(html_report.report(result_of(ROWS), ""))
     rows = {name: cells for name, *cells in page.table("Figures of all sentences")}
     assert rows["in %"] == [
-        WITHOUT_CRF, WITH_CRF, "published, with DenseCRF", "difference"]  # fmt: skip
+        *TITLES.values(), "published, with DenseCRF", "difference"]  # fmt: skip
     assert rows["overall IoU"] == ["37.50", "16.67", "62.47", "\u221245.80"]
     assert rows["mean IoU"] == ["37.50", "30.00", NONE, NONE]
     assert rows["precision@0.5"] == ["50.00", "50.00", NONE, NONE]
@@ -53,20 +53,20 @@ def test_figures_stand_beside_the_published_ones():
 
 
 def test_without_dense_crf_there_is_no_difference_to_the_published_figure():
-    page = Page(html_report.report(result_of([row()])))
+    page = Page(html_report.report(result_of([row()]), ""))
     rows = {name: cells for name, *cells in page.table("Figures of all sentences")}
     assert rows["overall IoU"] == ["50.00", "62.47", NONE]
 
 
 def test_data_sets_without_published_figures():
-    page = Page(html_report.report(result_of(ROWS, data_set="shapes")))
-    assert page.table("Figures of all sentences")[0] == ["in %", WITHOUT_CRF, WITH_CRF]
+    page = Page(html_report.report(result_of(ROWS, data_set="shapes"), ""))
+    assert page.table("Figures of all sentences")[0] == ["in %", *TITLES.values()]
 
 
 def test_groups_of_a_test():
-    page = Page(html_report.report(result_of(ROWS)))
+    page = Page(html_report.report(result_of(ROWS), ""))
     assert page.table("By length of the sentence: IoU in %") == [
-        ["group", "sentences", WITHOUT_CRF, WITH_CRF],
+        ["group", "sentences", *TITLES.values()],
         ["overall", "mean", "overall", "mean"],
         ["1 to 2 words", "1", "25.00", "25.00", "50.00", "50.00"],
         ["4 to 5 words", "1", "50.00", "50.00", "10.00", "10.00"],
@@ -79,16 +79,17 @@ def test_groups_of_a_test():
         "By length of the sentence, grouped as in the papers",
         "By size of the object, as a share of the image",
         "By relation words in the sentence",
-        "Cases",
+        "Examples",
     ]
     assert "No group has 10 sentences." in [text for _, text in page.all("p")]
     # Two of all sentences, one of each way to divide them that has groups.
     assert len(page.all("img", **{"class": "plot"})) == 5
 
 
-def test_a_report_without_cases_says_why():
-    page = Page(html_report.report(result_of(ROWS), None, "no <snapshot>"))
-    assert "There are none: no <snapshot>" in [text for _, text in page.all("p")]
+def test_examples_stand_at_the_end():
+    page = Page(html_report.report(result_of(ROWS), "no <snapshot>"))
+    ((_, told),) = page.all("main")
+    assert told.rstrip().endswith("Examples\nno <snapshot>")
 
 
 def test_hostile_records_are_shown():
@@ -98,7 +99,7 @@ def test_hostile_records_are_shown():
     changed = [refined(0, HOSTILE, after=(0, 9)), refined(1, HOSTILE)]
     other = result_of(changed, **names)
     for text in (
-        html_report.report(one, None, HOSTILE),
+        html_report.report(one, HOSTILE),
         html_report.comparison(one, other, [HOSTILE, HOSTILE]),
     ):
         Page(text).check_harmless()
@@ -112,7 +113,7 @@ def test_figures_of_two_tests_and_their_differences():
     one, other = result_of(ROWS), result_of([row(5, iou=(3, 4))])
     page = Page(html_report.comparison(one, other, ["first.json", "second.json"]))
     table = page.table("Figures of A and B")
-    assert table[:2] == [["in %", WITHOUT_CRF, WITH_CRF], ["A", "B", DIFFERENCE] * 2]
+    assert table[:2] == [["in %", *TITLES.values()], ["A", "B", DIFFERENCE] * 2]
     assert table[2] == [
         "overall IoU", "37.50", "75.00", "+37.50", "16.67", NONE, NONE]  # fmt: skip
     assert [cells[0] for cells in table[2:]] == [
@@ -187,7 +188,7 @@ def test_masks_without_dense_crf_are_compared_where_one_test_has_no_others():
 
 
 def write(path, content):
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(as_written(content)))
     return str(path)
 
 
@@ -244,12 +245,12 @@ def test_a_record_without_samples_names_the_test(tmp_path, capsys):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_without_the_snapshot_the_report_has_no_cases(tmp_path, capsys):
+def test_without_the_snapshot_the_report_has_no_examples(tmp_path, capsys):
     write(tmp_path / "unc_iter_7.tfmodel.val.json", result_of(ROWS))
     assert trainval_model.main(report_command(tmp_path)) == 0
     page = Page((tmp_path / "unc_iter_7.tfmodel.val.html").read_text(encoding="utf-8"))
     assert not page.all("article") and len(page.all("img")) == 5
-    assert "a report without cases: there is no snapshot" in capsys.readouterr().err
+    assert "a report without examples: there is no snapshot" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("mode", ["test", "report"])
@@ -280,8 +281,5 @@ def test_wrong_command_lines(capsys, options, error):
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     one = write(tmp_path / "one.json", result_of(ROWS))
-    args = trainval_model.parse(
-        ["-m", "report", "--compare", one, one, "--output", f"{one}/x.html"]
-    )
     with pytest.raises(UserError, match="cannot write"):
-        html_report.compare(args)
+        html_report.compare([one, one], f"{one}/x.html")

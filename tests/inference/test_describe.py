@@ -13,6 +13,7 @@ from util.inference.predictor import (
     Word,
     box,
     describe,
+    read_words,
     run_lengths,
 )
 
@@ -59,3 +60,13 @@ def test_a_finding_is_described():
 def test_an_empty_mask_has_no_box_and_no_probability():
     said = describe(a_finding(MASK & False))
     assert (said["area"], said["box"], said["mean_probability"]) == (0, None, None)
+
+
+def test_the_last_weights_belong_to_the_words_that_were_read():
+    weights = np.zeros([5, 4], np.float32)
+    weights[3, 1], weights[4, 2] = 1, 1
+    ids = np.array([0, 0, 0, 7, 3])
+    red, left = read_words("Red left man.", ids, weights, unknown=3)
+    assert (red.text, red.kind, red.is_known) == ("red", "attribute", True)
+    assert (left.text, left.kind, left.is_known) == ("left", "relation", False)
+    assert read_words("red", ids[:4], weights[:4])[0].is_known is None

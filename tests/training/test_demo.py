@@ -12,7 +12,8 @@ from PIL import Image
 from CMPC_model import LSTM_model
 from util.data import datasets, samples, shapes
 from util.data.samples import read_sample
-from util.evaluation.evaluate import WITH_CRF, WITHOUT_CRF, Result
+from util.evaluation.eval_tools import TITLES, WITH_CRF, WITHOUT_CRF
+from util.evaluation.evaluate import Result
 from util.training import demo, loop
 
 SMALL = dict(input_size=64, v_emb_dim=16, mlp_dim=8)
@@ -60,8 +61,8 @@ def test_figures_are_returned_and_written(shown):
     path = folder / "ckpts" / "shapes_iter_2.tfmodel.test.json"
     record = json.loads(path.read_text())
     assert record["demo"] == figures
-    assert list(record["results"]) == [WITHOUT_CRF, WITH_CRF]
-    overall = record["results"][WITH_CRF]["overall_iou"]
+    assert list(record["results"]) == list(TITLES.values())
+    overall = record["results"][TITLES[WITH_CRF]]["overall_iou"]
     assert overall == figures["overall_iou"]
 
 

@@ -1,15 +1,21 @@
 """The record of a test taken apart: by sentence length, mask size, relation words."""
 
-import json
+import os
 from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
+from util.core import files
 from util.core.errors import UserError
 from util.data import text_processing
-from util.evaluation.eval_tools import WITH_CRF, WITHOUT_CRF, Scores
+from util.evaluation.eval_tools import (
+    TITLES,
+    WITH_CRF,
+    WITHOUT_CRF,
+    Scores,
+    without_titles,
+)
 
-TITLES = (WITHOUT_CRF, WITH_CRF)
 TEXTS = ("sentence", "image")
 NUMBERS = ("number", "words", "height", "width", "area")
 FIGURES = ("overall_iou", "mean_iou") + tuple(
@@ -39,7 +45,7 @@ CHANGE = 0.05  # of the IoU: less counts as the same
 
 SEED = 0  # of the cases that chance chooses
 
-Row = Dict[str, Any]  # of one sentence, see `evaluate.Results`
+Row = Dict[str, Any]  # of one sentence, see `evaluate.Results.samples`
 
 
 class Grouping(NamedTuple):
@@ -59,7 +65,7 @@ class Grouping(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """What a second test found otherwise than a first one.
+    """What differs between a first and a second test.
 
     Attributes:
       better, worse: (row, IoU before, IoU after), the largest changes first.
@@ -81,27 +87,34 @@ def read_record(path: str) -> Dict[str, Any]:
       path: the JSON file of a test.
 
     Returns:
-      The record. It has "samples" only where each row has all that
-      `evaluate.Results` says; records of older versions lack the sentences.
+      The record, with WITHOUT_CRF and WITH_CRF in place of their titles. It has
+      "samples" only where each row has all that `evaluate.Results.samples` says;
+      records of older versions lack the sentences.
 
     Raises:
-      UserError: the file is missing, or no record of a test.
+      UserError: the file is missing, or not a record of a test.
     """
+    if not os.path.isfile(path):
+        raise UserError(f"cannot read {path}: there is no such file")
+    record = files.read_json(path)
     try:
-        with open(path, encoding="utf-8") as file:
-            record = json.load(file)
+        record["results"] = without_titles(record["results"])
         _check(record)
         rows = record.pop("samples", None)
-        for row in rows or ():
-            if "picture" in row:  # as older versions call it
-                row["image"] = row.pop("picture")
-        if rows and set(TEXTS + NUMBERS) <= set(rows[0]):
-            record["samples"] = [_checked(row, record["results"]) for row in rows]
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        if rows:
+            rows = [_renamed(row) for row in rows]
+            if set(TEXTS + NUMBERS) <= set(rows[0]):
+                _check_rows(rows, record["results"])
+                record["samples"] = rows
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is no record of a test ({error!r})") from error
+        raise UserError(f"{path} is not a record of a test ({error!r})") from error
     return record
+
+
+def _renamed(row):
+    if "picture" in row:  # as older versions call it
+        row["image"] = row.pop("picture")
+    return without_titles(row)
 
 
 def _check(record):
@@ -117,16 +130,17 @@ def _check(record):
             _require(_is_count(scores[name]), name)
 
 
-def _checked(row, titles):
-    for key in TEXTS:
-        _require(isinstance(row[key], str), key)
-    for key in NUMBERS:
-        _require(_is_count(row[key]), key)
-    _require(row["area"] <= row["height"] * row["width"] > 0, "area")
-    for title in titles:
-        overlap, union = row[title]["intersection"], row[title]["union"]
-        _require(_is_count(overlap) and _is_count(union) and overlap <= union, title)
-    return row
+def _check_rows(rows, kinds):
+    for row in rows:
+        for key in TEXTS:
+            _require(isinstance(row[key], str), key)
+        for key in NUMBERS:
+            _require(_is_count(row[key]), key)
+        _require(row["area"] <= row["height"] * row["width"] > 0, "area")
+        for kind in kinds:
+            overlap, union = row[kind]["intersection"], row[kind]["union"]
+            is_right = _is_count(overlap) and _is_count(union) and overlap <= union
+            _require(is_right, TITLES[kind])
 
 
 def _is_count(value):
@@ -138,8 +152,8 @@ def _require(is_right, key):
         raise ValueError(f"{key} is not as a test writes it")
 
 
-def last_title(record: Dict[str, Any]) -> str:
-    """Return the title of the refined masks where there are some."""
+def last_kind(record: Dict[str, Any]) -> str:
+    """Return WITH_CRF where there are refined masks, else WITHOUT_CRF."""
     return WITH_CRF if WITH_CRF in record["results"] else WITHOUT_CRF
 
 
@@ -189,12 +203,12 @@ def _relations(row):
     return [word for word in RELATION_WORDS if word in said] or [NO_RELATION]
 
 
-def divide(rows: Sequence[Row], title: str, grouping: Grouping) -> Dict[str, Scores]:
+def divide(rows: Sequence[Row], kind: str, grouping: Grouping) -> Dict[str, Scores]:
     """Compute the scores of each group.
 
     Args:
       rows: of a record's samples.
-      title: WITHOUT_CRF or WITH_CRF.
+      kind: WITHOUT_CRF or WITH_CRF.
       grouping: see `groupings`.
 
     Returns:
@@ -204,7 +218,7 @@ def divide(rows: Sequence[Row], title: str, grouping: Grouping) -> Dict[str, Sco
     groups = {name: Scores() for name in grouping.names}
     for row in rows:
         for name in grouping.of(row):
-            groups[name].add(row[title]["intersection"], row[title]["union"])
+            groups[name].add(row[kind]["intersection"], row[kind]["union"])
     return {
         name: scores
         for name, scores in groups.items()
@@ -212,42 +226,42 @@ def divide(rows: Sequence[Row], title: str, grouping: Grouping) -> Dict[str, Sco
     }
 
 
-def scores(rows: Sequence[Row], title: str) -> Scores:
+def scores(rows: Sequence[Row], kind: str) -> Scores:
     """Return the scores of all rows."""
     everything = Grouping("", [""], lambda row: [""])
-    return divide(rows, title, everything)[""]
+    return divide(rows, kind, everything)[""]
 
 
 # --- Choosing and comparing
 
 
-def choose(rows: Sequence[Row], title: str, number: int) -> Dict[str, List[Row]]:
+def choose(rows: Sequence[Row], kind: str, number: int) -> Dict[str, List[Row]]:
     """Choose sentences to look at, always the same ones; each at most once.
 
     Args:
       rows: of a record's samples.
-      title: WITHOUT_CRF or WITH_CRF, whose IoU says what is good.
-      number: of each kind.
+      kind: WITHOUT_CRF or WITH_CRF, whose IoU says what is good.
+      number: of the best, of the worst, and of the others.
 
     Returns:
       "best", "worst" and "random" -> rows; of equal ones chance decides.
     """
     order = np.random.RandomState(SEED).permutation(len(rows))
-    ious = scores(rows, title).ious()
+    ious = scores(rows, kind).ious()
     ranked = sorted(order, key=lambda place: -ious[place])
     best = ranked[:number]
     worst = ranked[number:][::-1][:number]
     rest = [place for place in order if place not in best + worst][:number]
-    kinds = {"best": best, "worst": worst, "random": rest}
-    return {kind: [rows[place] for place in places] for kind, places in kinds.items()}
+    chosen = {"best": best, "worst": worst, "random": rest}
+    return {name: [rows[place] for place in places] for name, places in chosen.items()}
 
 
-def changes(before: Sequence[Row], after: Sequence[Row], title: str) -> Changes:
+def changes(before: Sequence[Row], after: Sequence[Row], kind: str) -> Changes:
     """Compare two tests sentence by sentence.
 
     Args:
       before, after: samples of two records of the same split.
-      title: WITHOUT_CRF or WITH_CRF, which both have.
+      kind: WITHOUT_CRF or WITH_CRF, which both have.
 
     Raises:
       ValueError: they are not about the same sentences.
@@ -258,9 +272,7 @@ def changes(before: Sequence[Row], after: Sequence[Row], title: str) -> Changes:
     }:
         raise ValueError("the two tests are about different sentences")
     numbers = sorted(before)
-    ious = [
-        scores([rows[n] for n in numbers], title).ious() for rows in (before, after)
-    ]
+    ious = [scores([rows[n] for n in numbers], kind).ious() for rows in (before, after)]
     pairs = [(before[n], *map(float, both)) for n, *both in zip(numbers, *ious)]
     pairs.sort(key=lambda pair: -abs(pair[2] - pair[1]))
     # Rounded: 0.55 is not more than 0.05 above 0.5.

@@ -1,10 +1,23 @@
 """How well masks agree: intersection over union, and the scores of a data set."""
 
-from typing import Dict, Tuple
+from typing import Any, Dict, Tuple
 
 import numpy as np
 
-WITHOUT_CRF, WITH_CRF = "without DenseCRF", "with DenseCRF"  # blocks of results
+WITHOUT_CRF, WITH_CRF = "without_crf", "with_crf"  # masks of the network, refined ones
+# What they are called where people read it, and in the JSON of a test.
+TITLES = {WITHOUT_CRF: "without DenseCRF", WITH_CRF: "with DenseCRF"}
+
+
+def with_titles(values: Dict[str, Any]) -> Dict[str, Any]:
+    """Return a dict whose keys of TITLES are replaced by the titles, for JSON."""
+    return {TITLES.get(key, key): value for key, value in values.items()}
+
+
+def without_titles(values: Dict[str, Any]) -> Dict[str, Any]:
+    """Undo `with_titles`."""
+    keys = {title: key for key, title in TITLES.items()}
+    return {keys.get(key, key): value for key, value in values.items()}
 
 
 def compute_mask_IU(masks: np.ndarray, target: np.ndarray) -> Tuple[int, int]:
@@ -19,6 +32,10 @@ def compute_mask_IU(masks: np.ndarray, target: np.ndarray) -> Tuple[int, int]:
 
     Raises:
       ValueError: the shapes differ.
+
+    Example:
+      >>> compute_mask_IU([[0, 1, 1]], [[0, 0, 1]])
+      (1, 2)
     """
     masks, target = np.asarray(masks) != 0, np.asarray(target) != 0
     if masks.shape != target.shape:
@@ -31,6 +48,13 @@ class Scores:
 
     A sample whose mask and prediction are both empty is right: its IoU is 1. It
     adds nothing to the overall IoU.
+
+    Example:
+      >>> scores = Scores()
+      >>> scores.add(*compute_mask_IU([0, 1, 1], [0, 0, 1]))
+      >>> scores.add(intersection=9, union=10)
+      >>> scores.mean_iou, scores.precision(0.9)
+      (0.7, 0.5)
     """
 
     THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -100,7 +124,7 @@ def report(scores: Scores, title: str) -> str:
 
     Args:
       scores: at least one sample.
-      title: "without DenseCRF" or "with DenseCRF".
+      title: of TITLES.
 
     Returns:
       Lines without a line break at the end; their form is fixed, people grep it.
@@ -116,7 +140,6 @@ def report(scores: Scores, title: str) -> str:
     if scores.num_empty:
         lines.append(
             f"{scores.num_empty} of {scores.count} samples had an empty mask and an "
-            "empty prediction: "
-            "counted as IoU 1"
+            "empty prediction: counted as IoU 1"
         )
     return "\n".join(lines)

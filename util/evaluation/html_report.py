@@ -1,25 +1,20 @@
 """The report of a test as one HTML file, or two tests side by side.
 
-All but the cases comes from the records that `-m test` writes.
+All but the examples comes from the records that `-m test` writes.
 """
 
 import os
 import shlex
 import sys
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, NamedTuple, Optional, Sequence
 
-from util.core import figures
+from util.core import figures, files
 from util.core.errors import UserError
-from util.core.files import writing
 from util.data import datasets
 from util.evaluation import breakdown, charts
-from util.evaluation.breakdown import COUNTS, FIGURES, TITLES, Row
-from util.evaluation.eval_tools import WITH_CRF, WITHOUT_CRF
-from util.evaluation.gallery import gallery
-from util.evaluation.html import Column, element, join, page, plot, table
-
-if TYPE_CHECKING:
-    from util.evaluation.cases import Case
+from util.evaluation.breakdown import COUNTS, FIGURES, Row
+from util.evaluation.eval_tools import TITLES, WITH_CRF, WITHOUT_CRF
+from util.evaluation.html import Column, Html, element, join, page, plot, table
 
 NONE, MINUS = "\u2013", "\u2212"
 SHOWN_CHANGES = 10  # each way
@@ -39,12 +34,12 @@ class Series(NamedTuple):
     Attributes:
       label: names it.
       rows: of the samples of a record.
-      title: WITHOUT_CRF or WITH_CRF.
+      kind: WITHOUT_CRF or WITH_CRF.
     """
 
     label: str
     rows: Sequence[Row]
-    title: str
+    kind: str
 
 
 # --- Commands
@@ -59,11 +54,11 @@ def require_matplotlib() -> None:
     figures.new_figure(1, 1)
 
 
-def run(model_class, args) -> str:
-    """Write the report of a test and return its path.
+def run(model_class, args) -> None:
+    """Write the report of a test.
 
-    Where the snapshot or the samples of the test are gone the report has no cases and
-    says why: training keeps the newest snapshots only.
+    Where the snapshot or the samples of the test are gone the report has no examples
+    and says why: training keeps the newest snapshots only.
 
     Args:
       model_class: class with the arguments and attributes of `LSTM_model`.
@@ -79,88 +74,93 @@ def run(model_class, args) -> str:
         snapshot = checkpoint.find(args.folder, args.dataset, None)
     else:  # training may have removed it
         snapshot = checkpoint.path(args.folder, args.dataset, args.iteration)
-    stem = f"{snapshot}.{args.split}"
-    if not os.path.exists(stem + ".json"):
-        raise UserError(f"there is no {stem}.json; test first: {_command(args)}")
-    record = breakdown.read_record(stem + ".json")
+    path = f"{snapshot}.{args.split}.json"
+    command = _test_command(args.dataset, args.split, args.folder, args.iteration)
+    if not os.path.exists(path):
+        raise UserError(f"there is no {path}; test first: {command} --report")
+    record = breakdown.read_record(path)
     if "samples" not in record:
+        with_crf = " -c" * (WITH_CRF in record["results"])
         raise UserError(
-            f"{stem}.json does not list its sentences; test again: "
-            + _command(args, WITH_CRF in record["results"])
+            f"{path} does not list its sentences; test again: {command}{with_crf} "
+            "--report"
         )
-    cases, reason = _cases(model_class, record, args)
-    return _write(args.output or stem + ".html", report(record, cases, reason))
+    dataset = datasets.get(args.dataset, args.data, args.batches)
+    where = args.folder, args.dataset, args.iteration
+    shown = _examples(model_class, where, dataset, record, args.precision)
+    output = args.output or f"{snapshot}.{args.split}.html"
+    _write(output, report(record, shown))
 
 
-def _command(args, has_crf=False):
-    """Return the command of the test."""
-    words = ["python", "trainval_model.py", "-m", "test", "-d", args.dataset]
-    words += ["-t", args.split, "-f", args.folder]
-    words += ["-i", str(args.iteration)] * (args.iteration is not None)
-    words += ["-c"] * has_crf + ["--report"]
+def _test_command(dataset, split, folder, iteration):
+    words = ["python", "trainval_model.py", "-m", "test", "-d", dataset]
+    words += ["-t", split, "-f", folder]
+    words += ["-i", str(iteration)] * (iteration is not None)
     return " ".join(map(shlex.quote, words))
 
 
-def _cases(model_class, record, args):
-    """Return (cases, ""), or (None, why there are none)."""
-    from util.evaluation import cases
+def _examples(model_class, where, dataset, record, precision):
+    """Return the examples as HTML, or why there are none."""
+    from util.evaluation import examples
+    from util.graph import checkpoint
 
     try:
-        return cases.find(model_class, record, args), ""
+        snapshot = checkpoint.find(*where)
+        found = examples.find(model_class, snapshot, dataset, record, precision)
     except UserError as error:
-        print(f"warning: a report without cases: {error}", file=sys.stderr)
-        return None, str(error)
+        print(f"warning: a report without examples: {error}", file=sys.stderr)
+        return element("p", f"There are none: {error}")
+    return examples.show(found)
 
 
-def compare(args) -> str:
-    """Write two tests side by side and return the path.
+def compare(paths: Sequence[str], output: Optional[str] = None) -> None:
+    """Write two tests side by side.
 
     Args:
-      args: options of `trainval_model.py -m report --compare A B`.
+      paths: two records of tests.
+      output: the file to write; None: compare.html next to the first one.
 
     Raises:
       UserError: a record cannot be read, or matplotlib is missing.
     """
     require_matplotlib()
-    records = [breakdown.read_record(path) for path in args.compare]
-    beside = os.path.join(os.path.dirname(args.compare[0]), "compare.html")
-    return _write(args.output or beside, comparison(*records, names=args.compare))
+    records = [breakdown.read_record(path) for path in paths]
+    output = output or os.path.join(os.path.dirname(paths[0]), "compare.html")
+    _write(output, comparison(*records, names=paths))
 
 
 def _write(path, content):
-    with writing(path) as file:
+    with files.writing(path) as file:
         file.write(content.encode("utf-8"))
     print(f"report: {path}")
-    return path
 
 
 # --- Pages
 
 
-def report(
-    record: Dict[str, Any],
-    cases: Optional[Dict[str, List["Case"]]] = None,
-    reason: str = "",
-) -> str:
+def report(record: Dict[str, Any], examples: Html) -> str:
     """Return the page of one test.
 
     Args:
       record: see `breakdown.read_record`; with samples.
-      cases: see `cases.find`; None: there are none.
-      reason: why not.
+      examples: see `examples.show`.
     """
     rows = record["samples"]
-    titles = [title for title in TITLES if title in record["results"]]
-    series = [Series(title, rows, title) for title in titles]
+    series = [Series(TITLES[kind], rows, kind) for kind in _kinds(record)]
     return page(
         f"Test on {record['data_set']} {record['split']}",
         _about(record),
         element("h2", "Figures"),
         _figures(record),
         *_plots_and_groups(series, record["data_set"]),
-        element("h2", "Cases"),
-        gallery(cases) if cases else element("p", f"There are none: {reason}"),
+        element("h2", "Examples"),
+        examples,
     )
+
+
+def _kinds(*records):
+    """Return WITHOUT_CRF and, where a record has it, WITH_CRF."""
+    return [kind for kind in TITLES if any(kind in one["results"] for one in records)]
 
 
 def comparison(
@@ -179,13 +179,13 @@ def comparison(
     ]
     parts += [element("h2", "Figures"), _two_figures(records)]
     if all("samples" in record for record in records.values()):
-        titles = [breakdown.last_title(record) for record in records.values()]
-        title = WITH_CRF if set(titles) == {WITH_CRF} else WITHOUT_CRF
-        series = [Series(n, r["samples"], title) for n, r in records.items()]
+        kinds = {breakdown.last_kind(record) for record in records.values()}
+        kind = WITH_CRF if kinds == {WITH_CRF} else WITHOUT_CRF
+        series = [Series(n, r["samples"], kind) for n, r in records.items()]
         is_same = len({record["data_set"] for record in records.values()}) == 1
-        parts.append(element("p", f"All that follows is of the masks {title}."))
+        parts.append(element("p", f"All that follows is of the masks {TITLES[kind]}."))
         parts += _plots_and_groups(series, one["data_set"] if is_same else "")
-        parts += _changes(records, title)
+        parts += _changes(records, kind)
     else:
         note = "There is no more: not both records list their sentences (--report)."
         parts.append(element("p", note))
@@ -207,20 +207,20 @@ def _about(record, label=""):
 
 
 def _figures(record):
-    """Show the figures of a test beside the published ones."""
+    """Show the figures of a test next to the published ones."""
     dataset = datasets.DATASETS.get(record["data_set"])
     published = dataset and dataset.published.get(record["split"])
-    titles = [title for title in TITLES if title in record["results"]]
-    columns = [Column("in %"), *map(Column, titles)]
+    kinds = _kinds(record)
+    columns = [Column("in %"), *(Column(TITLES[kind]) for kind in kinds)]
     if published:
         columns += [Column("published, with DenseCRF"), Column("difference")]
     rows = []
     for name in FIGURES + COUNTS:
-        values = [record["results"][title][name] for title in titles]
+        values = [record["results"][kind][name] for kind in kinds]
         row = [NAMES.get(name, name), *(_figure(name, value) for value in values)]
         if published:
             is_it = name == "overall_iou"
-            found = values[-1] if is_it and WITH_CRF in titles else None
+            found = values[-1] if is_it and WITH_CRF in kinds else None
             row += [f"{published:.2f}" if is_it else NONE]
             row += [NONE if found is None else _signed(found - published / 100)]
         rows.append(row)
@@ -239,14 +239,14 @@ def _of_how_many(record, dataset):
 
 
 def _two_figures(records):
-    titles = [t for t in TITLES if any(t in r["results"] for r in records.values())]
+    kinds = _kinds(*records.values())
     columns = [Column("in %")]
-    columns += [Column(title, [*records, DIFFERENCE]) for title in titles]
+    columns += [Column(TITLES[kind], [*records, DIFFERENCE]) for kind in kinds]
     rows = []
     for name in FIGURES + COUNTS:
         row = [NAMES.get(name, name)]
-        for title in titles:
-            found = [r["results"].get(title, {}).get(name) for r in records.values()]
+        for kind in kinds:
+            found = [r["results"].get(kind, {}).get(name) for r in records.values()]
             row += [NONE if value is None else _figure(name, value) for value in found]
             is_score = name in FIGURES and None not in found
             row.append(_signed(found[1] - found[0]) if is_score else NONE)
@@ -271,7 +271,7 @@ def _signed(value):
 
 def _plots_and_groups(series, dataset):
     """Yield the sections that need the samples."""
-    scores = {one.label: breakdown.scores(one.rows, one.title) for one in series}
+    scores = {one.label: breakdown.scores(one.rows, one.kind) for one in series}
     means = ", ".join(f"{_percent(s.mean_iou)} {n}" for n, s in scores.items())
     curve = "Precision: the share of sentences with at least each IoU"
     yield element("h2", "IoU of the sentences")
@@ -290,7 +290,7 @@ def _plots_and_groups(series, dataset):
 def _group(series, grouping):
     """Yield heading, plot and table of one way to divide the sentences."""
     groups = {
-        one.label: breakdown.divide(one.rows, one.title, grouping) for one in series
+        one.label: breakdown.divide(one.rows, one.kind, grouping) for one in series
     }
     names = [n for n in grouping.names if any(n in some for some in groups.values())]
     heading = f"By {grouping.title}"
@@ -350,14 +350,14 @@ def _differences(before, after=None):
 # --- Sentences that changed
 
 
-def _changes(records, title):
+def _changes(records, kind):
     """Yield what became better and worse, where A and B are of the same split."""
     one, other = records.values()
     if any(one[key] != other[key] for key in ("data_set", "split")):
         return
     yield element("h2", "Sentences that changed")
     try:
-        found = breakdown.changes(one["samples"], other["samples"], title)
+        found = breakdown.changes(one["samples"], other["samples"], kind)
     except ValueError as error:
         yield element("p", f"They cannot be compared one by one: {error}.")
         return

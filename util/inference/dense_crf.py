@@ -1,14 +1,13 @@
 """Refine a mask with a fully connected CRF (arXiv:1210.5644)."""
 
 import functools
-import multiprocessing
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future
 from typing import List, Sequence, Tuple
 
 import numpy as np
 
 from util.core.errors import UserError
+from util.core.parallel import Pool
 from util.inference.permutohedral import GaussianFilter
 
 BACKENDS = ("own", "pydensecrf")
@@ -16,6 +15,7 @@ ITERATIONS = 5
 # Standard deviations, in pixels and grey levels, and strengths of the Potts terms.
 SMOOTHNESS_PIXELS, SMOOTHNESS_STRENGTH = 3, 3
 APPEARANCE_PIXELS, APPEARANCE_GREYS, APPEARANCE_STRENGTH = 20, 3, 10
+DIED = "a DenseCRF process died; free some memory or use fewer --crf-jobs"
 TOGETHER = 8  # masks that are refined at once; more gain little and take memory
 
 
@@ -170,7 +170,7 @@ def _solve_pydensecrf(image, probabilities):
 
 
 class Workers:
-    """Processes that refine masks beside whatever this one does.
+    """Processes that refine masks while this one goes on.
 
     Use it as a context manager.
 
@@ -185,20 +185,18 @@ class Workers:
     def __init__(self, jobs: int, backend: str = "own") -> None:
         check_backend(backend)  # before any work
         self.jobs, self._backend = jobs, backend
-        # Threads would be no faster. Beside the network two of them refine 4.46
+        # Threads would be no faster. Next to the network two of them refine 4.46
         # sentences a second, two processes 4.45 (7 an image, float32, two cores of a
         # 2.6 GHz EPYC with AVX-512); without it they take 1.3 times as long, and
-        # pydensecrf never frees the lock. A fork would copy the threads of TensorFlow.
-        context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(jobs, context)
+        # pydensecrf never frees the lock.
+        self._pool = Pool(jobs, DIED)
 
     def submit(self, image: np.ndarray, probabilities: Sequence[np.ndarray]) -> Future:
-        """Start `refine_all`; its result is that of the future, see `result`."""
+        """Start `refine_all`, for `result` to wait for."""
         return self._pool.submit(refine_all, image, probabilities, self._backend)
 
-    @staticmethod
-    def result(future: Future, what: str) -> np.ndarray:
-        """Wait for what `submit` started.
+    def result(self, future: Future, what: str) -> np.ndarray:
+        """Wait for what `submit` started, and return it.
 
         Args:
           future: of `submit`.
@@ -207,19 +205,13 @@ class Workers:
         Raises:
           UserError: a process died.
         """
-        try:
-            return future.result()
-        except BrokenProcessPool as error:
-            raise UserError(
-                f"a DenseCRF process died at {what}; free some memory or use fewer "
-                "--crf-jobs"
-            ) from error
+        return self._pool.result(future, what)
 
     def __enter__(self) -> "Workers":
         return self
 
     def __exit__(self, *exception) -> None:
-        self._pool.shutdown()
+        self._pool.__exit__(*exception)
 
 
 def unary_energy(probability: np.ndarray) -> np.ndarray:

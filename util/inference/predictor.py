@@ -32,12 +32,13 @@ class Word(NamedTuple):
 
     Attributes:
       text: as the network reads it, in lower case.
-      is_known: it is in the vocabulary; all others look the same to the network.
+      is_known: it is in the vocabulary; all others look the same to the network. None:
+        not asked for.
       weights: class -> probability, 0..1, of CLASSES.
     """
 
     text: str
-    is_known: bool
+    is_known: Optional[bool]
     weights: Dict[str, float]
 
     @property
@@ -100,6 +101,29 @@ class Prediction(NamedTuple):
             level: im_processing.resize_and_crop(seen, *self.size)
             for level, seen in self.seen_levels.items()
         }
+
+
+def read_words(
+    sentence: str, ids: np.ndarray, weights: np.ndarray, unknown: Optional[int] = None
+) -> List[Word]:
+    """Return the words of a sentence that the network read.
+
+    Args:
+      sentence: any text.
+      ids: int32 [T], what it was read as, padded in front with 0.
+      weights: float32 [T, 4], what the network takes each id for.
+      unknown: the id of words that are not in the vocabulary; None: not asked for.
+    """
+    count = np.count_nonzero(ids)
+    tokens = text_processing.tokenize(sentence)[:count]
+    return [
+        Word(
+            text,
+            None if unknown is None else bool(number != unknown),
+            dict(zip(CLASSES, map(float, row))),
+        )
+        for text, number, row in zip(tokens, ids[-count:], weights[-count:])
+    ]
 
 
 def is_on_object(logits: np.ndarray) -> np.ndarray:
@@ -257,19 +281,13 @@ class Predictor:
 
     def _finding(self, sentence, ids, found, n, on_object):
         """Return the n-th Prediction."""
-        tokens = text_processing.tokenize(sentence)
-        read = tokens[: text_processing.MAX_WORDS]
         unknown = self.vocabulary[text_processing.UNKNOWN]
-        words = [
-            Word(text, bool(number != unknown), dict(zip(CLASSES, map(float, weights))))
-            for text, number, weights in zip(
-                read, ids[-len(read) :], found.word_weights[n, -len(read) :]
-            )
-        ]
+        words = read_words(sentence, ids, found.word_weights[n], unknown)
+        num_unread = len(text_processing.tokenize(sentence)) - len(words)
         return Prediction(
             sentence,
             words,
-            len(tokens) - len(read),
+            num_unread,
             self._size,
             on_object,
             found.probability[n],

@@ -257,10 +257,11 @@ def network_options(args, source: TrainingSet) -> Dict[str, Any]:
 
 def plan(args, model_class) -> Schedule:
     """Return the plan of the options."""
+    dataset = datasets.get(args.dataset, args.data, args.batches)
 
     def evaluate(snapshot):
         with Predictor(model_class, snapshot, precision=args.precision) as predictor:
-            return quick_scores(predictor, args)
+            return quick_scores(predictor, dataset, args.eval_set, args.eval_samples)
 
     return Schedule(
         last=min(args.iteration, args.stop),

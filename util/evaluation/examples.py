@@ -1,0 +1,259 @@
+"""Examples in a report: sentences of a test, segmented again and shown as HTML."""
+
+from typing import Any, Dict, List, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageColor
+
+from util.core.errors import UserError
+from util.data import datasets, text_processing
+from util.evaluation import breakdown, evaluate
+from util.evaluation.breakdown import Row
+from util.evaluation.eval_tools import WITH_CRF, WITHOUT_CRF, Scores, compute_mask_IU
+from util.evaluation.html import Html, element, join, photo, swatch
+from util.inference import dense_crf, visualize
+from util.inference.predictor import Predictor, Word, read_words
+
+NUMBER = 4  # of each kind
+NEAR = 0.01  # IoU: what may differ between two runs of the same network
+SIDE = 320  # pixels, the longer one of an image
+ARROW = "\u2192"
+KINDS = {
+    "best": "The best",
+    "worst": "The worst",
+    "random": "Chosen by chance",
+}
+CLASSES = {
+    "entity": "what the object is",
+    "attribute": "how it looks",
+    "relation": "how it stands to others",
+    "unnecessary": "says nothing about it",
+}
+FAINTEST, STRONGEST = 0.08, 0.6  # of a word's colour: the text stays readable
+
+
+class Example(NamedTuple):
+    """One sentence with all that can be seen of it.
+
+    Attributes:
+      row: of the record, see `evaluate.Results.samples`.
+      image: uint8 [H, W, 3], RGB.
+      true: bool [H, W], the true mask.
+      masks: WITHOUT_CRF, also WITH_CRF -> bool [H, W], as they are found now.
+      words: those that the network read, in order.
+      unread: the others.
+      ious: of these masks, 0..1.
+    """
+
+    row: Row
+    image: np.ndarray
+    true: np.ndarray
+    masks: Dict[str, np.ndarray]
+    words: List[Word]
+    unread: List[str]
+    ious: Dict[str, float]
+
+    @property
+    def is_as_recorded(self) -> bool:
+        """Whether these masks are as good as those of the test."""
+        return all(
+            abs(iou - _iou(**self.row[kind])) <= NEAR for kind, iou in self.ious.items()
+        )
+
+
+# --- Choosing and segmenting
+
+
+def find(
+    model_class,
+    snapshot: str,
+    dataset: datasets.Dataset,
+    record: Dict[str, Any],
+    precision: str = "float32",
+) -> Dict[str, List[Example]]:
+    """Choose sentences of a test and segment them again.
+
+    Args:
+      model_class: class with the arguments and attributes of `LSTM_model`.
+      snapshot: path of the snapshot that was tested.
+      dataset: what it was tested on.
+      record: of the test, with samples, see `breakdown.read_record`.
+      precision: see `session.new_session`.
+
+    Returns:
+      "best", "worst" and "random" -> examples.
+
+    Raises:
+      UserError: the snapshot or the samples are gone, or are not those of the test.
+    """
+    kind = breakdown.last_kind(record)
+    chosen = breakdown.choose(record["samples"], kind, NUMBER)
+    rows = {row["number"]: row for some in chosen.values() for row in some}
+    samples = _read(dataset, record["split"], rows)
+    with Predictor(model_class, snapshot, precision=precision) as predictor:
+        if kind == WITH_CRF:
+            with dense_crf.Workers(1) as workers:
+                found = list(evaluate.find_masks(predictor, samples, workers))
+        else:
+            found = list(evaluate.find_masks(predictor, samples))
+    examples = {one.number: _example(one, rows[one.number]) for one in found}
+    return {
+        name: [examples[row["number"]] for row in some] for name, some in chosen.items()
+    }
+
+
+def _read(dataset, split, rows):
+    """Read the samples of rows, and refuse those that the test did not see."""
+    samples, read = dataset.samples(split), []
+    for number, row in rows.items():
+        sample = samples.read(number) if number < len(samples) else None
+        if sample is None or _of(sample) != (
+            row["sentence"],
+            (row["height"], row["width"]),
+        ):
+            raise UserError(
+                f"the samples in {dataset.sample_dir(split)} are not those of the test "
+                f"(number {number} is another)"
+            )
+        read.append((number, sample))
+    return read
+
+
+def _of(sample):
+    return str(sample["sent_batch"][0]), sample["mask_batch"].shape
+
+
+def _example(result: evaluate.Result, row: Row) -> Example:
+    sample, true = result.sample, result.sample["mask_batch"]
+    words = read_words(row["sentence"], sample["text_batch"], result.word_weights)
+    unread = text_processing.tokenize(row["sentence"])[len(words) :]
+    ious = {k: _iou(*compute_mask_IU(mask, true)) for k, mask in result.masks.items()}
+    return Example(row, sample["im_batch"], true, result.masks, words, unread, ious)
+
+
+def _iou(intersection, union):
+    scores = Scores()
+    scores.add(intersection, union)
+    return scores.mean_iou
+
+
+# --- Showing
+
+
+def show(examples: Dict[str, List[Example]]) -> Html:
+    """Show all examples.
+
+    Args:
+      examples: see `find`; kinds without any are left out.
+    """
+    parts = [_legend()]
+    for kind, some in examples.items():
+        if some:
+            parts.append(element("h3", KINDS[kind]))
+            parts += map(_show_one, some)
+    return join(parts)
+
+
+def _legend():
+    """Say what the colours of words mean."""
+    classes = [
+        element("span", _coloured(name, name), f" {meaning}")
+        for name, meaning in CLASSES.items()
+    ]
+    note = (
+        "Each word has the colour of the class that the network finds most probable; "
+        "the stronger the colour, the more probable. Pointing at a word shows the "
+        "probabilities of all four classes."
+    )
+    return join(
+        [
+            element("p", note, class_="faint"),
+            element("p", *classes, class_="legend"),
+        ]
+    )
+
+
+def _show_one(example):
+    words = [*map(_word, example.words), *map(_unread, example.unread)]
+    facts = element("p", _facts(example), class_="faint")
+    lines = [element("h4", join(words, " ")), facts]
+    if not example.is_as_recorded:
+        note = (
+            "The masks are not those of the test: the record has another IoU. Was the "
+            "snapshot replaced since?"
+        )
+        lines.append(element("p", element("strong", note)))
+    panels = element("div", *_panels(example), class_="panels")
+    return element("article", *lines, panels)
+
+
+def _word(word):
+    """Colour a word by its class."""
+    numbers = ", ".join(f"{name} {w:.2f}" for name, w in word.weights.items())
+    return _coloured(word.text, word.kind, word.weights[word.kind], title=numbers)
+
+
+def _unread(word):
+    return element("span", word, class_="faint", title="was not read")
+
+
+def _coloured(word, kind, weight=0.7, **attributes):
+    colour = ", ".join(map(str, ImageColor.getrgb(visualize.CLASS_COLOURS[kind])))
+    strength = FAINTEST + (STRONGEST - FAINTEST) * weight
+    style = f"--colour: {colour}; --strength: {strength:.2f}"
+    return element("span", word, class_=f"word {kind}", style=style, **attributes)
+
+
+def _facts(example):
+    """Return the numbers of an example in a line."""
+    ious = [f"{100 * iou:.1f} %" for iou in example.ious.values()]
+    row = example.row
+    share = 100 * row["area"] / (row["height"] * row["width"])
+    facts = [f"IoU {f' {ARROW} '.join(ious)}"]
+    if len(ious) > 1:
+        facts[0] += " with DenseCRF"
+    facts += [f"object {share:.1f} % of the image", f"number {row['number']}"]
+    return " \u00b7 ".join(facts + [row["image"]] * bool(row["image"]))
+
+
+def _panels(example):
+    """Return the images of an example."""
+    scale = SIDE / max(example.image.shape[:2])
+    rows, columns = (max(1, round(scale * side)) for side in example.image.shape[:2])
+    image = Image.fromarray(example.image).resize((columns, rows), Image.BICUBIC)
+    image = np.array(image)
+    about = f'"{example.row["sentence"]}"'
+    panels = [photo(image, f"The image of {about}", "image")]
+    last = example.masks.get(WITH_CRF, example.masks.get(WITHOUT_CRF))
+    for name, mask, colour in (
+        ("true mask", example.true, visualize.TRUE_COLOUR),
+        ("found mask", last, visualize.FOUND_COLOUR),
+    ):
+        shown = visualize.overlay(image, mask, colour)
+        empty = "" if mask.any() else ": empty"
+        caption = _named(colour, name + empty)
+        panels.append(photo(shown, f"The {name} of {about}{empty}", caption))
+    if len(example.masks) == 2:
+        panels.append(_difference(image, example, about))
+    return panels
+
+
+def _difference(image, example, about):
+    """Show what DenseCRF did."""
+    before, after = example.masks[WITHOUT_CRF], example.masks[WITH_CRF]
+    added = np.count_nonzero(after & ~before)
+    removed = np.count_nonzero(before & ~after)
+    caption = join(
+        [
+            "DenseCRF:",
+            _named(visualize.ADDED_COLOUR, f"{added} pixels added,"),
+            _named(visualize.REMOVED_COLOUR, f"{removed} removed"),
+        ]
+    )
+    alt = f"What DenseCRF changed for {about}: {added} pixels added, {removed} removed"
+    return photo(visualize.difference(image, before, after), alt, caption)
+
+
+def _named(colour, name):
+    """Show a colour and its name in one line."""
+    return element("span", swatch(colour), name, class_="kept")
