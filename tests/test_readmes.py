@@ -22,6 +22,7 @@ from networks import small_backbone
 from PIL import Image
 
 import trainval_model
+from util.core import files
 from util.core.errors import UserError
 from util.data import datasets
 from util.training import cluster
@@ -182,7 +183,8 @@ def module_of(words):
 def test_commands_parse(tmp_path, monkeypatch, name, command):
     assert how(command)
     monkeypatch.chdir(str(tmp_path))
-    datasets.remember("mine", "data", "mine.json", "images", ["train", "val"])
+    about = {"annotations": "mine.json", "images": "images", "splits": ["train", "val"]}
+    files.write_json(datasets.custom_file("mine"), about)
     program, *words = shlex.split(command)
     if program == "python":
         module, options = module_of(words)
