@@ -10,10 +10,10 @@ does with these weights, to float rounding:
 - Keras normalises with another epsilon: gamma makes up for it.
 - Keras takes another mean off its images: the stem's bias makes up for it.
 
-Images are padded otherwise. Keras puts 3 pixels and 1 cell around, SAME puts as
-many where sides are 4 n + 1, and 2 and 0 in front where they are 4 n, as ours are: each
-of our cells then sees what lies 3 pixels further down and right. What is put around has
-the colour of the mean, ours or Keras', which differ by one level of 255.
+Images are padded differently. Keras puts 3 pixels and 1 cell around, SAME puts as many
+where sides are 4 n + 1, and 2 and 0 in front where they are 4 n, as ours are: each of our
+cells then covers what lies 3 pixels further down and right. The padding has the colour
+of the mean, ours or Keras', which differ by one level of 255.
 """
 
 import argparse
@@ -105,7 +105,7 @@ def backbone_weights(source: str) -> Dict[str, np.ndarray]:
             values.update(fold(layer, kernel, bias, *moments))
         more = sorted(name for name in stored if name.endswith("_conv"))
         if more:
-            raise ValueError(f"it goes on with {more[0]!r}")
+            raise ValueError(f"it also has {more[0]!r}")
     return values
 
 
@@ -204,7 +204,7 @@ def _take(
         raise ValueError(f"{name} is not made of floats")
     arrays = [weight[()].astype(np.float64) for weight in weights]
     if not all(np.isfinite(array).all() for array in arrays):
-        raise ValueError(f"{name} has numbers that are not finite")
+        raise ValueError(f"{name} has numbers that are NaN or infinite")
     if max(np.abs(array).max() for array in arrays) > LARGEST:
         raise ValueError(f"{name} has numbers above {LARGEST}")
     if name.endswith("_bn") and arrays[3].min() < 0:
@@ -228,11 +228,11 @@ def write(values: Dict[str, np.ndarray], output: str) -> None:
     folder, name = os.path.split(os.path.abspath(output))
     try:
         os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryDirectory(".part", name + ".", folder) as beside:
-            _save(values, os.path.join(beside, name))
+        with tempfile.TemporaryDirectory(".part", name + ".", folder) as part:
+            _save(values, os.path.join(part, name))
             # By alphabet: the data first, then the index that makes them a checkpoint.
-            for part in sorted(os.listdir(beside)):
-                os.replace(os.path.join(beside, part), os.path.join(folder, part))
+            for file in sorted(os.listdir(part)):
+                os.replace(os.path.join(part, file), os.path.join(folder, file))
     except (OSError, tf.errors.OpError) as error:
         raise UserError(
             f"cannot write {output}: is the disk full, or the folder protected?"

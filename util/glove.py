@@ -143,7 +143,7 @@ def _vector(numbers: List[bytes], path: str, line: int) -> np.ndarray:
     except ValueError as error:
         raise UserError(f"{path}, line {line}: {error}; download it again") from error
     if not np.isfinite(vector).all():
-        raise UserError(f"{path}, line {line}: not a finite number; download it again")
+        raise UserError(f"{path}, line {line}: NaN or infinite; download it again")
     return vector
 
 

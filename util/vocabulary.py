@@ -24,7 +24,7 @@ EXAMPLES = """examples:
 
 
 def count_words(sentences: Iterable[str]) -> Counter[str]:
-    """Count the words of sentences, split as those that a model is asked."""
+    """Count the words of sentences, split as a model splits them."""
     return collections.Counter(
         word for sentence in sentences for word in tokenize(sentence)
     )

@@ -353,7 +353,7 @@ def make_whole_numbers(arrays):
         (lose, "it has no layer conv5_block2_3_bn"),
         (turn, "of conv3_block1_1_conv are [(1, 1, 2, 8), (2,)], not [(1, 1, 8, 2), ("),
         (leave_out_biases, "of conv4_block1_1_conv are [(1, 1, 8, 2)], not [(1, 1, 8"),
-        (lengthen, "it goes on with 'conv3_block3_1_conv'"),
+        (lengthen, "it also has 'conv3_block3_1_conv'"),
         (spoil(np.nan), "conv2_block2_1_bn has numbers that are not finite"),
         (spoil(np.inf), "conv2_block2_1_bn has numbers that are not finite"),
         (spoil(1e31), "conv2_block2_1_bn has numbers above 1e+30"),

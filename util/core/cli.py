@@ -85,7 +85,7 @@ def exit_code(main: Callable[[], int]) -> int:
     try:
         return main()
     except (UserError, Stopped) as error:
-        print("error: {}".format(" ".join(str(error).split())), file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)

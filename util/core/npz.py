@@ -89,7 +89,7 @@ def opened(path: str, what: str) -> Iterator[Mapping[str, np.ndarray]]:
         whatever; names the file.
     """
     try:
-        # numpy before 1.20 complains on stderr about what is no zip file.
+        # numpy before 1.20 complains on stderr about what is not a zip file.
         if not is_whole(path):
             raise ValueError("it is missing, or not whole")
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:

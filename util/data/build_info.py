@@ -1,4 +1,4 @@
-"""What the samples of a folder were built from, in a file beside them."""
+"""What the samples of a folder were built from, in a file next to them."""
 
 import hashlib
 import json
@@ -8,30 +8,30 @@ from typing import Any, Dict, Optional
 from util.core import files
 from util.core.errors import UserError
 
-RECORD = "build.json"
+FILE = "build.json"
 
 
 def read(folder: str) -> Optional[Dict[str, Any]]:
-    """Return the settings that `write` got, and `complete`; None: there is no file.
+    """Return what `write` wrote, settings and `complete`; None: there is no file.
 
     Raises:
       UserError: the file is damaged.
     """
-    path = os.path.join(folder, RECORD)
+    path = os.path.join(folder, FILE)
     if not os.path.exists(path):
         return None
     try:
-        record = files.read_json(path)
+        info = files.read_json(path)
     except UserError:
-        record = None
-    if not isinstance(record, dict) or not {"complete", "sentences"} <= set(record):
+        info = None
+    if not isinstance(info, dict) or not {"complete", "sentences"} <= set(info):
         raise UserError(f"{path} is damaged: delete the folder to build again")
-    record.setdefault("layout", "npz")  # there was no other one at first
-    return record
+    info.setdefault("layout", "npz")  # there was no other one at first
+    return info
 
 
 def write(folder: str, settings: Dict[str, Any], complete: bool) -> None:
-    """Write the record of a folder.
+    """Write the build info of a folder.
 
     Args:
       folder: where the samples lie.
@@ -42,8 +42,8 @@ def write(folder: str, settings: Dict[str, Any], complete: bool) -> None:
     Raises:
       UserError: the file cannot be written.
     """
-    record = dict(settings, complete=complete)
-    files.write_json(os.path.join(folder, RECORD), record)
+    info = dict(settings, complete=complete)
+    files.write_json(os.path.join(folder, FILE), info)
 
 
 def check_complete(folder: str, num_samples: int) -> None:
@@ -54,12 +54,12 @@ def check_complete(folder: str, num_samples: int) -> None:
       num_samples: how many there are.
 
     Raises:
-      UserError: there should be more; says to go on building.
+      UserError: there should be more; says how to finish it.
     """
-    record = read(folder)
-    if record and not (record["complete"] and record["sentences"] == num_samples):
+    info = read(folder)
+    if info and not (info["complete"] and info["sentences"] == num_samples):
         raise UserError(
-            f"{folder} has {num_samples} of {record['sentences']} samples, "
+            f"{folder} has {num_samples} of {info['sentences']} samples, "
             "or its build was interrupted: run build_batches.py again to finish it"
         )
 
@@ -75,20 +75,20 @@ def check_settings(folder: str, settings: Dict[str, Any], has_samples: bool) -> 
     Raises:
       UserError: says which settings differ, and what to do.
     """
-    record = read(folder)
-    if record is None:
+    info = read(folder)
+    if info is None:
         if has_samples:
             raise UserError(
                 f"{folder} holds samples of the reference: "
                 "use them as they are, or move the folder away to build again"
             )
         return
-    others = [key for key, value in settings.items() if record.get(key) != value]
+    others = [key for key, value in settings.items() if info.get(key) != value]
     if others == ["layout"]:
-        how = "with" if record["layout"] == "compact" else "without"
+        how = "with" if info["layout"] == "compact" else "without"
         raise UserError(
-            f"{folder} was built {how} --compact: go on so, turn it into the other "
-            "layout with python -m util.convert, or delete the folder to build again"
+            f"{folder} was built {how} --compact: keep that layout, convert it with "
+            "python -m util.convert, or delete the folder to build again"
         )
     if others:
         raise UserError(

@@ -1,7 +1,7 @@
 """Custom data sets: annotations in three forms, recognised by their content.
 
-A refs(x).p of RefCOCO's with instances.json beside it; a JSON list, one object with its
-sentences an entry; or COCO's JSON whose annotations carry sentences. data/README.md
+A refs(x).p of RefCOCO's with instances.json next to it; a JSON list, one object with
+its sentences an entry; or COCO's JSON whose annotations carry sentences. data/README.md
 shows them. What they say becomes part of paths only where it cannot lead elsewhere.
 """
 

@@ -27,7 +27,7 @@ def read_image(path: str) -> np.ndarray:
       high byte is taken; transparency is left out.
 
     Raises:
-      UserError: the file is missing, damaged, truncated or no image.
+      UserError: the file is missing, damaged, truncated or not an image.
     """
     return _read(path, "image", _to_rgb)
 
@@ -44,7 +44,7 @@ def read_mask(path: str) -> np.ndarray:
       is left out.
 
     Raises:
-      UserError: the file is missing, damaged, truncated or no image.
+      UserError: the file is missing, damaged, truncated or not an image.
     """
     return _read(path, "mask", _to_mask)
 
@@ -115,7 +115,7 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
         high_byte = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
         image = Image.fromarray(high_byte.astype(np.uint8))
     if image.mode == "P":
-        # Pillow warns about transparent palettes unless told to keep them first.
+        # Pillow warns about transparent palettes unless asked to keep them first.
         image = image.convert("RGBA")
     return np.array(image.convert("RGB"))
 
@@ -209,7 +209,7 @@ def _resize_to_uint8(im: np.ndarray, height: int, width: int) -> np.ndarray:
 def _resize_mask(
     mask: np.ndarray, height: int, width: int, rows: slice = ALL, columns: slice = ALL
 ) -> np.ndarray:
-    """Return where `_resize` of 0 and 1 is not 0: where a sample sees a True pixel."""
+    """Return where `_resize` of 0 and 1 is not 0: where samples touch a True pixel."""
     resized = _resize_mask_rows(mask, height, rows)
     return _resize_mask_rows(resized.T, width, columns).T
 

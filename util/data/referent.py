@@ -5,15 +5,7 @@ would crash on is refused first.
 """
 
 import os
-from typing import (
-    Any,
-    List,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Tuple,
-    Union,
-)
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import scipy.io
@@ -34,8 +26,8 @@ class Referent(NamedTuple):
       mask_file: path of ReferIt's mask; None elsewhere.
       segmentation: COCO's mask, see `decode_segmentation`; None elsewhere.
       size: (height, width) of the image by COCO; None elsewhere.
-      mask_image: path of a mask that is an image, in own data sets; else None.
-      image_id: what `image_name` is in own data sets; else None.
+      mask_image: path of a mask that is an image, in custom data sets; else None.
+      image_id: what `image_name` is in custom data sets; else None.
     """
 
     name: str
@@ -49,7 +41,7 @@ class Referent(NamedTuple):
 
     @property
     def image_name(self) -> str:
-        """What no other image is called: its file, where not told, without ending."""
+        """The image's own name: `image_id`, or that of its file without the ending."""
         return self.image_id or os.path.splitext(os.path.basename(self.image))[0]
 
 

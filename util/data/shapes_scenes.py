@@ -263,7 +263,7 @@ def _pick(rng: np.random.RandomState, names: Dict, count: int) -> List[str]:
 
 
 def _look(rng: np.random.RandomState, **given: str) -> Look:
-    """Return a look at random, but for what is given."""
+    """Return a random look with the given parts."""
     tables = {"size": SIZES, "colour": COLOURS, "shape": SHAPES}
     drawn = {slot: _pick(rng, names, 1)[0] for slot, names in tables.items()}
     return Look(**dict(drawn, **given))

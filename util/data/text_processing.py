@@ -1,11 +1,7 @@
 """From a sentence to the ids of its words."""
 
 import re
-from typing import (
-    Any,
-    Dict,
-    List,
-)
+from typing import Any, Dict, List
 
 from util.core.errors import UserError
 from util.core.files import require_file
@@ -21,7 +17,7 @@ _NON_WORD = re.compile(r"(\W+)", re.ASCII)
 def tokenize(sentence: str) -> List[str]:
     """Split a sentence into lower-case words.
 
-    Runs of non-word characters are words too, with the blanks beside them; blank
+    Runs of non-word characters are words too, with the blanks around them; blank
     ones are left out, and so is one final ".".
 
     Args:
@@ -67,13 +63,13 @@ def load_vocab_dict_from_file(path: str) -> Dict[str, int]:
       word -> number of its line, from 0; of a repeated word the last line.
 
     Raises:
-      UserError: the file is missing, empty, no text, or lacks those two words.
+      UserError: the file is missing, empty, not text, or lacks those two words.
     """
     words = read_words(path)
     vocab_dict = {word: number for number, word in enumerate(words)}
     if vocab_dict.get(PADDING) != 0 or UNKNOWN not in vocab_dict:
         raise UserError(
-            f"{path} is no vocabulary: its first line must be {PADDING}, "
+            f"{path} is not a vocabulary: its first line must be {PADDING}, "
             f"and a line {UNKNOWN} must follow"
         )
     return vocab_dict
@@ -83,7 +79,7 @@ def vocabulary_size(path: str) -> int:
     """Return V, the number of lines of a vocabulary, repeated words included.
 
     Raises:
-      UserError: the file is missing, empty or no text.
+      UserError: the file is missing, empty or not text.
     """
     return len(read_words(path))
 
@@ -92,13 +88,13 @@ def read_words(path: str) -> List[str]:
     """Return the words of a vocabulary, a line each, repeated ones included.
 
     Raises:
-      UserError: the file is missing, empty or no text.
+      UserError: the file is missing, empty or not text.
     """
     with open(require_file(path), encoding="utf-8") as file:
         try:
             words = [line.strip() for line in file]
         except UnicodeDecodeError as error:
-            raise UserError(f"{path} is no UTF-8 text: {error}") from error
+            raise UserError(f"{path} is not UTF-8 text: {error}") from error
     if not words:
         raise UserError(f"the vocabulary {path} is empty")
     return words
