@@ -11,9 +11,9 @@ does with these weights, to float rounding:
 - Keras takes another mean off its images: the stem's bias makes up for it.
 
 Images are padded differently. Keras puts 3 pixels and 1 cell around, SAME puts as many
-where sides are 4 n + 1, and 2 and 0 in front where they are 4 n, as ours are: each of our
-cells then covers what lies 3 pixels further down and right. The padding has the colour
-of the mean, ours or Keras', which differ by one level of 255.
+where sides are 4 n + 1, and 2 and 0 in front where they are 4 n, as ours are: each of
+our cells then covers what lies 3 pixels further down and right. The padding has the
+colour of the mean, ours or Keras', which differ by one level of 255.
 """
 
 import argparse
