@@ -15,3 +15,12 @@ def ctrl_c_works_afterwards():
     handler = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, handler)
+
+
+@pytest.fixture(scope="module")
+def small_backbone():
+    """Give the networks of a file a backbone of a unit a block, which is quicker."""
+    import networks
+
+    with networks.small_backbone():
+        yield

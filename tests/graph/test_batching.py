@@ -7,6 +7,7 @@ from networks import SMALL, LSTM_model
 
 from util.graph.compat import tf
 
+pytestmark = pytest.mark.usefixtures("small_backbone")
 CASES = [(1, 1), (2, 5), (3, 20)]
 # Asked for, of the largest value; products of other sizes add in another order.
 TOLERANCE = 1e-5

@@ -21,6 +21,7 @@ from util.inference import predict, visualize
 from util.inference.predictor import Prediction, Predictor
 from util.training.snapshots import Snapshots
 
+pytestmark = pytest.mark.usefixtures("small_backbone")
 IMAGES = {"b_7.png": (40, 90), "a_12.png": (64, 64)}
 
 

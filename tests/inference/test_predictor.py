@@ -17,6 +17,7 @@ from util.inference import dense_crf
 from util.inference.predictor import CHUNK, CLASSES, LEVELS, Predictor
 from util.training.snapshots import Snapshots
 
+pytestmark = pytest.mark.usefixtures("small_backbone")
 IMAGES = [recipe.image(seed, *size) for seed, size in ((1, (64, 64)), (2, (40, 90)))]
 WORDS = [recipe.words(seed, n, vocab=50)[0] for seed, n in ((1, 5), (2, 1))]
 VOCABULARY = ["<pad>", "<go>", "<eos>", "<unk>", "the"]
