@@ -22,7 +22,6 @@ from util.training import feature_cache, loop
 from util.training.feature_cache import Cache, Folder
 from util.training.feeds import feeds
 
-pytestmark = pytest.mark.usefixtures("small_backbone")
 BELONGS = {"backbone": "b1", "precision": "float32"}
 SIZE = (16, 24)  # taps of 2 x 3 cells
 NUM_VALUES = 2 * 3 * (512 + 1024 + 2048)
