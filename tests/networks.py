@@ -32,6 +32,12 @@ def small_backbone():
         yield
 
 
+def with_small_backbone(work, *args):
+    """Call a function with a small backbone, also in a process of its own."""
+    with small_backbone():
+        return work(*args)
+
+
 def read_golden(name):
     """Return the content of a golden .json or .npz file."""
     path = os.path.join(GOLDEN, name)

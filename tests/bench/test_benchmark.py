@@ -39,6 +39,17 @@ def numbers(figures):
     return [figures] if isinstance(figures, (int, float)) else []
 
 
+@pytest.fixture
+def small(monkeypatch):
+    """Measure networks with a small backbone, in each of the processes."""
+    alone = benchmark.alone
+
+    def alone_and_small(what, figures, work, *args):
+        return alone(what, figures, networks.with_small_backbone, work, *args)
+
+    monkeypatch.setattr(benchmark, "alone", alone_and_small)
+
+
 def check_networks(cases, names):
     assert list(cases) == list(names)
     is_full = shutil.disk_usage(tempfile.gettempdir()).free < 1.1 * feature_cache.FREE
@@ -54,7 +65,7 @@ def test_cases_are_those_of_the_json():
     assert list(benchmark.TRAIN) == ["1", "4", "1_cached", "4_cached"]
 
 
-def test_everything(tmp_path, capsys, monkeypatch):
+def test_everything(small, tmp_path, capsys, monkeypatch):
     # Each case takes a process of its own, which the others differ little from.
     for cases in (benchmark.TEST, benchmark.TRAIN):
         monkeypatch.delitem(cases, "1")
@@ -102,7 +113,9 @@ def test_work_rate_and_ratio_to_the_reference(monkeypatch, capsys):
     assert row == ("0.277", "0.70", "0.70", "1.00", "1", "")
 
 
-def test_full_disk_leaves_out_the_cached_cases(monkeypatch, tmp_path, capsys):
+def test_full_disk_leaves_out_the_cached_cases(
+    small_backbone, monkeypatch, tmp_path, capsys
+):
     monkeypatch.setattr(feature_cache, "FREE", 10**18)
     assert measurements.training_steps(SETUP, str(tmp_path), 1, True) is None
     monkeypatch.setattr(benchmark, "alone", lambda *args: None)
