@@ -35,7 +35,9 @@ def build(root, **options):
 
 def draw_weights(folder, data):
     """Save a network of the size of TINY with random weights; return the path."""
-    words = text_processing.vocabulary_size(datasets.vocabulary_file("shapes", data[1]))
+    words = text_processing.vocabulary_size(
+        datasets.get("shapes", data[1]).vocabulary_file
+    )
     sizes = dict(H=64, W=64, vf_h=8, vf_w=8, v_emb_dim=16, rnn_size=16, mlp_dim=8)
     with small_backbone(), tf.Graph().as_default(), tf.Session() as session:
         model = LSTM_model(vocab_size=words, **sizes)

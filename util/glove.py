@@ -187,8 +187,8 @@ def run(args: argparse.Namespace) -> int:
     table, found = word_vectors(words, args.vectors, args.seed)
     with writing(output) as file:
         np.save(file, table)
-    share = 100 * found / len(words)
-    print(f"{found} of {len(words)} words found ({share:.1f} %)")
+    percent = 100 * found / len(words)
+    print(f"{found} of {len(words)} words found ({percent:.1f} %)")
     print(f"{output}: {table.shape[0]} x {table.shape[1]}")
     return 0
 

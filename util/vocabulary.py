@@ -138,8 +138,8 @@ def run(args: argparse.Namespace) -> int:
     with writing(args.output, "w") as file:
         file.writelines(word + "\n" for word in words)
     print(f"{args.output}: {len(words)} words")
-    share = 100 * covered / total
-    print(f"{covered} of {total} word occurrences covered ({share:.1f} %)")
+    percent = 100 * covered / total
+    print(f"{covered} of {total} word occurrences covered ({percent:.1f} %)")
     return 0
 
 

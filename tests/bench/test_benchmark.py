@@ -146,8 +146,8 @@ def test_samples_of_the_reference_are_those_of_ours(tmp_path):
 @pytest.mark.parametrize(
     "options, told",
     [
-        ("--only tests", "--only: 'tests' is no list of test, train, prepare"),
-        ("--only test,", "--only: 'test,' is no list"),
+        ("--only tests", "--only: 'tests' is not a list of test, train, prepare"),
+        ("--only test,", "--only: 'test,' is not a list"),
         ("--precision half", "--precision: invalid choice"),
         ("-n RMI_model", "-n: invalid choice"),
     ],

@@ -181,10 +181,10 @@ def test_outside_training_the_newest_snapshot_is_used():
         ("-m predict -f x --output y --text a --queries b.csv", "or --queries"),
         ("-m test -d coco -t val -f x", "there is no data set 'coco'; choose from unc"),
         ("-m test -d unc -t val -f x -n RMI_model", "argument -n: invalid choice"),
-        ("-m test -d unc -t val -f x -i 0", "argument -i: '0' is no whole number"),
+        ("-m test -d unc -t val -f x -i 0", "argument -i: '0' is not a whole number"),
         (
             "-m test -d unc -t val -f x -i last",
-            "argument -i: 'last' is no whole number",
+            "argument -i: 'last' is not a whole number",
         ),
         ("-m train -d unc -t train -f x -i best", "-i best is for -m test"),
         (
@@ -197,29 +197,50 @@ def test_outside_training_the_newest_snapshot_is_used():
         ),
         (
             "-m train -d unc -t train -f x --weight-decay 2",
-            "argument --weight-decay: '2' is no number from 0 to 1",
+            "argument --weight-decay: '2' is not a number from 0 to 1",
         ),
         (
             "-m train -d unc -t train -f x --decay-steps 0",
-            "argument --decay-steps: '0' is no whole number",
+            "argument --decay-steps: '0' is not a whole number",
         ),
-        ("-m train -d unc -t train -f x -lr 0", "argument -lr: '0' is no number above"),
+        (
+            "-m train -d unc -t train -f x -lr 0",
+            "argument -lr: '0' is not a number above",
+        ),
         ("-m train -d unc -t train -f x -lr -1", "argument -lr"),
-        ("-m train -d unc -t train -f x -lr nan", "argument -lr: 'nan' is no number"),
-        ("-m train -d unc -t train -f x -lr inf", "argument -lr: 'inf' is no number"),
-        ("-m train -d unc -t train -f x -bs 0", "argument -bs: '0' is no whole number"),
-        ("-m train -d unc -t train -f x -bs 1.5", "argument -bs: '1.5' is no whole"),
-        ("-m train -d unc -t train -f x -st 0", "argument -st: '0' is no whole number"),
-        ("-m train -d unc -t train -f x -s 0", "argument -s: '0' is no whole number"),
+        (
+            "-m train -d unc -t train -f x -lr nan",
+            "argument -lr: 'nan' is not a number",
+        ),
+        (
+            "-m train -d unc -t train -f x -lr inf",
+            "argument -lr: 'inf' is not a number",
+        ),
+        (
+            "-m train -d unc -t train -f x -bs 0",
+            "argument -bs: '0' is not a whole number",
+        ),
+        ("-m train -d unc -t train -f x -bs 1.5", "argument -bs: '1.5' is not a whole"),
+        (
+            "-m train -d unc -t train -f x -st 0",
+            "argument -st: '0' is not a whole number",
+        ),
+        (
+            "-m train -d unc -t train -f x -s 0",
+            "argument -s: '0' is not a whole number",
+        ),
         (
             "-m train -d unc -t train -f x --seed -1",
-            "argument --seed: '-1' is no whole",
+            "argument --seed: '-1' is not a whole",
         ),
         (
             "-m train -d unc -t train -f x -g gpu",
-            "argument -g: 'gpu' is no list of GPUs",
+            "argument -g: 'gpu' is not a list of GPUs",
         ),
-        ("-m train -d unc -t train -f x -g 0,", "argument -g: '0,' is no list of GPUs"),
+        (
+            "-m train -d unc -t train -f x -g 0,",
+            "argument -g: '0,' is not a list of GPUs",
+        ),
         (
             "-m train -d unc -t train -f x --keep-prob-rnn 0",
             "--keep-prob-rnn: '0' is no",
@@ -230,7 +251,7 @@ def test_outside_training_the_newest_snapshot_is_used():
         ),
         (
             "-m test -d unc -t val -f x --crf-jobs 0",
-            "--crf-jobs: '0' is no whole number",
+            "--crf-jobs: '0' is not a whole number",
         ),
         ("-m test -d unc -t val -f x --precision half", "--precision: invalid choice"),
         ("-m train -d unc -t train -f x --backbone vgg", "--backbone: invalid choice"),
@@ -240,7 +261,7 @@ def test_outside_training_the_newest_snapshot_is_used():
         ),
         (
             "-m train -d unc -t train -f x --cache-size 0",
-            "--cache-size: '0' is no number above 0",
+            "--cache-size: '0' is not a number above 0",
         ),
         (
             "-m train -d unc -t train -f x --cache-dtype bfloat16",
@@ -375,7 +396,7 @@ def test_samples_that_are_not_built(folder, capsys, options):
 def test_build_that_was_interrupted(folder, capsys, options):
     split = "train" if "train" in options else "val"
     content = {"complete": False, "sentences": 9}
-    path = folder / "data" / "unc" / (split + "_batch") / build_info.RECORD
+    path = folder / "data" / "unc" / (split + "_batch") / build_info.FILE
     path.write_text(json.dumps(content))
     told = refused(folder, capsys, options)
     assert "has 3 of 9 samples" in told and "build_batches.py again" in told

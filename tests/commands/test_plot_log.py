@@ -254,8 +254,8 @@ def test_without_matplotlib_the_command_says_how_to_install_it(
     "options, error",
     [
         ([], "RUN"),
-        (["x", "--smooth", "0"], "'0' is no whole number above 0"),
-        (["x", "--output", "log.jsonl"], "'log.jsonl' is no name of a .png file"),
+        (["x", "--smooth", "0"], "'0' is not a whole number above 0"),
+        (["x", "--output", "log.jsonl"], "'log.jsonl' is not a name of a .png file"),
     ],
 )
 def test_wrong_options_are_refused(capsys, options, error):

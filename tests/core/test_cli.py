@@ -31,5 +31,5 @@ def test_wrong_option_of_a_command_is_one_line(parser, capsys):
         cli.command(parser, lambda args: 0, ["-n", "0"])
     assert exit.value.code == 2
     assert capsys.readouterr().err == (
-        "error: argument -n: '0' is no whole number above 0 (-h shows all options)\n"
+        "error: argument -n: '0' is not a whole number above 0 (-h shows all options)\n"
     )

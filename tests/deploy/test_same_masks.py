@@ -45,7 +45,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def scenes(data):
     """Return (path of the image, sentence, sample), one for each scene."""
-    folder = datasets.find_batch_dir("shapes", "test", data)
+    folder = datasets.get("shapes", data).sample_dir("test")
     with DataReader(folder, "shapes_test", shuffle=False) as reader:
         samples = [reader.read_batch() for _ in range(reader.num_batch)]
     chosen = {}

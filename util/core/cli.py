@@ -26,7 +26,7 @@ def within(kind, name, is_right):
             value = kind(text)
             if is_right(value):
                 return value
-        raise argparse.ArgumentTypeError(f"{text!r} is no {name}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a {name}")
 
     return convert
 

@@ -1,11 +1,12 @@
 """The compact layout of samples: each image once, and an index of the sentences.
 
 A folder holds, with the prefix of `Dataset.prefix`,
-  <prefix>_index.npz        text_batch int32 [N, 20]; image and mask, int32 [N]: the
-                            numbers of what each sample shows; texts uint8: as JSON
+  <prefix>_index.npz        text_batch int32 [N, 20]; picture and mask, int32 [N]: the
+                            number of each sample's image, and of its mask among
+                            those of the image; texts uint8: as JSON
                             {"sentences": N texts, "names": one an image}
-  <prefix>_picture_<n>.npz  image uint8 [H, W, 3]; masks uint8 [M, H, ceil(W / 8)]:
-                            bits, filled up with 0
+  <prefix>_picture_<n>.npz  picture uint8 [H, W, 3]: the image; masks uint8
+                            [M, H, ceil(W / 8)]: bits, filled up with 0
 Axes: N samples, H rows, W columns, M masks of an image.
 """
 

@@ -90,7 +90,9 @@ def to_image(image: Any) -> np.ndarray:
         _check_size(*image.size[::-1])
         return _to_rgb(ImageOps.exif_transpose(image))
     if not isinstance(image, np.ndarray):
-        raise UserError(f"an image must be a path, image or array, not {image!r}")
+        raise UserError(
+            f"an image must be a path, a Pillow image or an array, not {image!r}"
+        )
     array = image[..., np.newaxis] if image.ndim == 2 else image
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3, 4):
         raise UserError(
