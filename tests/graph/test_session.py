@@ -1,4 +1,9 @@
-"""util.graph.compat: a precision that cannot be had is refused in a line."""
+"""util.graph.session: a precision that cannot be had, and the memory of a process."""
+
+import ctypes
+import subprocess
+import sys
+from unittest import mock
 
 import pytest
 
@@ -47,3 +52,33 @@ def test_float32_is_everywhere():
     with tf.Graph().as_default(), new_session() as session:
         third = session.run(tf.ones([1, 3]) / 3)
     assert third.dtype == "float32" and third.sum() == pytest.approx(1, rel=1e-6)
+
+
+def test_memory_is_kept_from_the_first_session_on(monkeypatch):
+    libc = mock.Mock()
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: libc)
+    assert not libc.mallopt.called
+    with tf.Graph().as_default():
+        new_session().close()
+    settings = dict(call[0] for call in libc.mallopt.call_args_list)
+    assert settings == {-1: 2**31 - 1, -3: 2**31 - 1, -8: 1}
+
+
+def test_an_import_leaves_the_memory_of_a_program_alone():
+    code = """
+import ctypes
+import tensorflow
+changed = []
+class Libc:
+    def __init__(self, name, *args, **kwargs):
+        changed.append(name)
+ctypes.CDLL = Libc
+import CMPC_model
+assert "libc.so.6" not in changed, changed
+from util.graph.session import keep_freed_memory
+keep_freed_memory()
+assert "libc.so.6" in changed
+"""
+    code = code.replace("ctypes.CDLL = None\n", "")
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE)
+    assert done.returncode == 0, done.stderr.decode()

@@ -1,7 +1,8 @@
-"""The one module that decides which TensorFlow the project runs on."""
+"""The one module that decides which TensorFlow the project runs on.
 
-import contextlib
-import ctypes
+`tf` is TensorFlow 1's interface, in graph mode; `tensorflow` is the package itself.
+"""
+
 import os
 import warnings
 
@@ -19,25 +20,3 @@ tf = tensorflow.compat.v1
 tf.logging.set_verbosity(tf.logging.ERROR)  # before the next line warns of itself
 
 tf.disable_v2_behavior()
-
-# Of glibc's malloc.h.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-
-KEPT_BYTES = 2**31 - 1
-
-
-def _keep_freed_memory():
-    """Keep glibc from handing large tensors back to the kernel, page by page.
-
-    By default each tensor over 32 MiB is mapped and cleared again, which costs more
-    than most operations on it. Threads share one heap: in heaps of their own, what one
-    frees would be of no use to the others: 0.4 GB in a training step.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-        mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
-        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
-        mallopt(M_ARENA_MAX, 1)
-
-
-_keep_freed_memory()

@@ -20,7 +20,7 @@ import numpy as np
 
 from util.core.errors import UserError
 from util.graph.compat import tf
-from util.graph.session import session_config
+from util.graph.session import keep_freed_memory, session_config
 from util.training.feeds import Sample
 
 SENDERS = 4  # threads at least that start operations
@@ -125,6 +125,7 @@ def start_server(cluster: Cluster, threads: Optional[int], devices: int):
     config = session_config(threads=threads, cpus=devices)
     # With a single one, nothing is sent to the others before the own share is done.
     config.inter_op_parallelism_threads = max(SENDERS, os.cpu_count())
+    keep_freed_memory()
     try:
         return tf.train.Server(
             cluster.addresses,
