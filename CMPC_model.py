@@ -9,8 +9,6 @@ Axes: B batch of sentences, P images, T words, H rows, W columns, N = H * W cell
 C channels. Words are kept as images of one row, [B, 1, T, C].
 """
 
-import functools
-
 from deeplab_resnet import LEVELS
 from util.graph import layers
 from util.graph.algebra import project_back, sum_of_products, sums_of_one_image
@@ -379,5 +377,5 @@ def __getattr__(name):
     if name == "Predictor":
         from util.inference.predictor import Predictor
 
-        return functools.partial(Predictor, LSTM_model)
+        return Predictor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

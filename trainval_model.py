@@ -1,11 +1,11 @@
 """Train or test a referring image segmentation model, or see it work (-m demo)."""
 
 import argparse
-import importlib
 import os
 import sys
 from typing import Any, Callable, Dict, NamedTuple, Sequence
 
+from util import models
 from util.core.cli import (
     PRECISIONS,
     OneLineParser,
@@ -22,7 +22,6 @@ from util.core.cli import (
 from util.core.errors import UserError
 from util.data import datasets
 
-MODELS = ("CMPC_model",)  # modules with a class LSTM_model
 MOST_STEPS = 800000  # of -m train where -i says nothing else
 EXAMPLES = """examples:
   python %(prog)s -m demo
@@ -50,9 +49,9 @@ def test(args):
 
     if args.report:
         html_report.require_matplotlib()
-    evaluate.run(model_class(args), args)
+    evaluate.run(args)
     if args.report:
-        html_report.run(model_class(args), args)
+        html_report.run(args)
 
 
 def report(args):
@@ -62,7 +61,7 @@ def report(args):
     if args.compare:
         html_report.compare(args.compare, args.output)
     else:
-        html_report.run(model_class(args), args)
+        html_report.run(args)
 
 
 def demo(args):
@@ -76,21 +75,21 @@ def predict(args):
     """Segment your own images."""
     from util.inference import predict
 
-    return predict.run(model_class(args), args)
+    return predict.run(args)
 
 
 def export(args):
     """Write a snapshot's network for other programs."""
     from util.deploy import export
 
-    export.run(model_class(args), args)
+    export.run(args)
 
 
 def serve(args):
     """Show a web page for images and sentences."""
     from util.deploy import server
 
-    return server.run(model_class(args), args)
+    return server.run(args)
 
 
 MODES = {
@@ -105,8 +104,8 @@ MODES = {
 
 
 def model_class(args):
-    """Return the class LSTM_model of the module that -n names."""
-    return importlib.import_module(args.model).LSTM_model
+    """Return the class of the model that -n names; outside training a snapshot does."""
+    return models.load(args.model or next(iter(models.MODELS)))
 
 
 # --- Options
@@ -206,9 +205,9 @@ def add_common_options(parser):
     add(
         "-n",
         dest="model",
-        choices=MODELS,
-        default=MODELS[0],
-        help="(default: {default})",
+        choices=list(models.MODELS),
+        help=f"model (default: {next(iter(models.MODELS))}; where there is a snapshot, "
+        "that of it)",
     )
     add(
         "-f",

@@ -22,7 +22,8 @@ BLOCKS = (
     Block("4", ["a"] + ["b%d" % i for i in range(1, 23)], 256, stride=1, rate=2),
     Block("5", ["a", "b", "c"], 512, stride=1, rate=4),
 )
-LEVELS = ("c5", "c4", "c3")  # of features, deep to shallow
+CHANNELS = {"c5": 2048, "c4": 1024, "c3": 512}  # of the levels, deep to shallow
+LEVELS = tuple(CHANNELS)
 STRIDE = 8  # pixels of the image, the side of a cell
 BATCH_NORM_EPSILON = 1e-3
 # What a unit drawn at random adds to its shortcut: the first of a block half of its

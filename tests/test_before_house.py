@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import runs
-from networks import LSTM_model, small_backbone
+from networks import small_backbone
 from PIL import Image
 
 import trainval_model
@@ -146,7 +146,7 @@ def test_the_old_snapshot_finds_the_same(old, expected):
     assert sample["sent_batch"] == [wanted["sentence"]]
     assert sample["text_batch"].tolist() == wanted["ids"]
     snapshot = str(old / "ckpts" / SNAPSHOT)
-    with small_backbone(), Predictor(LSTM_model, snapshot) as predictor:
+    with small_backbone(), Predictor(snapshot) as predictor:
         assert predictor.ids(wanted["sentence"]).tolist() == wanted["ids"]
         predictor.set_image(sample["im_batch"])
         found = predictor.find(sample["text_batch"][np.newaxis])

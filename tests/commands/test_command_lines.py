@@ -15,6 +15,7 @@ import tiny_sets
 
 import build_batches
 import trainval_model
+from CMPC_model import LSTM_model
 from util import (
     benchmark,
     check,
@@ -129,7 +130,7 @@ def test_commands_of_the_help_parse(command):
 
 def test_options_have_the_defaults_of_the_reference():
     args = trainval_model.parse("-m train -t trainval -f x".split())
-    assert (args.dataset, args.model, args.gpus) == ("referit", "CMPC_model", "0")
+    assert (args.dataset, args.model, args.gpus) == ("referit", None, "0")
     assert (args.iteration, args.snapshot, args.stop) == (800000, 100000, 700000)
     assert (args.learning_rate, args.batch_size) == (0.00025, 1)
     assert not (args.embedding or args.conv5 or args.dense_crf or args.visualize)
@@ -373,7 +374,7 @@ def test_snapshot_that_is_not_there(folder, capsys):
 
 def test_snapshot_of_another_network(folder, capsys):
     told = refused(folder, capsys, TEST + "-i 20")
-    assert "ckpts/unc_iter_20.tfmodel is no snapshot of CMPC" in told
+    assert "ckpts/unc_iter_20.tfmodel is not a checkpoint of CMPC_model" in told
 
 
 def test_damaged_snapshot(folder, capsys):
@@ -464,7 +465,7 @@ def test_compact_samples_are_told_of_by_their_image(folder, capsys):
     assert "data/unc/val_batch/unc_val_picture_0.npz is missing" in told
 
 
-class Small:
+class Small(LSTM_model):
     """A network of one variable."""
 
     def __init__(self, **options):

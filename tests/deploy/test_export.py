@@ -29,8 +29,8 @@ WORDS = "<pad> <go> <eos> <unk> the red circle left of on ,".split()
 WORDS += [f"w{number}" for number in range(SMALL["vocab_size"] - len(WORDS))]
 
 
-class Small:
-    """Has what an export and a Predictor need of `LSTM_model`, and no more."""
+class Small(CMPC_model.LSTM_model):
+    """Has what an export and a Predictor need of a model, and no more."""
 
     def __init__(self, inputs=None, **sizes):
         size = [sizes["H"], sizes["W"]]
@@ -43,6 +43,7 @@ class Small:
         cells, channels = (sizes["vf_h"], sizes["vf_w"]), sizes["v_emb_dim"]
         with tf.variable_scope("text_objseg"):
             table = tf.get_variable("Variable", [sizes["vocab_size"], 300])
+            tf.get_variable("words_parse_1/DW", [])  # by which CMPC is known
             tf.get_variable("c5_lateral/DW", [1, 1, 3, channels])
             tf.get_variable("rnn/conv_lstm_cell/W_ci", [*cells, sizes["mlp_dim"]])
         vectors = tf.nn.embedding_lookup(table, self.words)
@@ -50,7 +51,8 @@ class Small:
         seen = tf.reduce_mean(self.im, 3, keepdims=True) / 9
         self.image_parts = [seen]
         self.words_parse = tf.nn.softmax(vectors[..., :4])
-        self.up = self.up_c5 = self.up_c4 = self.up_c3 = seen * said
+        self.up = seen * said
+        self.ups = dict.fromkeys(self.LOSS_WEIGHTS, self.up)
         self.sigm = tf.sigmoid(self.up)
 
 
@@ -102,7 +104,9 @@ def wanted(snapshot):
 def look(snapshot, model_class, images=IMAGES):
     """Return the Predictor's predictions and the ids of SENTENCES, by image."""
     found = []
-    with Predictor(model_class, checkpoint.path(snapshot, "unc", 1)) as predictor:
+    with mock.patch.object(CMPC_model, "LSTM_model", model_class):
+        predictor = Predictor(checkpoint.path(snapshot, "unc", 1))
+    with predictor:
         ids = np.stack([predictor.ids(sentence) for sentence in SENTENCES])
         for image in images:
             predictor.set_image(image)

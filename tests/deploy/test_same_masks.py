@@ -73,7 +73,7 @@ def snapshot(scenes, tmp_path_factory):
 def wanted(snapshot, scenes):
     """Return the masks of the Predictor."""
     masks = []
-    with Predictor(LSTM_model, snapshot) as predictor:
+    with Predictor(snapshot) as predictor:
         for path, sentence, _ in scenes:
             predictor.set_image(path)
             masks.append(predictor.segment(sentence).mask)
@@ -92,14 +92,14 @@ def assert_same(found, wanted):
 
 def test_testing(snapshot, scenes, wanted):
     samples = [(n, sample) for n, (*_, sample) in enumerate(scenes)]
-    with Predictor(LSTM_model, snapshot) as predictor:
+    with Predictor(snapshot) as predictor:
         results = list(evaluate.find_masks(predictor, samples))
     assert_same([r.masks[evaluate.WITHOUT_CRF] for r in results], wanted)
 
 
 def test_predict(snapshot, scenes, wanted, tmp_path):
     queries = [predict.Query(path, sentence) for path, sentence, _ in scenes]
-    with Predictor(LSTM_model, snapshot) as predictor:
+    with Predictor(snapshot) as predictor:
         rows = predict.predict(predictor, queries, str(tmp_path))
     masks = []
     for row in rows:
@@ -109,7 +109,7 @@ def test_predict(snapshot, scenes, wanted, tmp_path):
 
 
 def test_the_page(snapshot, scenes, wanted):
-    service = server.Service(Predictor(LSTM_model, snapshot))
+    service = server.Service(Predictor(snapshot))
     with contextlib.closing(service):
         records = [
             service.answer(path, sentence).record for path, sentence, _ in scenes

@@ -47,7 +47,7 @@ def predictor(images, tmp_path_factory):
     with small_backbone():
         folder = str(tmp_path_factory.mktemp("network"))
         snapshot = load_test.draw_network(LSTM_model, folder, images)
-        predictor = Predictor(LSTM_model, snapshot, remembered=server.REMEMBERED)
+        predictor = Predictor(snapshot, remembered=server.REMEMBERED)
     with predictor:
         yield predictor
 
@@ -140,6 +140,14 @@ def test_texts_on_the_page_are_escaped(service, images):
         assert "<img" not in text and "<b>.png" not in text and "&lt;" in text
 
 
+def test_words_of_a_model_without_classes_are_plain():
+    word = {"text": "<b>", "known": True, "class": None, "weights": {}}
+    html = page.words_html({"words": [word, dict(word, known=False)], "num_unread": 0})
+    assert "&lt;b&gt;" in html and "None" not in html and "<small>" not in html
+    assert html.count("title=''") == 1
+    assert html.count("title='the network does not know this word'") == 1
+
+
 def test_words_carry_the_colour_of_their_class(service, images):
     record = service.answer(images[0], "the zebra " * 12).record
     html = page.words_html(record)
@@ -148,7 +156,7 @@ def test_words_carry_the_colour_of_their_class(service, images):
             word["class"] in html
             and "{:.2f}".format(max(word["weights"].values())) in html
         )
-        assert page.CLASS_COLOURS[word["class"]] in html
+        assert page.class_colour(word["class"]) in html
     assert html.count("class='word unknown'") == 10
     assert "4 more words were not read" in html
 
@@ -263,6 +271,8 @@ def test_uploads_are_bounded(url):
 
 class Stuck:
     """A service that answers when it is told to."""
+
+    levels = ()
 
     def __init__(self):
         self.begun, self.may_end = threading.Semaphore(0), threading.Event()

@@ -23,7 +23,7 @@ from util.evaluation import breakdown, evaluate, examples
 from util.evaluation.eval_tools import TITLES, WITH_CRF, WITHOUT_CRF, compute_mask_IU
 from util.evaluation.examples import Example
 from util.inference import visualize
-from util.inference.predictor import CLASSES, Outputs, Word
+from util.inference.predictor import Outputs, Word
 
 SNAPSHOT = "shapes_iter_1.tfmodel"
 SIDE = 64
@@ -34,10 +34,10 @@ SHOWN = examples.SIDE
 class Network:
     """A predictor that finds what is brighter than the last word of the sentence."""
 
-    vocab_size = 50
+    vocab_size, word_classes = 50, LSTM_model.WORD_CLASSES
 
-    def __init__(self, model_class, snapshot, precision):
-        assert model_class is LSTM_model and precision == "float32"
+    def __init__(self, snapshot, precision, model):
+        assert model is None and precision == "float32"
         assert snapshot.endswith(SNAPSHOT)
 
     def set_image(self, image):
@@ -82,7 +82,7 @@ def find(tested, record):
     """Return the examples of a record."""
     folder, options = tested
     dataset = datasets.get("shapes", options[options.index("--data") + 1])
-    return examples.find(LSTM_model, str(folder / SNAPSHOT), dataset, record)
+    return examples.find(str(folder / SNAPSHOT), dataset, record)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_without_samples_the_page_says_so(tested, tmp_path, capsys):
 
 
 def weights(*values):
-    return dict(zip(CLASSES, values))
+    return dict(zip(LSTM_model.WORD_CLASSES, values))
 
 
 def grey_example(sentence="the man left", with_crf=True, recorded=(1, 2), name="a.jpg"):

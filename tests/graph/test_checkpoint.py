@@ -2,46 +2,17 @@
 
 import contextlib
 import os
-import re
 import resource
 
 import numpy as np
 import pytest
+from variables import load, make, save
 
 from util.core.errors import UserError
 from util.graph import checkpoint
 from util.graph.compat import tf
 from util.inference.predictor import vocabulary_of
 from util.training.snapshots import Snapshots
-
-ZEROS = tf.zeros_initializer()
-
-
-def make(values):
-    """Add variables of these names and shapes, filled with numbers from 1 on."""
-    for number, (name, shape) in enumerate(values.items(), 1):
-        tf.get_variable(name, shape, initializer=tf.constant_initializer(number))
-
-
-def save(folder, values, step=7, **options):
-    """Write a snapshot of such variables and return its path."""
-    path = checkpoint.path(str(folder), "unc", step)
-    with tf.Graph().as_default(), tf.Session() as session:
-        make(values)
-        session.run(tf.global_variables_initializer())
-        tf.train.Saver(**options).save(session, path, write_meta_graph=False)
-    return path
-
-
-def load(function, path, values):
-    """Load a file into zeros; return what the function says and the values."""
-    with tf.Graph().as_default(), tf.Session() as session:
-        for name, shape in values.items():
-            tf.get_variable(name, shape, initializer=ZEROS)
-        session.run(tf.global_variables_initializer())
-        said = function(session, path)
-        return said, session.run({v.op.name: v for v in tf.global_variables()})
-
 
 TWO = {"text_objseg/a": [2, 3], "text_objseg/b": []}
 
@@ -215,38 +186,6 @@ def test_file_without_any_of_the_backbone_is_refused(tmp_path):
         load(checkpoint.load_backbone, path, BACKBONE)
 
 
-NETWORK = {
-    "text_objseg/Variable": [50, 300],
-    "text_objseg/c5_lateral/DW": [1, 1, 2048, 32],
-    "text_objseg/rnn/conv_lstm_cell/W_ci": [8, 12, 16],
-}
-
-
-def test_sizes_are_read_from_the_shapes(tmp_path):
-    assert checkpoint.sizes(save(tmp_path, NETWORK)) == dict(
-        vocab_size=50,
-        glove_dim=300,
-        v_emb_dim=32,
-        rnn_size=32,
-        mlp_dim=16,
-        vf_h=8,
-        vf_w=12,
-        H=64,
-        W=96,
-    )
-
-
-@pytest.mark.parametrize("name", sorted(NETWORK))
-def test_file_of_another_network_has_no_sizes(tmp_path, name):
-    for step, other in enumerate((None, [2])):
-        stored = dict(NETWORK, **{name: other or [], "x": []})
-        if other is None:
-            del stored[name]
-        path = save(tmp_path, stored, step)
-        with pytest.raises(UserError, match="no snapshot of CMPC: " + re.escape(name)):
-            checkpoint.sizes(path)
-
-
 def test_the_last_four_snapshots_are_kept(tmp_path):
     folder = tmp_path / "new" / "folder"
     with tf.Graph().as_default(), tf.Session() as session:
@@ -357,49 +296,6 @@ def test_values_that_are_no_numbers_are_noticed(tmp_path):
         for value in (np.nan, np.inf):
             tf.global_variables()[1].load(value, session)
             assert not snapshots.are_finite(session)
-
-
-TABLE = {"text_objseg/Variable": [4, 2], "text_objseg/a": [2, 3]}
-SLOTS = {
-    "text_objseg/Variable_1": [],
-    "text_objseg/text_objseg/a/Adam": [2, 3],
-    "text_objseg/beta1_power": [],
-}
-
-
-def load_weights(path, values, words, known):
-    return load(
-        lambda session, file: checkpoint.load_weights(session, file, words, known),
-        path,
-        values,
-    )
-
-
-def test_weights_of_another_run_come_without_its_training(tmp_path):
-    path = save(tmp_path, dict(TABLE, **SLOTS))
-    words = ["<pad>", "<unk>", "left", "box"]
-    _, values = load_weights(path, dict(TABLE, **SLOTS), words, None)
-    assert (values["text_objseg/Variable"] == 1).all()
-    assert (values["text_objseg/a"] == 2).all()
-    assert all((values[name] == 0).all() for name in SLOTS)
-
-
-def test_words_that_both_know_keep_their_vectors(tmp_path):
-    path = save(tmp_path, TABLE)
-    wanted = dict(TABLE, **{"text_objseg/Variable": [5, 2]})
-    words = ["<pad>", "<unk>", "right", "box", "tree"]
-    said, values = load_weights(path, wanted, words, ["<pad>", "<unk>", "left", "box"])
-    assert said.endswith("; 3 of 5 words have their vectors from it")
-    assert values["text_objseg/Variable"][:, 0].tolist() == [1, 1, 0, 1, 0]
-    assert (values["text_objseg/a"] == 2).all()
-
-
-def test_other_vocabulary_that_nobody_named_is_refused(tmp_path):
-    path = save(tmp_path, TABLE)
-    with pytest.raises(UserError, match="knows 4 words, .* with --init-vocabulary"):
-        load_weights(path, TABLE, ["<pad>", "<unk>"], None)
-    with pytest.raises(UserError, match="knows 4 words, but the vocabulary named has"):
-        load_weights(path, TABLE, ["<pad>"] * 4, ["<pad>"])
 
 
 def test_vocabulary_lies_beside_a_snapshot_or_is_that_of_its_data_set(tmp_path):

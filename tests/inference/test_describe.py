@@ -7,8 +7,6 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from util.inference.predictor import (
-    CLASSES,
-    LEVELS,
     Prediction,
     Word,
     box,
@@ -17,6 +15,7 @@ from util.inference.predictor import (
     run_lengths,
 )
 
+CLASSES = ("thing", "look", "place")
 MASK = np.zeros((6, 9), bool)
 MASK[2:4, 3:7] = True
 
@@ -39,10 +38,10 @@ def test_run_lengths_are_those_of_coco():
 
 
 def a_finding(on_object):
-    weights = dict(zip(CLASSES, (0.1, 0.6, 0.2, 0.1)))
+    weights = dict(zip(CLASSES, (0.1, 0.6, 0.3)))
     words = [Word("red", True, weights)]
     probability = np.where(on_object, 0.75, 0.25).astype(np.float32)
-    levels = dict.fromkeys(LEVELS, probability)
+    levels = dict.fromkeys(("c5", "c4"), probability)
     return Prediction("Red.", words, 0, MASK.shape, on_object, probability, levels)
 
 
@@ -53,8 +52,8 @@ def test_a_finding_is_described():
     assert said["mean_probability"] == pytest.approx(0.75)
     assert (said["sentence"], said["num_unread"]) == ("Red.", 0)
     (word,) = said["words"]
-    assert (word["text"], word["known"], word["class"]) == ("red", True, "attribute")
-    assert word["weights"]["attribute"] == pytest.approx(0.6)
+    assert (word["text"], word["known"], word["class"]) == ("red", True, "look")
+    assert word["weights"]["look"] == pytest.approx(0.6)
 
 
 def test_an_empty_mask_has_no_box_and_no_probability():
@@ -63,10 +62,20 @@ def test_an_empty_mask_has_no_box_and_no_probability():
 
 
 def test_the_last_weights_belong_to_the_words_that_were_read():
-    weights = np.zeros([5, 4], np.float32)
+    weights = np.zeros([5, 3], np.float32)
     weights[3, 1], weights[4, 2] = 1, 1
     ids = np.array([0, 0, 0, 7, 3])
-    red, left = read_words("Red left man.", ids, weights, unknown=3)
-    assert (red.text, red.kind, red.is_known) == ("red", "attribute", True)
-    assert (left.text, left.kind, left.is_known) == ("left", "relation", False)
-    assert read_words("red", ids[:4], weights[:4])[0].is_known is None
+    red, left = read_words("Red left man.", ids, weights, CLASSES, unknown=3)
+    assert (red.text, red.kind, red.is_known) == ("red", "look", True)
+    assert (left.text, left.kind, left.is_known) == ("left", "place", False)
+    assert read_words("red", ids[:4], weights[:4], CLASSES)[0].is_known is None
+
+
+def test_words_have_no_class_where_the_model_has_none():
+    (word,) = read_words("Red.", np.array([0, 7]), None, (), unknown=3)
+    assert (word.text, word.is_known, word.weights, word.kind) == (
+        "red",
+        True,
+        {},
+        None,
+    )

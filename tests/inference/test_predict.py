@@ -41,7 +41,7 @@ def snapshots(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def predictor(snapshots):
-    with Predictor(LSTM_model, checkpoint.path(str(snapshots), "unc", 5)) as predictor:
+    with Predictor(checkpoint.path(str(snapshots), "unc", 5)) as predictor:
         yield predictor
 
 

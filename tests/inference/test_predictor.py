@@ -10,15 +10,17 @@ from networks import SMALL, LSTM_model
 from PIL import Image
 from scipy.special import expit
 
+from deeplab_resnet import LEVELS
 from util.core.errors import UserError
 from util.data import im_processing
 from util.graph.compat import tf
 from util.inference import dense_crf
-from util.inference.predictor import CHUNK, CLASSES, LEVELS, Predictor
+from util.inference.predictor import CHUNK, Predictor
 from util.training.snapshots import Snapshots
 
 pytestmark = pytest.mark.usefixtures("small_backbone")
 IMAGES = [recipe.image(seed, *size) for seed, size in ((1, (64, 64)), (2, (40, 90)))]
+CLASSES = LSTM_model.WORD_CLASSES
 WORDS = [recipe.words(seed, n, vocab=50)[0] for seed, n in ((1, 5), (2, 1))]
 VOCABULARY = ["<pad>", "<go>", "<eos>", "<unk>", "the"]
 VOCABULARY += [f"w{number}" for number in range(5, 50)]
@@ -50,7 +52,7 @@ def wanted(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def predictor(wanted):
-    with Predictor(LSTM_model, wanted[0]) as predictor:
+    with Predictor(wanted[0]) as predictor:
         yield predictor
 
 
@@ -149,7 +151,7 @@ def test_images_come_in_any_form(predictor, tmp_path):
 
 
 def test_without_an_image_or_words_nothing_is_segmented(wanted):
-    with Predictor(LSTM_model, wanted[0], remembered=2) as predictor:
+    with Predictor(wanted[0], remembered=2) as predictor:
         with pytest.raises(RuntimeError, match="set_image"):
             predictor.segment("left")
         predictor.set_image(IMAGES[0])
@@ -161,7 +163,7 @@ def test_vocabulary_of_another_network_is_refused(wanted, tmp_path):
     path = tmp_path / "vocabulary.txt"
     path.write_text("<pad>\n<unk>\nleft\n")
     with pytest.raises(UserError, match="has 3 words, but .* knows 50"):
-        Predictor(LSTM_model, wanted[0], str(path))
+        Predictor(wanted[0], str(path))
 
 
 def test_the_backbone_looks_at_an_image_once(predictor):
@@ -177,7 +179,7 @@ def test_the_backbone_looks_at_an_image_once(predictor):
 
 
 def test_remembered_images_cost_nothing(wanted):
-    with Predictor(LSTM_model, wanted[0], remembered=2) as predictor:
+    with Predictor(wanted[0], remembered=2) as predictor:
         run = predictor._session.run
         with mock.patch.object(predictor._session, "run", wraps=run) as runs:
             for image, count in ((0, 1), (1, 2), (0, 2), (1, 2)):
@@ -193,9 +195,9 @@ def test_remembered_images_cost_nothing(wanted):
 
 
 def test_snapshot_of_another_network_is_refused(wanted, tmp_path):
-    """Its table, lateral and peephole tell sizes, and nothing else is there."""
+    """Its signature and sizes are those of CMPC, and nothing else is there."""
     reader = tf.train.NewCheckpointReader(wanted[0])
-    names = ("Variable", "c5_lateral/DW", "rnn/conv_lstm_cell/W_ci")
+    names = ("words_parse_1/DW", "Variable", "c5_lateral/DW", "rnn/conv_lstm_cell/W_ci")
     with tf.Graph().as_default(), tf.Session() as session:
         for name in names:
             name = "text_objseg/" + name
@@ -203,4 +205,4 @@ def test_snapshot_of_another_network_is_refused(wanted, tmp_path):
         session.run(tf.global_variables_initializer())
         path = Snapshots(str(tmp_path), "unc").save(session, 1)
     with pytest.raises(UserError, match="does not fit the network: conv1/weights"):
-        Predictor(LSTM_model, path)
+        Predictor(path)

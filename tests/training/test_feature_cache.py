@@ -43,7 +43,7 @@ def taps(seed, dtype="float32"):
     random = np.random.RandomState(seed)
     return [
         random.standard_normal((2, 3, channels)).astype(dtype)
-        for channels in (512, 1024, 2048)
+        for channels in (2048, 1024, 512)
     ]
 
 

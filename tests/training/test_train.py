@@ -17,7 +17,7 @@ import runs
 
 from util.core.errors import Stopped, UserError
 from util.data import im_processing
-from util.training import loop, start, train
+from util.training import loop, start
 from util.training.feeds import Feed
 
 
@@ -107,7 +107,8 @@ def feed_of(numbers):
 
 def learn(session, numbers, snapshots, last, every=999, begin=BEGIN, **plan):
     plan = loop.Schedule(last=last, every=every, **plan)
-    steps = loop.Loop(session, mock.Mock(), snapshots, plan, begin)
+    model = mock.Mock(losses={"pred": 1, "c5": 2})
+    steps = loop.Loop(session, model, snapshots, plan, begin)
     return steps.run(feed_of(numbers))
 
 
@@ -300,11 +301,11 @@ def test_damaged_or_missing_word_vectors_are_refused(tmp_path, content):
 def test_fine_tuning_knows_the_words_of_the_other_run(tmp_path, monkeypatch, where):
     asked = []
 
-    def load_weights(session, snapshot, words, known):
+    def load_weights(session, model, snapshot, words, known):
         asked.append((snapshot, words, known))
         return "loaded"
 
-    monkeypatch.setattr(train.checkpoint, "load_weights", load_weights)
+    monkeypatch.setattr(start, "load_weights", load_weights)
     old, new = "<pad>\n<unk>\nleft\n", "<pad>\n<unk>\nright\n"
     (tmp_path / "vocabulary_shapes.txt").write_text(new)
     (tmp_path / "run").mkdir()
@@ -316,7 +317,7 @@ def test_fine_tuning_knows_the_words_of_the_other_run(tmp_path, monkeypatch, whe
         init_from=str(tmp_path / "run" / "unc_iter_9.tfmodel.index"),
         init_vocabulary=str(tmp_path / path) if where == "named" else None,
     )
-    assert start.init_from(None, args) == "loaded"
+    assert start.init_from(None, None, args) == "loaded"
     ((snapshot, words, known),) = asked
     assert snapshot == str(tmp_path / "run" / "unc_iter_9.tfmodel")
     assert words == new.split()

@@ -5,7 +5,6 @@ random. Each answer is compared with that of a Predictor alone.
 """
 
 import contextlib
-import importlib
 import os
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from util import models
 from util.bench import scaling
 from util.core.errors import UserError
 from util.core.files import whole_file
@@ -38,7 +38,7 @@ def measure(model: str, seconds: float = SECONDS) -> Dict[str, Any]:
     """Ask for a while with CLIENTS clients at once.
 
     Args:
-      model: name of the module with the class `LSTM_model`.
+      model: one of `models.MODELS`.
       seconds: how long.
 
     Returns:
@@ -53,11 +53,10 @@ def measure(model: str, seconds: float = SECONDS) -> Dict[str, Any]:
     from util.deploy import server
 
     server.import_gradio()
-    model_class = importlib.import_module(model).LSTM_model
     with tempfile.TemporaryDirectory(prefix="refseg-benchmark-") as folder:
         images = draw_images(folder)
-        snapshot = draw_network(model_class, folder, images)
-        answers = right_answers(model_class, snapshot, images)
+        snapshot = draw_network(models.load(model), folder, images)
+        answers = right_answers(snapshot, images)
         with server(snapshot) as (url, process):
             return _ask(url, process, answers, seconds)
 
@@ -78,7 +77,7 @@ def draw_network(model_class, folder: str, images: Sequence[str]) -> str:
     """Save a small network drawn at random that finds half of what it sees.
 
     Args:
-      model_class: class with the arguments and attributes of `LSTM_model`.
+      model_class: one of CMPC's arguments and attributes, see `models.load`.
       folder: gets the snapshot of step 1 and its vocabulary, that of `shapes`.
       images: paths, which it is fitted to.
 
@@ -113,13 +112,13 @@ def draw_network(model_class, folder: str, images: Sequence[str]) -> str:
             return Snapshots(folder, "shapes").save(session, 1)
 
 
-def right_answers(model_class, snapshot: str, images: Sequence[str]):
+def right_answers(snapshot: str, images: Sequence[str]):
     """Return question -> bool [H, W], the mask that a Predictor alone finds."""
     from util.inference.predictor import Predictor
 
     words = shapes_scenes.vocabulary()[4:]
     answers = {}
-    with Predictor(model_class, snapshot) as predictor:
+    with Predictor(snapshot) as predictor:
         for number, path in enumerate(images):
             predictor.set_image(path)
             for n in range(SENTENCES):

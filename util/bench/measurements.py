@@ -5,12 +5,12 @@ TensorFlow loads inside them, so that the process that waits for theirs stays sm
 
 import argparse
 import contextlib
-import importlib
 import itertools
 import os
 import time
 from typing import Any, Dict, Iterator, NamedTuple, Optional, Tuple
 
+from util import models
 from util.bench import workload
 from util.data import datasets
 from util.data.build import build_samples
@@ -88,7 +88,7 @@ def _result(sentences_per_s, peak_before, sizes):
 
 
 def _model_class(setup):
-    return importlib.import_module(setup.model).LSTM_model
+    return models.load(setup.model)
 
 
 def make_snapshot(setup: Setup, folder: str) -> str:
@@ -118,9 +118,7 @@ def start(setup: Setup, snapshot: str, begin: float) -> Figures:
     """
     from util.inference.predictor import Predictor
 
-    with Predictor(
-        _model_class(setup), snapshot, precision=setup.precision
-    ) as predictor:
+    with Predictor(snapshot, precision=setup.precision) as predictor:
         _answer(predictor, workload.random_samples(0, 1, *_form(setup.sizes))[0])
         start_s = time.time() - begin
         return {
@@ -180,11 +178,10 @@ def testing(setup: Setup, snapshot: str, sentences: int, use_crf: bool) -> Figur
     sizes, seeds = setup.sizes, itertools.count()
     images = sizes.streams[sentences] if use_crf else 1
     jobs = os.cpu_count()
-    model_class = _model_class(setup)
     with contextlib.ExitStack() as stack:
         workers = stack.enter_context(dense_crf.Workers(jobs)) if use_crf else None
         peak = peak_gflops(sizes.product)
-        predictor = Predictor(model_class, snapshot, precision=setup.precision)
+        predictor = Predictor(snapshot, precision=setup.precision)
         stack.enter_context(predictor)
 
         def run(images):

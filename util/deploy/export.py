@@ -11,6 +11,7 @@ from typing import Any, Dict, Tuple
 
 import numpy as np
 
+from util import models
 from util.core import files
 from util.core.errors import Stopped, UserError
 from util.data import text_processing
@@ -43,17 +44,15 @@ INPUTS = {
 OUTPUTS = {
     "mask": "bool [B, rows, columns], true on the object",
     "probability": "float32 [B, rows, columns], of the object",
-    "word_weights": "float32 [B, 20, 4], entity, attribute, relation, unnecessary: "
-    "what each word is for; 0 at padding",
+    "word_weights": "float32 [B, 20, {}], {}: what each word is for; 0 at padding",
     "ids": "int32 [B, 20], what the sentences were read as",
 }
 
 
-def run(model_class, args) -> None:
+def run(args) -> None:
     """Write a snapshot's network as a SavedModel or for ONNX.
 
     Args:
-      model_class: class with the arguments and attributes of `LSTM_model`.
       args: options of `trainval_model.py -m export`.
 
     Raises:
@@ -65,7 +64,7 @@ def run(model_class, args) -> None:
     if args.format == "onnx":
         _import_onnx()
     snapshot = checkpoint.find(args.folder, args.dataset, args.iteration)
-    sizes = checkpoint.sizes(snapshot)
+    model_class, sizes = models.of_snapshot(snapshot, args.model)
     path = args.vocabulary or vocabulary_of(snapshot, args.data)
     words = read_vocabulary(snapshot, path)
     with files.whole_folder(args.output) as folder:
@@ -95,15 +94,16 @@ class Network:
     """Builds the graph from an image and its sentences to the results.
 
     Args:
-      model_class: class with the arguments and attributes of `LSTM_model`.
+      model_class: of the snapshot.
       snapshot: path of a checkpoint.
-      sizes: see `checkpoint.sizes`.
+      sizes: its arguments, see `models.of_snapshot`.
       max_pixels: int, larger images are refused.
     """
 
     def __init__(self, model_class, snapshot, sizes, max_pixels: int) -> None:
         self._model_class, self._snapshot = model_class, snapshot
         self._sizes, self.max_pixels = sizes, max_pixels
+        self.name = model_class.NAME
 
     def build(self, image, ids) -> Dict[str, Any]:
         """Return name -> tensor, the results as OUTPUTS describes them."""
@@ -128,12 +128,22 @@ class Network:
             )
         rows, columns, _ = tf.unstack(size)
         found = is_on_object(model.up[..., 0])
-        is_word = tf.cast(tf.not_equal(ids, 0), tf.float32)[..., tf.newaxis]
         probability = model.sigm[..., 0]
-        return {
+        results = {
             "mask": image_ops.restore_mask(found, rows, columns),
             "probability": image_ops.resize_and_crop(probability, rows, columns),
-            "word_weights": model.words_parse * is_word,
+        }
+        if self._model_class.WORD_CLASSES:
+            is_word = tf.cast(tf.not_equal(ids, 0), tf.float32)[..., tf.newaxis]
+            results["word_weights"] = model.words_parse * is_word
+        return results
+
+    def describe(self, outputs) -> Dict[str, str]:
+        """Return name -> what model.json says of it, of results of `build`."""
+        classes = self._model_class.WORD_CLASSES
+        return {
+            name: OUTPUTS[name].format(len(classes), ", ".join(classes))
+            for name in outputs
         }
 
     def session(self):
@@ -171,7 +181,7 @@ def _write_saved_model(network: Network, path, vocab_dict, folder) -> Dict[str, 
             _save(session, os.path.join(folder, VERSION), inputs, outputs)
     if odd:
         print(f"the model takes ids: no sentence could hold the word {odd[0]!r}")
-    return _signature(inputs, outputs, max_pixels=network.max_pixels)
+    return _signature(network, inputs, outputs, max_pixels=network.max_pixels)
 
 
 def _save(session, path, inputs, outputs):
@@ -192,10 +202,10 @@ def _save(session, path, inputs, outputs):
         raise UserError(f"cannot write {path}: {error.message}") from error
 
 
-def _signature(inputs, outputs, **more) -> Dict[str, Any]:
+def _signature(network, inputs, outputs, **more) -> Dict[str, Any]:
     return dict(
         inputs={name: INPUTS[name] for name in inputs},
-        outputs={name: OUTPUTS[name] for name in outputs},
+        outputs=network.describe(outputs),
         **more,
     )
 
@@ -234,7 +244,7 @@ def _write_onnx(network: Network, path, vocab_dict, folder) -> Dict[str, Any]:
     names = {tensor.name: name for name, tensor in {**inputs, **outputs}.items()}
     tf2onnx.convert.from_graph_def(
         frozen,
-        name="CMPC",
+        name=network.name,
         input_names=[tensor.name for tensor in inputs.values()],
         output_names=[tensor.name for tensor in outputs.values()],
         opset=OPSET,
@@ -246,7 +256,7 @@ def _write_onnx(network: Network, path, vocab_dict, folder) -> Dict[str, Any]:
         model_file, providers=["CPUExecutionProvider"]
     )
     checked = _compare(wanted, dict(zip(outputs, session.run(list(outputs), fed))))
-    return _signature(inputs, outputs, opset=OPSET, checked=checked)
+    return _signature(network, inputs, outputs, opset=OPSET, checked=checked)
 
 
 def _random_feed(vocab_size: int) -> Dict[str, np.ndarray]:

@@ -14,8 +14,8 @@ from PIL import Image
 from util.core.errors import UserError
 from util.data import im_processing, shapes, shapes_scenes
 from util.inference import visualize
-from util.inference.predictor import LEVELS, Prediction
-from util.inference.visualize import CLASS_COLOURS
+from util.inference.predictor import Prediction
+from util.inference.visualize import class_colour
 
 SHOWN_SIDE, LEVEL_SIDE = 800, 400  # pixels, the longer side of what the page shows
 MAX_ASKED = 50  # questions in the history
@@ -73,7 +73,12 @@ def draw_examples(folder: str) -> List[List[str]]:
 
 
 def build(
-    answer: Callable, folder: str, examples: Sequence, kept_s: int, max_letters: int
+    answer: Callable,
+    folder: str,
+    examples: Sequence,
+    kept_s: int,
+    max_letters: int,
+    levels: Sequence[str] = (),
 ) -> Any:
     """Build the page and the JSON call `/segment`.
 
@@ -83,6 +88,7 @@ def build(
       examples: see `draw_examples`; may be empty.
       kept_s: seconds after which files are removed.
       max_letters: most letters of a sentence.
+      levels: the model's, see `Predictor.levels`.
 
     Returns:
       `gradio.Blocks`, not launched.
@@ -99,7 +105,7 @@ def build(
             with gr.Column():
                 message = gr.HTML(elem_id="message", visible=False)
                 with gr.Column(visible=False) as result:
-                    shown = _result_parts(gr)
+                    shown = _result_parts(gr, levels)
         history = gr.HTML(apply_default_css=False)
         asked = gr.State([])
         if examples:
@@ -195,16 +201,17 @@ def _take_uploads_only(gr, image):
     image.preprocess = lambda payload: payload and payload.path
 
 
-def _result_parts(gr):
+def _result_parts(gr, names):
     """Return what shows an answer, in the order of `_drawn`."""
     plain = {"interactive": False, "buttons": ["fullscreen"]}
     overlay = gr.Image(label="The object", height=320, elem_id="mask", **plain)
     summary, words = (
         gr.HTML(apply_default_css=False, elem_id=name) for name in ("summary", "words")
     )
-    gr.HTML("<span class='fine'>What each level of features alone sees</span>")
-    with gr.Row(elem_id="levels"):
-        levels = [gr.Image(label=level, min_width=90, **plain) for level in LEVELS]
+    if names:
+        gr.HTML("<span class='fine'>What each level of features alone sees</span>")
+    with gr.Row(elem_id="levels", visible=bool(names)):
+        levels = [gr.Image(label=name, min_width=90, **plain) for name in names]
     mask = gr.DownloadButton("Download the mask (PNG)", elem_id="download")
     return [overlay, summary, words, *levels, mask]
 
@@ -212,7 +219,7 @@ def _result_parts(gr):
 def _drawn(found, folder):
     prediction, record = found.prediction, found.record
     folder = tempfile.mkdtemp(dir=folder)
-    levels = zip(LEVELS, level_images(found.image, prediction))
+    levels = zip(prediction.seen_levels, level_images(found.image, prediction))
     return (
         _save(folder, "object", overlay_image(found.image, prediction)),
         summary_html(record),
@@ -251,11 +258,11 @@ def overlay_image(image: np.ndarray, prediction: Prediction) -> np.ndarray:
 
 
 def level_images(image: np.ndarray, prediction: Prediction) -> List[np.ndarray]:
-    """Draw heat maps over the image, LEVEL_SIDE pixels long, one for each LEVELS."""
+    """Draw heat maps over the image, LEVEL_SIDE pixels long, one for each level."""
     image = _scale(image, LEVEL_SIDE)
     maps = (
-        im_processing.resize_and_crop(prediction.seen_levels[level], *image.shape[:2])
-        for level in LEVELS
+        im_processing.resize_and_crop(seen, *image.shape[:2])
+        for seen in prediction.seen_levels.values()
     )
     return [visualize.heat_map(image, seen) for seen in maps]
 
@@ -284,7 +291,7 @@ def summary_html(record: Dict[str, Any]) -> str:
 
 
 def words_html(record: Dict[str, Any]) -> str:
-    """Show the words in the colours of their classes, with weights."""
+    """Show the words, in the colours of their classes where the model has any."""
     words = "".join(map(_word_html, record["words"]))
     unread = record["num_unread"]
     note = f"<p class='fine'>{unread} more words were not read</p>"
@@ -293,17 +300,16 @@ def words_html(record: Dict[str, Any]) -> str:
 
 def _word_html(word):
     kind, weights = word["class"], word["weights"]
-    known = "" if word["known"] else "; the network does not know this word"
+    about = [", ".join(f"{name} {weight:.2f}" for name, weight in weights.items())]
+    if not word["known"]:
+        about.append("the network does not know this word")
+    unknown = "" if word["known"] else " unknown"
+    colour = class_colour(kind)
+    shown = f"<small>{kind} {weights[kind]:.2f}</small>" if weights else ""
     return (
-        "<span class='word{}' style='--c: {}' title='{}'><b>{}</b>"
-        "<small>{} {:.2f}</small></span>"
-    ).format(
-        "" if word["known"] else " unknown",
-        CLASS_COLOURS[kind],
-        ", ".join("{} {:.2f}".format(*item) for item in weights.items()) + known,
-        escape(word["text"]),
-        kind,
-        weights[kind],
+        f"<span class='word{unknown}' style='--c: {colour}' "
+        f"title='{'; '.join(filter(None, about))}'><b>{escape(word['text'])}</b>{shown}"
+        "</span>"
     )
 
 

@@ -71,10 +71,13 @@ class Service:
 
     Args:
       predictor: the network; it is the service's from now on.
+
+    Attributes:
+      levels: see `Predictor.levels`.
     """
 
     def __init__(self, predictor: Predictor) -> None:
-        self._predictor = predictor
+        self._predictor, self.levels = predictor, predictor.levels
         self._turn = threading.Lock()
 
     def answer(
@@ -164,11 +167,10 @@ def _header(path):
 # --- The server
 
 
-def run(model_class, args) -> int:
+def run(args) -> int:
     """Serve a snapshot until Ctrl-C or SIGTERM.
 
     Args:
-      model_class: class with the arguments and attributes of `LSTM_model`.
       args: options of `trainval_model.py -m serve`.
 
     Returns:
@@ -181,9 +183,7 @@ def run(model_class, args) -> int:
     check_address(args.host, args.port)
     snapshot = checkpoint.find(args.folder, args.dataset, args.iteration)
     vocabulary = args.vocabulary or vocabulary_of(snapshot, args.data)
-    predictor = Predictor(
-        model_class, snapshot, vocabulary, args.precision, remembered=REMEMBERED
-    )
+    predictor = Predictor(snapshot, vocabulary, args.precision, REMEMBERED, args.model)
     service = Service(predictor)
     with contextlib.closing(service), Listener() as signals:
         with serving(service, args.host, args.port, args.dataset == "shapes") as url:
@@ -219,7 +219,9 @@ def serving(
     with tempfile.TemporaryDirectory(prefix="refseg-web-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         examples = page.draw_examples(folder) if has_examples else []
-        blocks = page.build(service.answer, folder, examples, KEPT_S, MAX_LETTERS)
+        blocks = page.build(
+            service.answer, folder, examples, KEPT_S, MAX_LETTERS, service.levels
+        )
         blocks.queue(max_size=MAX_WAITING, api_open=False)
         _, url, _ = blocks.launch(
             server_name=host,

@@ -60,11 +60,10 @@ class Result(NamedTuple):
     word_weights: Optional[np.ndarray] = None
 
 
-def run(model_class, args) -> "Results":
+def run(args) -> "Results":
     """Test a snapshot on a split, print the results and write them next to it.
 
     Args:
-      model_class: class with the arguments and attributes of `LSTM_model`.
       args: options of `trainval_model.py -m test`.
 
     Raises:
@@ -75,7 +74,7 @@ def run(model_class, args) -> "Results":
     images, results = f"{snapshot}.{args.split}", Results()
     with contextlib.ExitStack() as stack:
         order, samples = stack.enter_context(reading(dataset, args.split))
-        predictor = Predictor(model_class, snapshot, precision=args.precision)
+        predictor = Predictor(snapshot, precision=args.precision, model=args.model)
         stack.enter_context(predictor)
         workers = None
         if args.dense_crf:

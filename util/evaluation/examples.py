@@ -1,6 +1,6 @@
 """Examples in a report: sentences of a test, segmented again and shown as HTML."""
 
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 from PIL import Image, ImageColor
@@ -65,20 +65,20 @@ class Example(NamedTuple):
 
 
 def find(
-    model_class,
     snapshot: str,
     dataset: datasets.Dataset,
     record: Dict[str, Any],
     precision: str = "float32",
+    model: Optional[str] = None,
 ) -> Dict[str, List[Example]]:
     """Choose sentences of a test and segment them again.
 
     Args:
-      model_class: class with the arguments and attributes of `LSTM_model`.
       snapshot: path of the snapshot that was tested.
       dataset: what it was tested on.
       record: of the test, with samples, see `breakdown.read_record`.
       precision: see `session.new_session`.
+      model: name of the one that the snapshot must be of; None: any.
 
     Returns:
       "best", "worst" and "random" -> examples.
@@ -90,13 +90,14 @@ def find(
     chosen = breakdown.choose(record["samples"], kind, NUMBER)
     rows = {row["number"]: row for some in chosen.values() for row in some}
     samples = _read(dataset, record["split"], rows)
-    with Predictor(model_class, snapshot, precision=precision) as predictor:
+    with Predictor(snapshot, precision=precision, model=model) as predictor:
+        classes = predictor.word_classes
         if kind == WITH_CRF:
             with dense_crf.Workers(1) as workers:
                 found = list(evaluate.find_masks(predictor, samples, workers))
         else:
             found = list(evaluate.find_masks(predictor, samples))
-    examples = {one.number: _example(one, rows[one.number]) for one in found}
+    examples = {one.number: _example(one, rows[one.number], classes) for one in found}
     return {
         name: [examples[row["number"]] for row in some] for name, some in chosen.items()
     }
@@ -123,9 +124,10 @@ def _of(sample):
     return str(sample["sent_batch"][0]), sample["mask_batch"].shape
 
 
-def _example(result: evaluate.Result, row: Row) -> Example:
+def _example(result: evaluate.Result, row: Row, classes: Sequence[str]) -> Example:
     sample, true = result.sample, result.sample["mask_batch"]
-    words = read_words(row["sentence"], sample["text_batch"], result.word_weights)
+    ids, weights = sample["text_batch"], result.word_weights
+    words = read_words(row["sentence"], ids, weights, classes)
     unread = text_processing.tokenize(row["sentence"])[len(words) :]
     ious = {k: _iou(*compute_mask_IU(mask, true)) for k, mask in result.masks.items()}
     return Example(row, sample["im_batch"], true, result.masks, words, unread, ious)
@@ -146,7 +148,10 @@ def show(examples: Dict[str, List[Example]]) -> Html:
     Args:
       examples: see `find`; kinds without any are left out.
     """
-    parts = [_legend()]
+    words = [
+        word for some in examples.values() for example in some for word in example.words
+    ]
+    parts = [_legend()] if any(word.weights for word in words) else []
     for kind, some in examples.items():
         if some:
             parts.append(element("h3", KINDS[kind]))
@@ -188,7 +193,9 @@ def _show_one(example):
 
 
 def _word(word):
-    """Colour a word by its class."""
+    """Colour a word by its class, where the model has classes."""
+    if not word.weights:
+        return element("span", word.text)
     numbers = ", ".join(f"{name} {w:.2f}" for name, w in word.weights.items())
     return _coloured(word.text, word.kind, word.weights[word.kind], title=numbers)
 
@@ -198,7 +205,7 @@ def _unread(word):
 
 
 def _coloured(word, kind, weight=0.7, **attributes):
-    colour = ", ".join(map(str, ImageColor.getrgb(visualize.CLASS_COLOURS[kind])))
+    colour = ", ".join(map(str, ImageColor.getrgb(visualize.class_colour(kind))))
     strength = FAINTEST + (STRONGEST - FAINTEST) * weight
     style = f"--colour: {colour}; --strength: {strength:.2f}"
     return element("span", word, class_=f"word {kind}", style=style, **attributes)

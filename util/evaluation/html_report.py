@@ -54,14 +54,13 @@ def require_matplotlib() -> None:
     figures.new_figure(1, 1)
 
 
-def run(model_class, args) -> None:
+def run(args) -> None:
     """Write the report of a test.
 
     Where the snapshot or the samples of the test are gone the report has no examples
     and says why: training keeps the newest snapshots only.
 
     Args:
-      model_class: class with the arguments and attributes of `LSTM_model`.
       args: options of `trainval_model.py -m report`.
 
     Raises:
@@ -87,7 +86,7 @@ def run(model_class, args) -> None:
         )
     dataset = datasets.get(args.dataset, args.data, args.batches)
     where = args.folder, args.dataset, args.iteration
-    shown = _examples(model_class, where, dataset, record, args.precision)
+    shown = _examples(where, dataset, record, args.precision, args.model)
     output = args.output or f"{snapshot}.{args.split}.html"
     _write(output, report(record, shown))
 
@@ -99,14 +98,14 @@ def _test_command(dataset, split, folder, iteration):
     return " ".join(map(shlex.quote, words))
 
 
-def _examples(model_class, where, dataset, record, precision):
+def _examples(where, dataset, record, precision, model):
     """Return the examples as HTML, or why there are none."""
     from util.evaluation import examples
     from util.graph import checkpoint
 
     try:
         snapshot = checkpoint.find(*where)
-        found = examples.find(model_class, snapshot, dataset, record, precision)
+        found = examples.find(snapshot, dataset, record, precision, model)
     except UserError as error:
         print(f"warning: a report without examples: {error}", file=sys.stderr)
         return element("p", f"There are none: {error}")

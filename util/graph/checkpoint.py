@@ -6,17 +6,14 @@ import os
 import re
 from typing import Any, Dict, List, Optional
 
+import numpy as np
+
 from util.core.errors import UserError
 from util.graph.compat import tf
 
 NAMED = 10  # differences that an error message spells out
 
 BACKBONE_PREFIXES = ("res", "bn", "conv1")
-
-WORD_VECTORS = "text_objseg/Variable"
-
-# Not weights: Adam's slots and counts, and the number of steps.
-OF_TRAINING = re.compile(r".*/Adam(_1)?|(.*/)?beta[12]_power|text_objseg/Variable_1")
 
 DATA, STATE, INDEX = ".data-00000-of-00001", ".state.json", ".index"
 
@@ -68,7 +65,7 @@ def read_state(snapshot: str) -> Dict[str, Any]:
             return dict(json.load(file))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(
-            f"cannot read {snapshot + STATE}: move the snapshot away to go on from an "
+            f"cannot read {snapshot + STATE}: move the snapshot away to resume from an "
             "older one"
         ) from error
 
@@ -104,8 +101,7 @@ def _reading(file):
     except (tf.errors.OpError, ValueError, IndexError) as error:
         raise UserError(
             f"cannot read the checkpoint {file}: it is missing, damaged or "
-            "incomplete; copy "
-            "or download all its files again (.index and .data-...)"
+            "incomplete; copy or download all its files again (.index and .data-...)"
         ) from error
 
 
@@ -119,55 +115,30 @@ def shapes(checkpoint: str) -> Dict[str, List[int]]:
         return tf.train.NewCheckpointReader(checkpoint).get_variable_to_shape_map()
 
 
-def sizes(checkpoint: str) -> Dict[str, int]:
-    """Read from a snapshot's variables how large its network is.
-
-    Returns:
-      The arguments of `LSTM_model` that say so.
+def read(checkpoint: str, name: str) -> np.ndarray:
+    """Return the value of a variable that a checkpoint file has.
 
     Raises:
-      UserError: the file cannot be read, or a variable that tells is missing.
+      UserError: the file is missing or damaged.
     """
-    stored = shapes(checkpoint)
-
-    def shape(name, rank):
-        found = stored.get("text_objseg/" + name)
-        if found is None or len(found) != rank:
-            raise UserError(
-                "{} is no snapshot of CMPC: text_objseg/{} is {}".format(
-                    checkpoint, name, "missing" if found is None else found
-                )
-            )
-        return found
-
-    vocab_size, glove_dim = shape("Variable", 2)
-    channels = shape("c5_lateral/DW", 4)[3]
-    rows, columns, fused_channels = shape("rnn/conv_lstm_cell/W_ci", 3)
-    return {
-        "vocab_size": vocab_size,
-        "glove_dim": glove_dim,
-        "v_emb_dim": channels,
-        "rnn_size": channels,
-        "mlp_dim": fused_channels,
-        "vf_h": rows,
-        "vf_w": columns,
-        "H": 8 * rows,
-        "W": 8 * columns,
-    }
+    with _reading(checkpoint):
+        return tf.train.NewCheckpointReader(checkpoint).get_tensor(name)
 
 
-def load(session, checkpoint: str) -> None:
-    """Load every variable of the session's graph from a snapshot.
+def load(session, checkpoint: str, variables: Optional[List] = None) -> None:
+    """Load variables from a snapshot.
+
+    Args:
+      session: of the variables' graph.
+      checkpoint: the snapshot's path.
+      variables: of tf.Variable; None: all of the graph.
 
     Raises:
       UserError: the file cannot be read or does not fit; names what differs.
     """
-    variables = session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
-    _load(session, checkpoint, shapes(checkpoint), variables)
-
-
-def _load(session, checkpoint, stored, variables):
-    differences = []
+    if variables is None:
+        variables = session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
+    stored, differences = shapes(checkpoint), []
     for variable in variables:
         name, wanted = variable.op.name, variable.shape.as_list()
         if name not in stored:
@@ -175,13 +146,10 @@ def _load(session, checkpoint, stored, variables):
         elif stored[name] != wanted:
             differences.append(f"{name} is {stored[name]}, not {wanted}")
     if differences:
-        more = len(differences) - NAMED
+        named, more = "; ".join(differences[:NAMED]), len(differences) - NAMED
         raise UserError(
-            "{} does not fit the network: {}{}".format(
-                checkpoint,
-                "; ".join(differences[:NAMED]),
-                f"; and {more} more" if more > 0 else "",
-            )
+            f"{checkpoint} does not fit the network: {named}"
+            + (f"; and {more} more" if more > 0 else "")
         )
     with _reading(checkpoint):
         tf.train.Saver(variables).restore(session, checkpoint)
@@ -240,67 +208,3 @@ def load_backbone(session, checkpoint: str) -> str:
         tf.train.Saver(found).restore(session, checkpoint)
     line = f"backbone: {len(found)} of {len(wanted)} variables loaded from {checkpoint}"
     return line + ("; missing: " + ", ".join(missing) if missing else "")
-
-
-def load_weights(
-    session, checkpoint: str, words: List[str], known: Optional[List[str]]
-) -> str:
-    """Load the weights of another run, but nothing of its training.
-
-    Args:
-      session: of the graph; its variables are initialised.
-      checkpoint: a snapshot.
-      words: the vocabulary of the graph.
-      known: that of the snapshot; None: the same. Words that are in both keep their
-        vectors, the others those that the graph began with.
-
-    Returns:
-      A line that says what was loaded.
-
-    Raises:
-      UserError: the file cannot be read or does not fit, or the vocabularies differ in
-        size and `known` is None.
-    """
-    stored = shapes(checkpoint)
-    variables = [
-        variable
-        for variable in session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
-        if not OF_TRAINING.fullmatch(variable.op.name)
-    ]
-    line = f"weights: loaded from {checkpoint}"
-    rows = stored.get(WORD_VECTORS, [0])[0]
-    if known is None and rows != len(words) or known is not None and rows != len(known):
-        raise UserError(
-            "{} knows {} words, but the vocabulary {} has {}: name that of the "
-            "snapshot with --init-vocabulary".format(
-                checkpoint,
-                rows,
-                "of this data set" if known is None else "named",
-                len(words if known is None else known),
-            )
-        )
-    if known is not None and known != words:
-        table = next(v for v in variables if v.op.name == WORD_VECTORS)
-        variables.remove(table)
-        shared = _carry_over(session, checkpoint, table, words, known)
-        line += f"; {shared} of {len(words)} words have their vectors from it"
-    _load(session, checkpoint, stored, variables)
-    return line
-
-
-def _carry_over(session, checkpoint, table, words, known):
-    """Give words that are known their vectors; return how many they are."""
-    with _reading(checkpoint):
-        vectors = tf.train.NewCheckpointReader(checkpoint).get_tensor(WORD_VECTORS)
-    value = session.run(table)
-    if vectors.shape[1] != value.shape[1]:
-        raise UserError(
-            f"{checkpoint} has word vectors of {vectors.shape[1]} numbers, the "
-            f"network of {value.shape[1]}: leave out -emb or "
-            "use vectors of that length"
-        )
-    place = {word: row for row, word in enumerate(known)}
-    shared = [row for row, word in enumerate(words) if word in place]
-    value[shared] = vectors[[place[words[row]] for row in shared]]
-    table.load(value, session)
-    return len(shared)

@@ -35,11 +35,10 @@ class Query(NamedTuple):
     sentence: str
 
 
-def run(model_class, args) -> int:
+def run(args) -> int:
     """Segment what the command line asks for, and write it below --output.
 
     Args:
-      model_class: class with the arguments and attributes of `LSTM_model`.
       args: options of `trainval_model.py -m predict`.
 
     Returns:
@@ -56,7 +55,7 @@ def run(model_class, args) -> int:
             f"{args.output} is there already and not empty: choose another --output"
         )
     vocabulary = args.vocabulary or vocabulary_of(snapshot, args.data)
-    with Predictor(model_class, snapshot, vocabulary, args.precision) as predictor:
+    with Predictor(snapshot, vocabulary, args.precision, model=args.model) as predictor:
         rows = predict(predictor, queries, args.output, args.dense_crf, args.coco)
     num_failed = sum("error" in row for row in rows)
     print(

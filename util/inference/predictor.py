@@ -13,6 +13,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from scipy.special import expit
 
+from util import models
 from util.core.errors import UserError
 from util.data import datasets, im_processing, text_processing
 from util.graph import checkpoint
@@ -23,8 +24,6 @@ from util.inference import dense_crf
 # Sentences at once: more need more memory and are hardly faster.
 CHUNK = 12
 FOREGROUND = 1e-9  # the least logit of a pixel on the object, as published
-LEVELS = ("c5", "c4", "c3")  # of features, deep to shallow
-CLASSES = ("entity", "attribute", "relation", "unnecessary")  # of words
 
 
 class Word(NamedTuple):
@@ -34,7 +33,8 @@ class Word(NamedTuple):
       text: as the network reads it, in lower case.
       is_known: it is in the vocabulary; all others look the same to the network. None:
         not asked for.
-      weights: class -> probability, 0..1, of CLASSES.
+      weights: class -> probability, 0..1, of the model's WORD_CLASSES; empty where it
+        has none.
     """
 
     text: str
@@ -42,9 +42,9 @@ class Word(NamedTuple):
     weights: Dict[str, float]
 
     @property
-    def kind(self) -> str:
-        """The most probable of CLASSES."""
-        return max(self.weights, key=self.weights.get)
+    def kind(self) -> Optional[str]:
+        """The most probable class; None where the model has none."""
+        return max(self.weights, key=self.weights.get, default=None)
 
 
 class Outputs(NamedTuple):
@@ -53,13 +53,14 @@ class Outputs(NamedTuple):
     Attributes:
       logits: float32 [B, H, W], see `on_object`.
       probability: float32 [B, H, W], 0..1, the sigmoid of it.
-      word_weights: float32 [B, T, 4], of CLASSES; meaningless at padding.
+      word_weights: float32 [B, T, number of `Predictor.word_classes`], meaningless at
+        padding; None where the model has no classes.
       levels: level -> float32 [B, H, W], 0..1: what it alone would answer.
     """
 
     logits: np.ndarray
     probability: np.ndarray
-    word_weights: np.ndarray
+    word_weights: Optional[np.ndarray]
     levels: Dict[str, np.ndarray]
 
 
@@ -104,23 +105,30 @@ class Prediction(NamedTuple):
 
 
 def read_words(
-    sentence: str, ids: np.ndarray, weights: np.ndarray, unknown: Optional[int] = None
+    sentence: str,
+    ids: np.ndarray,
+    weights: Optional[np.ndarray],
+    classes: Sequence[str],
+    unknown: Optional[int] = None,
 ) -> List[Word]:
     """Return the words of a sentence that the network read.
 
     Args:
       sentence: any text.
       ids: int32 [T], what it was read as, padded in front with 0.
-      weights: float32 [T, 4], what the network takes each id for.
+      weights: float32 [T, K], what the network takes each id for; None: K = 0.
+      classes: K names.
       unknown: the id of words that are not in the vocabulary; None: not asked for.
     """
     count = np.count_nonzero(ids)
+    if weights is None:
+        weights = np.zeros([len(ids), 0], np.float32)
     tokens = text_processing.tokenize(sentence)[:count]
     return [
         Word(
             text,
             None if unknown is None else bool(number != unknown),
-            dict(zip(CLASSES, map(float, row))),
+            dict(zip(classes, map(float, row))),
         )
         for text, number, row in zip(tokens, ids[-count:], weights[-count:])
     ]
@@ -137,18 +145,20 @@ class Predictor:
     Use it as a context manager, or call `close` at the end. One thread at a time.
 
     Args:
-      model_class: class with the arguments and attributes of `LSTM_model`.
-      snapshot: path of a checkpoint; the network's sizes are read from it.
+      snapshot: path of a checkpoint; it tells the model and the network's sizes.
       vocabulary: the file of its words; None: vocabulary.txt beside it or that of the
         data set in its name, see `predictor.vocabulary_of`, when it is needed.
       precision: see `session.new_session`.
       remembered: int, how many images of `set_image` cost nothing when they come
-        again. At full size each takes 96 MB.
+        again. At full size of CMPC each takes 96 MB.
+      model: name, of `models.MODELS`, that the snapshot must be of; None: any.
 
     Attributes:
       image: uint8 [H, W, 3], the image as the network sees it; None before
         `set_image`.
       vocab_size: int, ids must be smaller.
+      word_classes: what the model tells words apart by; empty where it does not.
+      levels: the names of its auxiliary scores, see `Outputs.levels`; may be empty.
 
     Raises:
       UserError: the snapshot cannot be read or does not fit, or the precision cannot
@@ -157,15 +167,17 @@ class Predictor:
 
     def __init__(
         self,
-        model_class,
         snapshot: str,
         vocabulary: Optional[str] = None,
         precision: str = "float32",
         remembered: int = 1,
+        model: Optional[str] = None,
     ) -> None:
         self._snapshot = checkpoint.without_ending(snapshot)
-        sizes = checkpoint.sizes(self._snapshot)
+        model_class, sizes = models.of_snapshot(self._snapshot, model)
         self.vocab_size = sizes["vocab_size"]
+        self.word_classes = tuple(model_class.WORD_CLASSES)
+        self.levels = tuple(name for name in model_class.LOSS_WEIGHTS if name != "pred")
         self.image, self._size = None, None
         self._vocabulary = None
         if vocabulary:
@@ -268,21 +280,27 @@ class Predictor:
           ids: int32 [B, T], padded in front with 0; any B above 0.
         """
         model, ids = self._model, np.asarray(ids)
-        fetches = [model.up, model.sigm, model.words_parse]
-        fetches += [getattr(model, "up_" + level) for level in LEVELS]
+        fetches = {"sigm": model.sigm, **model.ups}
+        if self.word_classes:
+            fetches["words_parse"] = model.words_parse
         chunks = np.array_split(ids, math.ceil(len(ids) / CHUNK))
         runs = [
             self._session.run(fetches, {**self._now, model.words: chunk})
             for chunk in chunks
         ]
-        logits, probability, weights, *scores = map(np.concatenate, zip(*runs))
-        levels = {level: expit(up[..., 0]) for level, up in zip(LEVELS, scores)}
-        return Outputs(logits[..., 0], probability[..., 0], weights, levels)
+        found = {name: np.concatenate([run[name] for run in runs]) for name in fetches}
+        return Outputs(
+            logits=found["pred"][..., 0],
+            probability=found["sigm"][..., 0],
+            word_weights=found.get("words_parse"),
+            levels={level: expit(found[level][..., 0]) for level in self.levels},
+        )
 
     def _finding(self, sentence, ids, found, n, on_object):
         """Return the n-th Prediction."""
         unknown = self.vocabulary[text_processing.UNKNOWN]
-        words = read_words(sentence, ids, found.word_weights[n], unknown)
+        weights = None if found.word_weights is None else found.word_weights[n]
+        words = read_words(sentence, ids, weights, self.word_classes, unknown)
         num_unread = len(text_processing.tokenize(sentence)) - len(words)
         return Prediction(
             sentence,
@@ -400,10 +418,8 @@ def read_vocabulary(snapshot: str, file: str) -> Dict[str, int]:
     Raises:
       UserError: it cannot be read, or has another number of words than the snapshot.
     """
-    known, found = (
-        checkpoint.sizes(snapshot)["vocab_size"],
-        text_processing.vocabulary_size(file),
-    )
+    _, sizes = models.of_snapshot(snapshot)
+    known, found = sizes["vocab_size"], text_processing.vocabulary_size(file)
     if found != known:
         raise UserError(
             f"{file} has {found} words, but {snapshot} knows {known}: name its own "

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from typing import Sequence, Tuple
+from typing import Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -22,6 +22,7 @@ CLASS_COLOURS = {  # of words; colour-blind people tell them apart
     "relation": "#cc79a7",
     "unnecessary": "#8a8a8a",
 }
+OTHER_COLOUR = "#56b4e9"  # of any other class, and of words without classes
 # Colours of probabilities 0, 1/2 and 1.
 HEAT = ((24, 24, 70), (214, 62, 90), (255, 224, 110))
 MIN_SIDE = 240  # pixels, the longer side of an image in result_image
@@ -144,6 +145,11 @@ def heat_map(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
     opacity = 0.4 + 0.5 * probability[..., np.newaxis]
     mixed = grey + opacity * (np.stack(heat, axis=-1) - grey)
     return np.rint(mixed).astype(np.uint8)
+
+
+def class_colour(kind: Optional[str]) -> str:
+    """Return the colour of a class of words, #rrggbb."""
+    return CLASS_COLOURS.get(kind, OTHER_COLOUR)
 
 
 def save_png(path: str, image: np.ndarray) -> None:

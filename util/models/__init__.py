@@ -11,6 +11,8 @@ from util.core.errors import UserError
 
 MODELS = {"CMPC_model": "CMPC_model"}  # name -> module; the first one is the default
 
+SHOWN = 3  # variables of a checkpoint that is of no model
+
 
 def load(name: str) -> Any:
     """Return the class `LSTM_model` of a model.
@@ -49,8 +51,8 @@ def of_checkpoint(shapes: Dict[str, List[int]]) -> Any:
 
 
 def _looks_like(shapes):
-    first = ", ".join(sorted(shapes)[:3])
-    return f"it has {len(shapes)} variables" + (f", such as {first}" if first else "")
+    first = sorted(shapes)[:SHOWN] + ["..."] * (len(shapes) > SHOWN)
+    return f"it has {len(shapes)} variables" + ": " * bool(first) + ", ".join(first)
 
 
 def of_snapshot(snapshot: str, name: Optional[str] = None) -> Tuple[Any, Dict]:
@@ -76,7 +78,7 @@ def of_snapshot(snapshot: str, name: Optional[str] = None) -> Tuple[Any, Dict]:
         raise UserError(f"{snapshot} is {error}") from error
     if name not in (None, model_class.NAME):
         raise UserError(
-            f"{snapshot} is a checkpoint of {model_class.NAME}, not of {name}: leave "
-            "out -n"
+            f"{snapshot} is a checkpoint of {model_class.NAME}, not of {name}: choose "
+            f"-n {model_class.NAME}"
         )
     return model_class, sizes

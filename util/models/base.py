@@ -8,6 +8,7 @@ w of the grid of features, C channels.
 """
 
 import inspect
+import re
 from typing import Any, Dict, List, NamedTuple
 
 import deeplab_resnet
@@ -19,6 +20,7 @@ from util.graph.layers import dropout_mask
 from util.graph.towers import spread
 
 SCOPE = "text_objseg"  # of all variables of a head
+OF_ADAM = re.compile(r".*/Adam(_1)?|(.*/)?beta[12]_power")
 TRAINED_BLOCKS = ("res3", "res4", "res5")  # with conv5
 
 
@@ -205,6 +207,14 @@ class Model:
             state = "missing" if shape is None else shape
             raise UserError(f"not a checkpoint of {cls.NAME}: {name} is {state}")
         return shape
+
+    @classmethod
+    def is_weight(cls, name):
+        """Tell by its op name whether a variable is one of the network.
+
+        The others are of its training: Adam's slots and counts, the number of steps.
+        """
+        return not (name == cls.STEP_COUNTER or OF_ADAM.fullmatch(name))
 
     @classmethod
     def defaults(cls, dataset):

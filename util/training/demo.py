@@ -23,6 +23,7 @@ from util.graph.compat import tf
 from util.graph.session import new_session
 from util.inference import dense_crf, visualize
 from util.inference.predictor import Predictor
+from util.models.base import grid_sizes
 from util.training import start
 from util.training.feature_cache import tap_tensors
 from util.training.feeds import Feed, words_and_masks
@@ -54,7 +55,7 @@ def run(model_class, args: argparse.Namespace) -> Dict[str, float]:
         build_samples(dataset, split, jobs=os.cpu_count())
     snapshot = train(model_class, args)
     samples = load_samples(args, "test")
-    with Predictor(model_class, snapshot) as predictor:
+    with Predictor(snapshot) as predictor:
         with dense_crf.Workers(os.cpu_count()) as workers:
             results = find_all(predictor, samples, "testing", workers)
         blind = find_all(predictor, shuffle_sentences(samples), "blind")
@@ -104,14 +105,9 @@ def train(model_class, args: argparse.Namespace) -> str:
     dataset = datasets.DATASETS[DATASET]
     vocabulary = datasets.vocabulary_file(DATASET, args.data)
     options = {
-        "H": rows,
-        "W": columns,
-        "vf_h": rows // 8,
-        "vf_w": columns // 8,
+        **grid_sizes(rows, columns),
+        **model_class.channels(**model_class.defaults(dataset)),
         "vocab_size": text_processing.vocabulary_size(vocabulary),
-        "v_emb_dim": dataset.v_emb_dim,
-        "rnn_size": dataset.v_emb_dim,
-        "mlp_dim": dataset.mlp_dim,
         "start_lr": LEARNING_RATE,
     }
     # Padding changes nothing, but each position costs time.

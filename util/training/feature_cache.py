@@ -16,13 +16,12 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
+from deeplab_resnet import CHANNELS, LEVELS, STRIDE
 from util.core import files, npz
 from util.core.errors import UserError
 from util.data import im_processing
 from util.graph import checkpoint
 
-LEVELS = ("c3", "c4", "c5")
-CHANNELS = (512, 1024, 2048)
 RECORD = "features.json"
 # Bytes of the disk that stay free whatever the limit: the snapshots need room.
 FREE = 10 * 10**9
@@ -78,8 +77,8 @@ class Folder:
         limit: Optional[float] = None,
     ) -> None:
         self.path, self._dtype, self._limit = path, np.dtype(dtype), limit
-        rows, columns = (side // 8 for side in size)
-        self._shapes = [(rows, columns, channels) for channels in CHANNELS]
+        rows, columns = (side // STRIDE for side in size)
+        self._shapes = [(rows, columns, channels) for channels in CHANNELS.values()]
         self._is_full = False
         self._lock = threading.Lock()
         self._claim(dict(belongs, size=list(size), dtype=dtype))
@@ -96,7 +95,7 @@ class Folder:
           key: of `image_key`.
 
         Returns:
-          [h, w, 512 / 1024 / 2048], of the folder's dtype.
+          [h, w, C], of the folder's dtype, in the order of LEVELS.
         """
         path = self._file(key)
         if not os.path.exists(path):

@@ -11,6 +11,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
+from deeplab_resnet import STRIDE
 from util.core.errors import UserError
 from util.core.parallel import prefetch
 from util.data import datasets, im_processing, text_processing
@@ -60,7 +61,7 @@ class TrainingSet:
         """
         samples = open_samples(folder, prefix)
         self.rows, self.columns = samples.read(0)["im_batch"].shape[:2]
-        if self.rows % 8 or self.columns % 8:
+        if self.rows % STRIDE or self.columns % STRIDE:
             raise UserError(
                 f"{samples.path(0)} shows an image of {self.columns}x{self.rows}, "
                 "not of a network's input size: train on "

@@ -73,6 +73,14 @@ def step_fetches(model) -> Dict[str, Any]:
     }
 
 
+def all_losses(model) -> Dict[str, Any]:
+    """Return what the log has besides the answer's loss, by its key there."""
+    losses = {
+        f"loss_{name}": loss for name, loss in model.losses.items() if name != "pred"
+    }
+    return dict(losses, loss_all=model.cls_loss_all)
+
+
 class Loop:
     """Takes training steps, tells how they go and saves.
 
@@ -133,14 +141,10 @@ class Loop:
         tells = step % progress.EVERY == 0 or step == self._plan.last
         draws = self._plan.image_steps and step % self._plan.image_steps == 0
         model, fetches, about = self._model, step_fetches(self._model), {}
+        losses = all_losses(model) if tells else {}
+        fetches.update(losses)
         if tells:  # before the step changes the weights
             about["regularisation"] = float(self._session.run(model.reg_loss))
-            fetches.update(
-                loss_c5=model.cls_loss_c5,
-                loss_c4=model.cls_loss_c4,
-                loss_c3=model.cls_loss_c3,
-                loss_all=model.cls_loss_all,
-            )
         if draws:
             fetches["up"] = model.up
         values = dict(feed.values)
@@ -158,8 +162,7 @@ class Loop:
         self._step = step
         self._note(feed, found)
         if tells:
-            keys = ("loss_c5", "loss_c4", "loss_c3", "loss_all")
-            about.update((key, float(found[key])) for key in keys)
+            about.update((key, float(found[key])) for key in losses)
             self._report(found, about)
         if draws and self._log:
             self._log.images(step, feed.samples, found["up"])

@@ -87,7 +87,7 @@ def begin(session, model, args, source: TrainingSet, point: TrainState) -> None:
     else:
         session.run(tf.global_variables_initializer())
         if args.init_from:
-            print(init_from(session, args), flush=True)
+            print(init_from(session, model, args), flush=True)
         else:
             start_backbone(session, model, args, source, point.seed)
     release_freed_memory()  # what drawing all variables at once took
@@ -123,7 +123,7 @@ def calibrate(session, model, images: List[np.ndarray]) -> None:
     )
 
 
-def init_from(session, args) -> str:
+def init_from(session, model, args) -> str:
     """Load the weights of another run's snapshot and return a line about it.
 
     Where the vocabularies differ, words that both know keep their vectors.
@@ -135,4 +135,64 @@ def init_from(session, args) -> str:
     beside = os.path.join(os.path.dirname(snapshot), checkpoint.VOCABULARY)
     path = args.init_vocabulary or (beside if os.path.exists(beside) else None)
     known = text_processing.read_words(path) if path else None
-    return checkpoint.load_weights(session, snapshot, words, known)
+    return load_weights(session, model, snapshot, words, known)
+
+
+def load_weights(
+    session, model, snapshot: str, words: List[str], known: Optional[List[str]]
+) -> str:
+    """Load the weights of another run, but nothing of its training.
+
+    Args:
+      session: of the graph; its variables are initialised.
+      model: its network, or the class of it.
+      snapshot: path of a checkpoint.
+      words: the vocabulary of the graph.
+      known: that of the snapshot; None: the same. Words that are in both keep their
+        vectors, the others those that the graph began with.
+
+    Returns:
+      A line that says what was loaded.
+
+    Raises:
+      UserError: the file cannot be read or does not fit, or the vocabularies differ in
+        size and `known` is None.
+    """
+    rows = checkpoint.shapes(snapshot).get(model.WORD_TABLE, [0])[0]
+    named, vocabulary = "of this data set", words
+    if known is not None:
+        named, vocabulary = "named", known
+    if rows != len(vocabulary):
+        raise UserError(
+            f"{snapshot} knows {rows} words, but the vocabulary {named} has "
+            f"{len(vocabulary)}: name that of the snapshot with --init-vocabulary"
+        )
+    variables = [
+        variable
+        for variable in session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
+        if model.is_weight(variable.op.name)
+    ]
+    line = f"weights: loaded from {snapshot}"
+    if vocabulary != words:
+        table = next(v for v in variables if v.op.name == model.WORD_TABLE)
+        variables.remove(table)
+        shared = _carry_over(session, snapshot, table, words, known)
+        line += f"; {shared} of {len(words)} words have their vectors from it"
+    checkpoint.load(session, snapshot, variables)
+    return line
+
+
+def _carry_over(session, snapshot, table, words, known):
+    """Give words that are known their vectors; return how many they are."""
+    vectors = checkpoint.read(snapshot, table.op.name)
+    value = session.run(table)
+    if vectors.shape[1] != value.shape[1]:
+        raise UserError(
+            f"{snapshot} has word vectors of {vectors.shape[1]} numbers, the network "
+            f"of {value.shape[1]}: leave out -emb or use vectors of that length"
+        )
+    place = {word: row for row, word in enumerate(known)}
+    shared = [row for row, word in enumerate(words) if word in place]
+    value[shared] = vectors[[place[words[row]] for row in shared]]
+    table.load(value, session)
+    return len(shared)

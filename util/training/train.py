@@ -6,6 +6,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 import numpy as np
 
+from util import models
 from util.core.errors import UserError
 from util.data import datasets, text_processing
 from util.evaluation.evaluate import quick_scores
@@ -13,6 +14,7 @@ from util.graph import checkpoint, towers
 from util.graph.compat import tf
 from util.graph.session import new_session, versions
 from util.inference.predictor import Predictor
+from util.models.base import grid_sizes
 from util.training import cluster, feature_cache, run_log
 from util.training.feeds import Sample, TrainingSet, feeds
 from util.training.loop import Loop, Schedule, TrainState
@@ -111,7 +113,7 @@ def _train(model_class, args, source: TrainingSet, machines: Machines) -> None:
     point = resume_state(args, source, machines.workers)
     if not (point.snapshot or args.init_from):
         backbone_file(args)  # what is missing is told before any work
-    options = network_options(args, source)
+    options = network_options(model_class, args, source)
     if args.eval_steps:
         datasets.find_batch_dir(args.dataset, args.eval_set, args.data, args.batches)
     with contextlib.ExitStack() as stack:
@@ -139,7 +141,7 @@ def _train(model_class, args, source: TrainingSet, machines: Machines) -> None:
         if args.cache_features:
             cache = feature_cache.open_cache(session, model, args)
         feed = stack.enter_context(contextlib.closing(feeds(model, samples, cache)))
-        loop = Loop(session, model, snapshots, plan(args, model_class), point, log)
+        loop = Loop(session, model, snapshots, plan(args), point, log)
         if chief:
             chief.begin(session, point.seed, point.positions)
             stack.callback(chief.end, session)
@@ -217,28 +219,29 @@ def describe(args, options, source, point, machines) -> Dict[str, Any]:
     }
 
 
-def network_options(args, source: TrainingSet) -> Dict[str, Any]:
-    """Return the arguments of `LSTM_model` for training, save the batch size.
+def network_options(model_class, args, source: TrainingSet) -> Dict[str, Any]:
+    """Return the arguments of a model for training, save the batch size.
 
     Raises:
       UserError: the word vectors or the snapshot of --init-from are missing or do not
-        fit.
+        fit, or the model has no use for word vectors.
     """
-    dataset = datasets.get(args.dataset, args.data)
+    if args.embedding and "glove" not in model_class.Arguments._fields:
+        raise UserError(f"{model_class.NAME} takes no word vectors: leave out -emb")
+    channels = model_class.defaults(datasets.get(args.dataset, args.data))
     sizes = {}
     if args.init_from:
-        sizes = checkpoint.sizes(checkpoint.without_ending(args.init_from))
-    channels = args.v_emb_dim or sizes.get("v_emb_dim", dataset.v_emb_dim)
+        snapshot = checkpoint.without_ending(args.init_from)
+        _, sizes = models.of_snapshot(snapshot, model_class.NAME)
+        channels = {name: sizes[name] for name in channels}
+    chosen = {name: getattr(args, name) for name in channels}
+    channels.update((name, size) for name, size in chosen.items() if size)
     options = {
-        "H": source.rows,
-        "W": source.columns,
-        "vf_h": source.rows // 8,
-        "vf_w": source.columns // 8,
+        **sizes,
+        **grid_sizes(source.rows, source.columns),
         "num_steps": text_processing.MAX_WORDS,
         "vocab_size": source.vocab_size,
-        "v_emb_dim": channels,
-        "rnn_size": channels,
-        "mlp_dim": args.mlp_dim or sizes.get("mlp_dim", dataset.mlp_dim),
+        **model_class.channels(**channels),
         "start_lr": args.learning_rate,
         "lr_decay_step": args.decay_steps,
         "weight_decay": args.weight_decay,
@@ -246,8 +249,6 @@ def network_options(args, source: TrainingSet) -> Dict[str, Any]:
         "keep_prob_emb": args.keep_prob_emb,
         "conv5": args.conv5,
     }
-    if "glove_dim" in sizes:
-        options["glove_dim"] = sizes["glove_dim"]
     if args.embedding:
         path = datasets.embedding_file(args.dataset, args.data)
         vectors = load_word_vectors(path, source.vocab_size)
@@ -255,12 +256,12 @@ def network_options(args, source: TrainingSet) -> Dict[str, Any]:
     return options
 
 
-def plan(args, model_class) -> Schedule:
+def plan(args) -> Schedule:
     """Return the plan of the options."""
     dataset = datasets.get(args.dataset, args.data, args.batches)
 
     def evaluate(snapshot):
-        with Predictor(model_class, snapshot, precision=args.precision) as predictor:
+        with Predictor(snapshot, precision=args.precision) as predictor:
             return quick_scores(predictor, dataset, args.eval_set, args.eval_samples)
 
     return Schedule(
