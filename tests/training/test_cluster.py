@@ -11,7 +11,6 @@ from util.bench import scaling
 from util.core.errors import UserError
 from util.training import cluster
 
-STEPS = 5
 ADDRESSES = {"ps": ["a:1"], "worker": ["b:2", "c:3"]}
 
 
@@ -65,35 +64,12 @@ def test_wrong_configurations_are_told(text, told):
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory):
-    """Options that begin with the same weights, and the figures of one device."""
+def options(tmp_path_factory):
+    """Options of runs that begin with the same weights."""
     root = tmp_path_factory.mktemp("cluster")
     data = runs.build(root)
     snapshot = runs.draw_weights(root / "first", data)
-    options = runs.TINY + data + ["-bs", "4", "-st", str(STEPS)]
-    options += ["--init-from", snapshot]
-    runs.finish(runs.start(1, options + ["-f", str(root / "one")]))
-    return options, root / "one"
-
-
-def check_same(folder, one):
-    """Compare losses and weights with those of one device."""
-    found, wanted = (runs.read_log(path) for path in (folder, one))
-    assert len(found) == len(wanted) == STEPS
-    for line, other in zip(found, wanted):
-        for key in ("loss", "loss_c5", "loss_c4", "loss_c3", "regularisation"):
-            assert line[key] == pytest.approx(other[key], rel=1e-5), (key, line["step"])
-    values = [runs.values(path, STEPS) for path in (folder, one)]
-    assert set(values[0]) == set(values[1])
-    assert runs.distance(*values) < 1e-4
-
-
-def test_two_devices_share_a_step(begun, tmp_path):
-    options, one = begun
-    options = [word if word != "-1" else "0,1" for word in options]
-    runs.finish(runs.start(1, options + ["-f", str(tmp_path)]))
-    check_same(tmp_path, one)
-    assert json.loads((tmp_path / "run.json").read_text())["devices"] == 2
+    return runs.TINY + data + ["-bs", "4", "--init-from", snapshot]
 
 
 def start_job(options):
@@ -109,44 +85,65 @@ def start_job(options):
     }
 
 
-def test_two_workers_share_a_step(begun, tmp_path):
-    options, one = begun
-    job = start_job(options + ["-f", str(tmp_path)])
-    for process in job.values():
-        runs.finish(process)
-    check_same(tmp_path, one)
-    assert json.loads((tmp_path / "run.json").read_text())["workers"] == 2
-
-
-def test_dead_worker_stops_the_job_which_resumes(begun, tmp_path):
-    options, _ = begun
-    options = options + ["-f", str(tmp_path), "-s", "2", "--resume"]
-    long = [word if word != str(STEPS) else "500" for word in options]
-    job = start_job(long)
+@pytest.fixture(scope="module")
+def resumed(options, tmp_path_factory):
+    """The folder and the last step of a job that lost a worker and was resumed."""
+    folder = tmp_path_factory.mktemp("job")
+    options = options + ["-f", str(folder), "-s", "2", "--resume"]
+    job = start_job(options + ["-st", "500"])
     for line in job["worker 0"].stdout:
         if line.startswith("snapshot"):
             break
     job["worker 1"].send_signal(signal.SIGKILL)
-    _, err = runs.finish(job["worker 0"], 1)
-    assert err.count("\n") == 1 and "a process of the job died" in err
-    _, err = runs.finish(job["ps 0"], 1)
-    assert err.count("\n") == 1 and "a process of the job died" in err
+    for name in ("worker 0", "ps 0"):
+        _, err = runs.finish(job[name], 1)
+        assert err.count("\n") == 1 and "a process of the job died" in err
     runs.finish(job["worker 1"], -signal.SIGKILL)
-    steps = [line["step"] for line in runs.read_log(tmp_path)]
-    last = max(steps) + 3
-    again = [word if word != "500" else str(last) for word in long]
-    job = start_job(again)
+    last = max(line["step"] for line in runs.read_log(folder)) + 3
+    job = start_job(options + ["-st", str(last)])
     out, _ = runs.finish(job["worker 0"])
     assert "resumed: " in out
     for name in ("worker 1", "ps 0"):
         runs.finish(job[name])
-    assert [line["step"] for line in runs.read_log(tmp_path)] == list(
-        range(1, last + 1)
-    )
+    return folder, last
 
 
-def test_sentences_that_cannot_be_shared_are_refused(begun, tmp_path):
-    options, _ = begun
+@pytest.fixture(scope="module")
+def one(options, resumed, tmp_path_factory):
+    """The folder of as many steps on one device."""
+    folder = tmp_path_factory.mktemp("one")
+    runs.finish(runs.start(1, options + ["-st", str(resumed[1]), "-f", str(folder)]))
+    return folder
+
+
+def check_same(folder, one, last):
+    """Compare losses and weights with those of one device."""
+    found, wanted = (runs.read_log(path) for path in (folder, one))
+    assert [line["step"] for line in found] == list(range(1, last + 1))
+    assert len(wanted) == last
+    for line, other in zip(found, wanted):
+        for key in ("loss", "loss_c5", "loss_c4", "loss_c3", "regularisation"):
+            assert line[key] == pytest.approx(other[key], rel=1e-5), (key, line["step"])
+    values = [runs.values(path, last) for path in (folder, one)]
+    assert set(values[0]) == set(values[1])
+    assert runs.distance(*values) < 1e-4
+
+
+def test_two_workers_share_a_step_also_after_one_died(resumed, one):
+    folder, last = resumed
+    check_same(folder, one, last)
+    assert json.loads((folder / "run.json").read_text())["workers"] == 2
+
+
+def test_two_devices_share_a_step(options, resumed, one, tmp_path):
+    options = [word if word != "-1" else "0,1" for word in options]
+    steps = ["-st", str(resumed[1])]
+    runs.finish(runs.start(1, options + steps + ["-f", str(tmp_path)]))
+    check_same(tmp_path, one, resumed[1])
+    assert json.loads((tmp_path / "run.json").read_text())["devices"] == 2
+
+
+def test_sentences_that_cannot_be_shared_are_refused(options, tmp_path):
     options = [word if word != "-1" else "0,1,2" for word in options]
     _, err = runs.finish(runs.start(1, options + ["-f", str(tmp_path / "x")]), 2)
     assert "-bs 4 sentences cannot be shared by 1 workers with 3 devices" in err

@@ -327,7 +327,7 @@ def test_fine_tuning_knows_the_words_of_the_other_run(tmp_path, monkeypatch, whe
 # --- Killed and resumed, for real
 
 STEPS, EVERY_SNAPSHOT, EVERY_LOG = 30, 4, 3
-KILLS = 5
+KILLS = 3
 
 
 def begin_run(data, folder):
