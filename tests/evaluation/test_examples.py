@@ -23,7 +23,8 @@ from util.evaluation import breakdown, evaluate, examples
 from util.evaluation.eval_tools import TITLES, WITH_CRF, WITHOUT_CRF, compute_mask_IU
 from util.evaluation.examples import Example
 from util.inference import visualize
-from util.inference.predictor import Outputs, Word
+from util.inference.prediction import Word
+from util.inference.predictor import Outputs
 
 SNAPSHOT = "shapes_iter_1.tfmodel"
 SIDE = 64

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from util.inference.predictor import (
+from util.inference.prediction import (
     Prediction,
     Word,
     box,

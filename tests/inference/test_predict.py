@@ -18,7 +18,8 @@ from util.core.errors import UserError
 from util.graph import checkpoint
 from util.graph.compat import tf
 from util.inference import predict, visualize
-from util.inference.predictor import Prediction, Predictor
+from util.inference.prediction import Prediction
+from util.inference.predictor import Predictor
 from util.training.snapshots import Snapshots
 
 pytestmark = pytest.mark.usefixtures("small_backbone")

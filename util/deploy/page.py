@@ -14,7 +14,7 @@ from PIL import Image
 from util.core.errors import UserError
 from util.data import im_processing, shapes, shapes_scenes
 from util.inference import visualize
-from util.inference.predictor import Prediction
+from util.inference.prediction import Prediction
 from util.inference.visualize import class_colour
 
 SHOWN_SIDE, LEVEL_SIDE = 800, 400  # pixels, the longer side of what the page shows

@@ -22,13 +22,8 @@ from util.core.signals import Listener
 from util.data import im_processing
 from util.deploy import page
 from util.graph import checkpoint
-from util.inference.predictor import (
-    Prediction,
-    Predictor,
-    describe,
-    run_lengths,
-    vocabulary_of,
-)
+from util.inference.prediction import Prediction, describe, run_lengths
+from util.inference.predictor import Predictor, vocabulary_of
 
 MAX_UPLOAD_BYTES = 20 * 10**6
 MAX_UPLOAD_PIXELS = 25 * 10**6

@@ -12,7 +12,8 @@ from util.evaluation.breakdown import Row
 from util.evaluation.eval_tools import WITH_CRF, WITHOUT_CRF, Scores, compute_mask_IU
 from util.evaluation.html import Html, element, join, photo, swatch
 from util.inference import dense_crf, visualize
-from util.inference.predictor import Predictor, Word, read_words
+from util.inference.prediction import Word, read_words
+from util.inference.predictor import Predictor
 
 NUMBER = 4  # of each kind
 NEAR = 0.01  # IoU: what may differ between two runs of the same network

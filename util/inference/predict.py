@@ -1,4 +1,4 @@
-"""Prediction: sentences about images of one's own in, masks and their story out."""
+"""Prediction: your images and sentences about them in, masks and what they say out."""
 
 import csv
 import itertools
@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import time
-from typing import Any, Dict, Iterator, List, NamedTuple, Sequence
+from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 from tqdm import tqdm
 
@@ -16,13 +16,8 @@ from util.core.files import require_file, writing
 from util.data import im_processing, text_processing
 from util.graph import checkpoint
 from util.inference import visualize
-from util.inference.predictor import (
-    Prediction,
-    Predictor,
-    describe,
-    run_lengths,
-    vocabulary_of,
-)
+from util.inference.prediction import Prediction, describe, run_lengths
+from util.inference.predictor import Predictor, vocabulary_of
 
 RECORD, COCO_RECORD = "predictions.jsonl", "coco_results.json"
 GROUP = 24  # sentences of an image that are held at once
@@ -48,14 +43,23 @@ def run(args) -> int:
       UserError: nothing can be segmented: no snapshot, a wrong list of queries, an
         --output that is not empty.
     """
-    queries = asked(args)
+    if args.queries:
+        queries = read_queries(args.queries)
+    else:
+        queries = combine(args.image, args.text)
     snapshot = checkpoint.find(args.folder, args.dataset, args.iteration)
     if os.path.exists(args.output) and os.listdir(args.output):
         raise UserError(
             f"{args.output} is there already and not empty: choose another --output"
         )
-    vocabulary = args.vocabulary or vocabulary_of(snapshot, args.data)
-    with Predictor(snapshot, vocabulary, args.precision, model=args.model) as predictor:
+    predictor = Predictor(
+        snapshot,
+        args.vocabulary or vocabulary_of(snapshot, args.data),
+        args.precision,
+        model=args.model,
+        crf_backend=args.crf_backend,
+    )
+    with predictor:
         rows = predict(predictor, queries, args.output, args.dense_crf, args.coco)
     num_failed = sum("error" in row for row in rows)
     print(
@@ -65,18 +69,19 @@ def run(args) -> int:
     return 1 if num_failed else 0
 
 
-def asked(args) -> List[Query]:
-    """Return the queries of the options.
+# --- Queries
+
+
+def combine(images: Sequence[str], sentences: Sequence[str]) -> List[Query]:
+    """Ask each sentence about each image.
 
     Raises:
-      UserError: a --text has no words, or the file of --queries is missing or wrong.
+      UserError: a sentence has no words.
     """
-    if args.queries:
-        return read_queries(args.queries)
-    for sentence in args.text:
+    for sentence in sentences:
         if not text_processing.tokenize(sentence):
             raise UserError(f"--text {sentence!r} has no words")
-    return [Query(*query) for query in itertools.product(args.image, args.text)]
+    return [Query(*query) for query in itertools.product(images, sentences)]
 
 
 def read_queries(path: str) -> List[Query]:
@@ -116,6 +121,9 @@ def _json_lines(file):
     return (json.loads(line) for line in file if line.strip())
 
 
+# --- Answers
+
+
 def predict(
     predictor: Predictor,
     queries: Sequence[Query],
@@ -135,43 +143,39 @@ def predict(
       as_coco: also write COCO's file of results.
 
     Returns:
-      A row a query, see `predictor.describe`; with "image", "seconds", "mask" and
+      A row a query, see `prediction.describe`; with "image", "seconds", "mask" and
       "overlay" (names of files), or with "error" alone.
     """
     rows, results = [], []
     identities = image_ids([query.image for query in queries])
     try:
-        for row, found in tqdm(
-            _answers(predictor, queries, with_dense_crf),
-            "segmenting",
-            len(queries),
-            unit="sentence",
-        ):
-            if found:
-                image, prediction = found
-                row.update(_draw(folder, len(rows), image, prediction))
-                if as_coco:
-                    identity = identities[row["image"]]
-                    results.append(_coco_result(identity, row, prediction))
-            rows.append(row)
+        with tqdm(total=len(queries), desc="segmenting", unit="sentence") as bar:
+            for path, sentences in by_image(queries):
+                for row, found in _answer(predictor, path, sentences, with_dense_crf):
+                    if found:
+                        row.update(_draw(folder, len(rows), *found))
+                    if found and as_coco:
+                        results.append(_coco_result(identities[path], row, found[1]))
+                    rows.append(row)
+                    bar.update()
     finally:
         if rows:
             _write_rows(folder, RECORD, map(json.dumps, rows))
-        if as_coco and rows:
+        if rows and as_coco:
             _write_rows(folder, COCO_RECORD, [json.dumps(results)])
     return rows
 
 
-def _answers(predictor, queries, with_dense_crf) -> Iterator:
-    """Yield (row, (image, Prediction) or None) for each query, in order."""
+def by_image(queries: Sequence[Query]) -> Iterator[Tuple[str, List[str]]]:
+    """Yield an image and sentences about it, at most GROUP at once, in order."""
     for path, group in itertools.groupby(queries, lambda query: query.image):
-        group = list(group)
-        for first in range(0, len(group), GROUP):
-            sentences = [query.sentence for query in group[first : first + GROUP]]
-            yield from _answer(predictor, path, sentences, with_dense_crf)
+        sentences = [query.sentence for query in group]
+        for first in range(0, len(sentences), GROUP):
+            yield path, sentences[first : first + GROUP]
 
 
 def _answer(predictor, path, sentences, with_dense_crf):
+    """Yield (row, (image, Prediction)) of each sentence; (row, None) of an error."""
     begin, errors = time.time(), {}
     for sentence in sentences:
         try:
@@ -186,7 +190,7 @@ def _answer(predictor, path, sentences, with_dense_crf):
     except UserError as error:
         errors = dict.fromkeys(sentences, str(error))
     for error in dict.fromkeys(errors.values()):
-        tqdm.write("error: " + " ".join(error.split()), file=sys.stderr)
+        tqdm.write(f"error: {' '.join(error.split())}", file=sys.stderr)
     seconds = (time.time() - begin) / len(sentences)
     for sentence in sentences:
         row = {"image": path, "sentence": sentence}
@@ -202,8 +206,10 @@ def _draw(folder, number, image, prediction: Prediction) -> Dict[str, str]:
     """Write mask and overlay of a prediction; return their names."""
     names = {kind: f"{number:06d}_{kind}.png" for kind in ("mask", "overlay")}
     mask = prediction.mask
-    images = {"mask": mask.astype("uint8") * 255}
-    images["overlay"] = visualize.overlay(image, mask)
+    images = {
+        "mask": mask.astype("uint8") * 255,
+        "overlay": visualize.overlay(image, mask),
+    }
     for kind, name in names.items():
         visualize.save_png(os.path.join(folder, name), images[kind])
     return names
@@ -214,7 +220,7 @@ def image_ids(paths: Sequence[str]) -> Dict[str, int]:
 
     Returns:
       path -> the number at the end of its name, as COCO's images have it; where not
-      all have one of their own, their places, from 1.
+      all have another one, their places, from 1.
     """
     paths = list(dict.fromkeys(paths))
     stems = [os.path.splitext(path)[0] for path in paths]

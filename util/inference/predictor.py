@@ -7,10 +7,9 @@ import collections
 import hashlib
 import math
 import os
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Union
 
 import numpy as np
-from pycocotools import mask as coco_mask
 from scipy.special import expit
 
 from util import models
@@ -20,38 +19,18 @@ from util.graph import checkpoint
 from util.graph.compat import tf
 from util.graph.session import new_session
 from util.inference import dense_crf
+from util.inference.prediction import Prediction, read_words
 
 # Sentences at once: more need more memory and are hardly faster.
 CHUNK = 12
 FOREGROUND = 1e-9  # the least logit of a pixel on the object, as published
 
 
-class Word(NamedTuple):
-    """A word and what the network takes it for.
-
-    Attributes:
-      text: as the network reads it, in lower case.
-      is_known: it is in the vocabulary; all others look the same to the network. None:
-        not asked for.
-      weights: class -> probability, 0..1, of the model's WORD_CLASSES; empty where it
-        has none.
-    """
-
-    text: str
-    is_known: Optional[bool]
-    weights: Dict[str, float]
-
-    @property
-    def kind(self) -> Optional[str]:
-        """The most probable class; None where the model has none."""
-        return max(self.weights, key=self.weights.get, default=None)
-
-
 class Outputs(NamedTuple):
     """What the network answers, on the image as it sees it.
 
     Attributes:
-      logits: float32 [B, H, W], see `on_object`.
+      logits: float32 [B, H, W], see `is_on_object`.
       probability: float32 [B, H, W], 0..1, the sigmoid of it.
       word_weights: float32 [B, T, number of `Predictor.word_classes`], meaningless at
         padding; None where the model has no classes.
@@ -64,94 +43,29 @@ class Outputs(NamedTuple):
     levels: Dict[str, np.ndarray]
 
 
-class Prediction(NamedTuple):
-    """What one sentence refers to in an image.
-
-    Attributes:
-      sentence: as it was asked.
-      words: those that the network read, in order.
-      num_unread: int, words after the 20th, which it did not.
-      size: (rows, columns) of the image.
-      on_object: bool [H, W], the mask on the image as the network sees it.
-      seen_probability: float32 [H, W], 0..1, likewise; not changed by DenseCRF.
-      seen_levels: level -> float32 [H, W], 0..1, likewise.
-    """
-
-    sentence: str
-    words: List[Word]
-    num_unread: int
-    size: Tuple[int, int]
-    on_object: np.ndarray
-    seen_probability: np.ndarray
-    seen_levels: Dict[str, np.ndarray]
-
-    @property
-    def mask(self) -> np.ndarray:
-        """bool [rows, columns], True on the object, at the image's size."""
-        return im_processing.restore_mask(self.on_object, *self.size)
-
-    @property
-    def probability(self) -> np.ndarray:
-        """float32 [rows, columns], 0..1, of each pixel to be on the object."""
-        return im_processing.resize_and_crop(self.seen_probability, *self.size)
-
-    @property
-    def levels(self) -> Dict[str, np.ndarray]:
-        """Level -> float32 [rows, columns], 0..1: what each one alone would answer."""
-        return {
-            level: im_processing.resize_and_crop(seen, *self.size)
-            for level, seen in self.seen_levels.items()
-        }
-
-
-def read_words(
-    sentence: str,
-    ids: np.ndarray,
-    weights: Optional[np.ndarray],
-    classes: Sequence[str],
-    unknown: Optional[int] = None,
-) -> List[Word]:
-    """Return the words of a sentence that the network read.
-
-    Args:
-      sentence: any text.
-      ids: int32 [T], what it was read as, padded in front with 0.
-      weights: float32 [T, K], what the network takes each id for; None: K = 0.
-      classes: K names.
-      unknown: the id of words that are not in the vocabulary; None: not asked for.
-    """
-    count = np.count_nonzero(ids)
-    if weights is None:
-        weights = np.zeros([len(ids), 0], np.float32)
-    tokens = text_processing.tokenize(sentence)[:count]
-    return [
-        Word(
-            text,
-            None if unknown is None else bool(number != unknown),
-            dict(zip(classes, map(float, row))),
-        )
-        for text, number, row in zip(tokens, ids[-count:], weights[-count:])
-    ]
-
-
-def is_on_object(logits: np.ndarray) -> np.ndarray:
-    """Return bool, which pixels belong to the object."""
-    return logits >= FOREGROUND
-
-
 class Predictor:
     """Runs a snapshot: one image, then any number of sentences about it.
 
     Use it as a context manager, or call `close` at the end. One thread at a time.
 
+    Example:
+      >>> with Predictor("ckpts/shapes/demo/shapes_iter_2000.tfmodel") as predictor:
+      ...     predictor.set_image("image.jpg")
+      ...     circle, square = predictor.segment(["the red circle", "the small square"])
+      >>> [word.text for word in circle.words]
+      ['the', 'red', 'circle']
+      >>> circle.mask.shape == circle.probability.shape == circle.levels["c5"].shape
+      True
+
     Args:
       snapshot: path of a checkpoint; it tells the model and the network's sizes.
-      vocabulary: the file of its words; None: vocabulary.txt beside it or that of the
-        data set in its name, see `predictor.vocabulary_of`, when it is needed.
+      vocabulary: the file of its words; None: vocabulary.txt next to it or that of
+        the data set in its name, see `vocabulary_of`, when it is needed.
       precision: see `session.new_session`.
       remembered: int, how many images of `set_image` cost nothing when they come
         again. At full size of CMPC each takes 96 MB.
       model: name, of `models.MODELS`, that the snapshot must be of; None: any.
+      crf_backend: of DenseCRF, see `dense_crf.refine`.
 
     Attributes:
       image: uint8 [H, W, 3], the image as the network sees it; None before
@@ -161,8 +75,8 @@ class Predictor:
       levels: the names of its auxiliary scores, see `Outputs.levels`; may be empty.
 
     Raises:
-      UserError: the snapshot cannot be read or does not fit, or the precision cannot
-        be had here.
+      UserError: the snapshot cannot be read or does not fit, or precision or
+        crf_backend cannot be had here.
     """
 
     def __init__(
@@ -172,7 +86,9 @@ class Predictor:
         precision: str = "float32",
         remembered: int = 1,
         model: Optional[str] = None,
+        crf_backend: str = "own",
     ) -> None:
+        dense_crf.check_backend(crf_backend)
         self._snapshot = checkpoint.without_ending(snapshot)
         model_class, sizes = models.of_snapshot(self._snapshot, model)
         self.vocab_size = sizes["vocab_size"]
@@ -192,7 +108,7 @@ class Predictor:
             )
             self._session = new_session(graph, precision)
             checkpoint.load(self._session, self._snapshot)
-        self._remembered = remembered
+        self._remembered, self._crf_backend = remembered, crf_backend
         self._seen = collections.OrderedDict()  # checksum of `image` -> what to feed
         self._now = {}
 
@@ -209,7 +125,7 @@ class Predictor:
         return self._vocabulary
 
     def set_image(self, image: Any) -> None:
-        """Look at an image; one that is remembered costs nothing.
+        """Compute what depends on an image alone; a remembered one costs nothing.
 
         Args:
           image: path, Pillow image or array of any size, see
@@ -258,9 +174,11 @@ class Predictor:
         found = self.find(ids)
         on_object = is_on_object(found.logits)
         if with_dense_crf:
-            on_object = dense_crf.refine_all(self.image, found.probability)
+            on_object = dense_crf.refine_all(
+                self.image, found.probability, self._crf_backend
+            )
         return [
-            self._finding(sentence, ids[n], found, n, on_object[n])
+            self._prediction(sentence, ids[n], found, n, on_object[n])
             for n, sentence in enumerate(sentences)
         ]
 
@@ -296,7 +214,7 @@ class Predictor:
             levels={level: expit(found[level][..., 0]) for level in self.levels},
         )
 
-    def _finding(self, sentence, ids, found, n, on_object):
+    def _prediction(self, sentence, ids, found, n, on_object):
         """Return the n-th Prediction."""
         unknown = self.vocabulary[text_processing.UNKNOWN]
         weights = None if found.word_weights is None else found.word_weights[n]
@@ -323,88 +241,34 @@ class Predictor:
         self.close()
 
 
-def describe(prediction: Prediction) -> Dict[str, Any]:
-    """Describe a prediction, all but its mask.
-
-    Returns:
-      sentence: as it was asked.
-      area: pixels of the mask, at the image's size.
-      box: [left, top, width, height] around the mask, in pixels; None: it is empty.
-      mean_probability: 0..1, of the pixels of the mask; None: it is empty.
-      words: list of {"text", "known", "class", "weights"}, see `predictor.Word`.
-      num_unread: words after the 20th.
-    """
-    mask = prediction.mask
-    area = int(mask.sum())
-    probability = float(prediction.probability[mask].mean()) if area else None
-    return {
-        "sentence": prediction.sentence,
-        "area": area,
-        "box": box(mask),
-        "mean_probability": probability,
-        "words": [
-            {
-                "text": word.text,
-                "known": word.is_known,
-                "class": word.kind,
-                "weights": word.weights,
-            }
-            for word in prediction.words
-        ],
-        "num_unread": prediction.num_unread,
-    }
-
-
-def box(mask: np.ndarray) -> Optional[List[int]]:
-    """Return [left, top, width, height] around a mask, in pixels; None: it is empty.
-
-    Args:
-      mask: bool [H, W].
-    """
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    if not len(rows):
-        return None
-    left, top = int(columns[0]), int(rows[0])
-    return [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1]
-
-
-def run_lengths(mask: np.ndarray) -> Dict[str, Any]:
-    """Pack a mask the way COCO's results have it.
-
-    Args:
-      mask: bool [H, W].
-
-    Returns:
-      {"size": [H, W], "counts": compressed run lengths}.
-    """
-    packed = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": list(mask.shape), "counts": packed["counts"].decode("ascii")}
+def is_on_object(logits: np.ndarray) -> np.ndarray:
+    """Return bool, which pixels belong to the object."""
+    return logits >= FOREGROUND
 
 
 def vocabulary_of(snapshot: str, root: str = "data") -> str:
     """Return the path of the vocabulary that a snapshot was trained with.
 
-    That is vocabulary.txt beside it, which training leaves there, or that of the data
+    That is vocabulary.txt next to it, which training leaves there, or that of the data
     set in its name.
 
     Args:
-      snapshot: path as of `path`.
+      snapshot: path of a checkpoint.
       root: the data folder.
 
     Raises:
       UserError: neither can be found.
     """
     folder, name = os.path.split(snapshot)
-    beside = os.path.join(folder, checkpoint.VOCABULARY)
-    if os.path.exists(beside):
-        return beside
+    neighbour = os.path.join(folder, checkpoint.VOCABULARY)
+    if os.path.exists(neighbour):
+        return neighbour
     try:
-        return datasets.vocabulary_file(name.split("_iter_")[0], root)
+        return datasets.get(name.split("_iter_")[0], root).vocabulary_file
     except UserError as error:
         raise UserError(
-            f"there is no {beside}, and the name of {snapshot} tells no data set: say "
-            "which "
-            "vocabulary it was trained with (--vocabulary)"
+            f"there is no {neighbour}, and the name of {snapshot} tells no data set: "
+            "say which vocabulary it was trained with (--vocabulary)"
         ) from error
 
 
@@ -412,7 +276,7 @@ def read_vocabulary(snapshot: str, file: str) -> Dict[str, int]:
     """Return word -> id of the vocabulary that a snapshot was trained with.
 
     Args:
-      snapshot: path as of `path`.
+      snapshot: path of a checkpoint.
       file: the vocabulary, see `vocabulary_of`.
 
     Raises:
@@ -423,7 +287,6 @@ def read_vocabulary(snapshot: str, file: str) -> Dict[str, int]:
     if found != known:
         raise UserError(
             f"{file} has {found} words, but {snapshot} knows {known}: name its own "
-            "vocabulary "
-            "(--vocabulary)"
+            "vocabulary (--vocabulary)"
         )
     return text_processing.load_vocab_dict_from_file(file)
