@@ -16,21 +16,19 @@ null in the JSON.
 import argparse
 import contextlib
 import io
-import json
-import multiprocessing
 import os
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Callable, List
 
+from util import models
 from util.bench import load_test, measurements, scaling
 from util.bench.measurements import Figures, Setup, Sizes
 from util.core import files
-from util.core.cli import PRECISIONS, OneLineParser, exit_code, within
+from util.core.cli import PRECISIONS, OneLineParser, command, within
 from util.core.errors import UserError
+from util.core.parallel import Pool
 
 EXAMPLES = """examples:
   python -m util.benchmark
@@ -94,7 +92,7 @@ def _networks(part, cases, figures, peaks, setup, path):
             f"{part} {name}", figures, works[part], setup, path, *case
         )
         if result is None:
-            _tell("not measured: the disk has less than 10 GB to spare for features")
+            _report("not measured: the disk has less than 10 GB to spare for features")
             continue
         peaks.append(result.pop("peak_gflops"))
         result["work_rate"] = GFLOP[part] * result["sentences_per_s"] / peaks[-1]
@@ -109,31 +107,25 @@ def alone(what: str, figures: Figures, work: Callable, *args) -> Any:
     Raises:
       UserError: `work` raised it, or the process was killed.
     """
-    _tell("measuring: " + what)
-    context = multiprocessing.get_context("spawn")
+    _report(f"measuring: {what}")
     args = [arg() if arg is time.time else arg for arg in args]
-    try:
-        with ProcessPoolExecutor(1, context) as pool:
-            result, figures["stack"] = pool.submit(_silently, work, args).result()
-    except BrokenProcessPool as error:
-        raise UserError(
-            f"the process that measured {what} was killed: free some memory, or leave "
-            "its "
-            "part out with --only"
-        ) from error
+    died = f"the process that measured {what} was killed: free some memory, or leave "
+    died += "its part out with --only"
+    with Pool(1, died) as pool:
+        result, figures["stack"] = pool.result(pool.submit(_silently, work, args))
     return result
 
 
 def _silently(work, args):
-    told = io.StringIO()  # the progress of training and preparation
-    with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+    progress = io.StringIO()  # of training and preparation
+    with contextlib.redirect_stdout(progress), contextlib.redirect_stderr(progress):
         result = work(*args)
     from util.graph.session import versions  # after the clocks have stopped
 
     return result, dict(versions(), cores=os.cpu_count())
 
 
-def _tell(line):
+def _report(line):
     print(line, file=sys.stderr, flush=True)
 
 
@@ -141,13 +133,13 @@ def _tell(line):
 
 
 def table(figures: Figures) -> str:
-    """Return the figures as text, those of the reference beside them."""
+    """Return the figures as text, next to those of the reference."""
     form = "{:<17}{:>12}{:>11}{:>11}{:>9}{:>9}{:>11}".format
     lines = [form("network", "sentences/s", "work rate", "reference", "ratio",
                   "peak MB", "reference")]  # fmt: skip
     for part in GFLOP:
         for name, case in (figures[part] or {}).items():
-            lines.append(form(part + " " + name, *_network_row(part, name, case)))
+            lines.append(form(f"{part} {name}", *_network_row(part, name, case)))
     if len(lines) == 1:
         lines = []
     if figures["prepare"]:
@@ -155,20 +147,20 @@ def table(figures: Figures) -> str:
     for layout, case in (figures["prepare"] or {}).items():
         rate = case["pictures_per_s"]
         ratio = rate / figures["prepare"]["reference"]["pictures_per_s"]
-        size = "{:.0f}".format(case["bytes_per_sample"])
-        cells = f"{rate:.2f}", "", "", f"{ratio:.2f}", "", size
-        lines.append(form(layout, *cells))
-    if figures["second_sentence"]:
+        cells = f"{rate:.2f}", "", "", f"{ratio:.2f}", ""
+        lines.append(form(layout, *cells, f"{case['bytes_per_sample']:.0f}"))
+    second = figures["second_sentence"]
+    if second:
         lines.append(
-            "first sentence on an image: {first_s:.2f} s, a second one: "
-            "{second_s:.2f} s, {ratio:.0%} of it".format(**figures["second_sentence"])
+            f"first sentence on an image: {second['first_s']:.2f} s, a second one: "
+            f"{second['second_s']:.2f} s, {second['ratio']:.0%} of it"
         )
     if figures["start_s"]:
-        lines.append("from start to the first mask: {start_s:.1f} s".format(**figures))
+        lines.append(f"from start to the first mask: {figures['start_s']:.1f} s")
     if figures["peak_gflops"]:
-        lines.append("float32 product: {peak_gflops:.0f} GFLOP/s".format(**figures))
-    stack = ", ".join(" ".join(map(str, item)) for item in figures["stack"].items())
-    return "\n".join(lines + ["{}; {}".format(stack, figures["precision"])])
+        lines.append(f"float32 product: {figures['peak_gflops']:.0f} GFLOP/s")
+    stack = ", ".join(f"{name} {version}" for name, version in figures["stack"].items())
+    return "\n".join([*lines, f"{stack}; {figures['precision']}"])
 
 
 def _network_row(part, name, case):
@@ -176,11 +168,11 @@ def _network_row(part, name, case):
         return ("not measured", "", "", "", "", "")
     reference = REFERENCE_RATES["crf" if name.endswith("_crf") else part]
     return (
-        "{:.3f}".format(case["sentences_per_s"]),
-        "{:.2f}".format(case["work_rate"]),
+        f"{case['sentences_per_s']:.3f}",
+        f"{case['work_rate']:.2f}",
         f"{reference:.2f}",
-        "{:.2f}".format(case["work_rate"] / reference),
-        "{:.0f}".format(case["peak_mb"]),
+        f"{case['work_rate'] / reference:.2f}",
+        f"{case['peak_mb']:.0f}",
         REFERENCE_MB.get((part, name), ""),
     )
 
@@ -188,7 +180,7 @@ def _network_row(part, name, case):
 def _parts(text):
     is_right = within(
         str,
-        "list of {} with commas between".format(", ".join(PARTS)),
+        f"list of {', '.join(PARTS)} with commas between",
         lambda text: set(text.split(",")) <= set(PARTS),
     )
     return is_right(text).split(",")
@@ -210,10 +202,12 @@ def build_parser() -> argparse.ArgumentParser:
         "on a core each, and nothing else")  # fmt: skip
     add("--serve", action="store_true", help="measure eight clients on the web page's "
         "call for two minutes, and nothing else")  # fmt: skip
-    add("-n", dest="model", choices=["CMPC_model"], default="CMPC_model",
+    add("-n", dest="model", choices=list(models.MODELS), default="CMPC_model",
         help="(default: %(default)s)")  # fmt: skip
     add("--precision", choices=PRECISIONS, default="float32", help="of the network's "
         "products, where device and TensorFlow have it (default: %(default)s)")  # fmt: skip  # noqa: E501
+    add("--crf-backend", choices=("own", "pydensecrf"), default="own",
+        help="implementation of DenseCRF (default: %(default)s)")  # fmt: skip
     return parser
 
 
@@ -222,24 +216,23 @@ def run(args: argparse.Namespace, sizes: Sizes) -> int:
     if args.json:
         _check_writable(args.json)
     if args.distributed:
-        _tell("measuring: one worker, two workers")
+        _report("measuring: one worker, two workers")
         figures = {"distributed": scaling.measure()}
         one, two, ratio = (figures["distributed"][key] for key in ("1", "2", "ratio"))
         print(
             f"distributed training: {one:.2f} sentences a second with 1 worker, "
-            f"{two:.2f} "
-            f"with 2: {ratio:.2f} times"
+            f"{two:.2f} with 2: {ratio:.2f} times"
         )
     elif args.serve:
-        _tell(f"measuring: {load_test.CLIENTS} clients for {load_test.SECONDS} s")
+        _report(f"measuring: {load_test.CLIENTS} clients for {load_test.SECONDS} s")
         figures = {"serve": load_test.measure(args.model)}
         print(load_test.describe(figures["serve"]))
     else:
-        figures = measure(args.only, Setup(args.model, args.precision, sizes))
+        setup = Setup(args.model, args.precision, args.crf_backend, sizes)
+        figures = measure(args.only, setup)
         print(table(figures))
     if args.json:
-        with files.writing(args.json) as file:
-            file.write(json.dumps(figures, indent=2).encode("ascii") + b"\n")
+        files.write_json(args.json, figures)
     return 0
 
 
@@ -247,14 +240,14 @@ def _check_writable(path):
     """Refuse, before minutes of work, a path that no file can be written to."""
     folder = os.path.dirname(os.path.abspath(path))
     if os.path.isdir(path) or not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"cannot write {path}: name a file in a folder of yours with "
-                        "--json")  # fmt: skip
+        raise UserError(
+            f"cannot write {path}: name a file in a folder of yours with --json"
+        )
 
 
 def main(argv=None, sizes: Sizes = Sizes()) -> int:  # noqa: B008
     """Run the command line and return its exit code; tests measure less."""
-    args = build_parser().parse_args(argv)
-    return exit_code(lambda: run(args, sizes))
+    return command(build_parser(), lambda args: run(args, sizes), argv)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from util import benchmark
-from util.bench import measurements, scaling, workload
+from util.bench import load_test, measurements, scaling, workload
 from util.core.errors import UserError
 from util.data import datasets
 from util.data.build import build_samples
@@ -196,3 +196,21 @@ def test_two_workers_need_two_cores(monkeypatch, capsys):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3})
     assert benchmark.main(["--distributed"]) == 2
     assert "error: --distributed needs two cores" in capsys.readouterr().err
+
+
+def test_a_server_is_started_asked_and_ended(monkeypatch, tmp_path):
+    """A stand-in for trainval_model.py prints where its page is, and waits."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, time\n"
+        "print('the page: http://127.0.0.1:' + sys.argv[-1], '(Ctrl-C ends)')\n"
+        "time.sleep(60)\n"
+    )
+    monkeypatch.setattr(scaling, "command_line", lambda: str(script))
+    with load_test.running_server(str(tmp_path / "x_iter_1.tfmodel")) as (url, process):
+        assert url.startswith("http://127.0.0.1:") and process.poll() is None
+    assert process.poll() is not None
+    script.write_text("")
+    with pytest.raises(UserError, match="the server did not start"):
+        with load_test.running_server(str(tmp_path / "x_iter_1.tfmodel")):
+            pass

@@ -1,6 +1,5 @@
 """util.training.feature_cache: its files, its bounds, and training from it."""
 
-import argparse
 import contextlib
 import errno
 import itertools
@@ -391,19 +390,10 @@ def test_each_image_is_fed_its_own_taps(path, trainer, numbers):
         np.testing.assert_array_equal(found[key], wanted[key])
 
 
-def options(path, **others):
-    """Return the options of the command line that matter here."""
-    given = dict(
-        cache_features=path, cache_dtype="float32", cache_size=None, precision="float32"
-    )
-    return argparse.Namespace(**dict(given, **others))
-
-
 def test_options_make_the_cache(path, trainer, capsys):
     model = trainer.model
     assert model.im in next(feeds(model, samples([0]))).values
-    chosen = options(path, cache_dtype="float16", cache_size=0.0015)
-    cache = feature_cache.open_cache(trainer, model, chosen)
+    cache = feature_cache.open_cache(trainer, model, path, "float32", "float16", 0.0015)
     with contextlib.closing(feeds(model, samples(range(4)), cache)) as feed:
         assert model.im not in next(feed).values
         assert model.visual_feat_c5 in next(feed).values
@@ -415,9 +405,9 @@ def test_options_make_the_cache(path, trainer, capsys):
 
 
 def test_another_backbone_is_refused(path, trainer):
-    session, given = trainer.session, options(path)
-    feature_cache.open_cache(session, trainer.model, given)
-    feature_cache.open_cache(session, trainer.model, given)
+    session, how = trainer.session, (trainer.model, path, "float32")
+    feature_cache.open_cache(session, *how)
+    feature_cache.open_cache(session, *how)
     (variance,) = [
         variable
         for variable in tf.global_variables()
@@ -429,14 +419,12 @@ def test_another_backbone_is_refused(path, trainer):
     variance.load(other, session)
     try:
         with pytest.raises(UserError, match="made with another backbone: "):
-            feature_cache.open_cache(session, trainer.model, given)
+            feature_cache.open_cache(session, *how)
     finally:
         variance.load(value, session)
-    feature_cache.open_cache(session, trainer.model, given)
+    feature_cache.open_cache(session, *how)
     with pytest.raises(UserError, match="made with another precision: "):
-        feature_cache.open_cache(
-            session, trainer.model, options(path, precision="tf32")
-        )
+        feature_cache.open_cache(session, trainer.model, path, "tf32")
 
 
 def test_training_does_not_change_what_the_checksum_is_of(path, trainer):

@@ -1,7 +1,7 @@
 """Many clients at once on the page's call, for `util.benchmark --serve`.
 
-The server is a process of its own, as users start it, with a small network drawn at
-random. Each answer is compared with that of a Predictor alone.
+The server is another process, as users start it, with a small network drawn at random.
+ Each answer is compared with that of a Predictor alone.
 """
 
 import contextlib
@@ -11,7 +11,6 @@ import sys
 import tempfile
 import threading
 import time
-from importlib import util as importing
 from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
@@ -57,7 +56,7 @@ def measure(model: str, seconds: float = SECONDS) -> Dict[str, Any]:
         images = draw_images(folder)
         snapshot = draw_network(models.load(model), folder, images)
         answers = right_answers(snapshot, images)
-        with server(snapshot) as (url, process):
+        with running_server(snapshot) as (url, process):
             return _ask(url, process, answers, seconds)
 
 
@@ -128,8 +127,8 @@ def right_answers(snapshot: str, images: Sequence[str]):
 
 
 @contextlib.contextmanager
-def server(snapshot: str):
-    """Serve a snapshot of step 1 in a process of its own while the `with` lasts.
+def running_server(snapshot: str):
+    """Serve a snapshot of step 1 in another process while the `with` lasts.
 
     Yields:
       (URL of the page, the process).
@@ -138,7 +137,7 @@ def server(snapshot: str):
       UserError: it did not start.
     """
     (port,) = scaling.free_ports(1)
-    script = importing.find_spec("trainval_model").origin
+    script = scaling.command_line()
     command = [sys.executable, "-u", script, *"-m serve -d shapes -i 1 -g -1".split()]
     command += ["-f", os.path.dirname(snapshot), "--port", str(port)]
     with subprocess.Popen(
@@ -190,7 +189,7 @@ def _ask(url, process, answers, seconds):
 
 
 def _client(url, seed, answers, end, times, wrong):
-    """Ask until the end, each client in an order of its own."""
+    """Ask until the end, each client in another order."""
     from gradio_client import Client, handle_file
 
     questions = list(answers)
@@ -227,8 +226,9 @@ def memory_mb(pid: int) -> float:
 def describe(figures: Dict[str, Any]) -> str:
     """Return the figures of `measure` as a line."""
     return (
-        "{} clients at once: {calls} calls, {wrong} wrong; {calls_per_s:.1f} a second, "
-        "half of them within {p50_s:.2f} s, 95 % within {p95_s:.2f} s; memory "
-        "{settled_mb:.0f} MB after the first half, {end_mb:.0f} MB at the end "
-        "({growth:+.1%})".format(CLIENTS, **figures)
+        f"{CLIENTS} clients at once: {figures['calls']} calls, {figures['wrong']} "
+        f"wrong; {figures['calls_per_s']:.1f} a second, half of them within "
+        f"{figures['p50_s']:.2f} s, 95 % within {figures['p95_s']:.2f} s; memory "
+        f"{figures['settled_mb']:.0f} MB after the first half, "
+        f"{figures['end_mb']:.0f} MB at the end ({figures['growth']:+.1%})"
     )

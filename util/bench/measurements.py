@@ -3,7 +3,6 @@
 TensorFlow loads inside them, so that the process that waits for theirs stays small.
 """
 
-import argparse
 import contextlib
 import itertools
 import os
@@ -44,10 +43,18 @@ class Sizes(NamedTuple):
 
 
 class Setup(NamedTuple):
-    """The module of the network's class, the precision of products, the sizes."""
+    """What is measured.
+
+    Attributes:
+      model: name, of `models.MODELS`.
+      precision: of products, see `session.new_session`.
+      crf_backend: of DenseCRF, see `dense_crf.refine`.
+      sizes: how much.
+    """
 
     model: str = "CMPC_model"
     precision: str = "float32"
+    crf_backend: str = "own"
     sizes: Sizes = Sizes()
 
 
@@ -179,7 +186,10 @@ def testing(setup: Setup, snapshot: str, sentences: int, use_crf: bool) -> Figur
     images = sizes.streams[sentences] if use_crf else 1
     jobs = os.cpu_count()
     with contextlib.ExitStack() as stack:
-        workers = stack.enter_context(dense_crf.Workers(jobs)) if use_crf else None
+        workers = None
+        if use_crf:
+            workers = dense_crf.Workers(jobs, setup.crf_backend)
+            stack.enter_context(workers)
         peak = peak_gflops(sizes.product)
         predictor = Predictor(snapshot, precision=setup.precision)
         stack.enter_context(predictor)
@@ -209,13 +219,7 @@ def training_steps(
     from util.graph.session import new_session, release_freed_memory
     from util.training import feature_cache, feeds
 
-    sizes, cache = setup.sizes, os.path.join(folder, f"cache_{batch_size}")
-    args = argparse.Namespace(
-        cache_features=cache if use_cache else None,
-        cache_dtype="float32",
-        cache_size=None,
-        precision=setup.precision,
-    )
+    sizes, path = setup.sizes, os.path.join(folder, f"cache_{batch_size}")
     peak = peak_gflops(sizes.product)
     with tf.Graph().as_default():
         model = _model_class(setup)(
@@ -225,17 +229,17 @@ def training_steps(
             session.run(tf.global_variables_initializer())
             samples = _training_samples(sizes)
             release_freed_memory()
-            seen = None
+            cache, warm_up = None, WARM_UP
             if use_cache:
-                seen = feature_cache.open_cache(session, model, args)
-            feed = feeds.feeds(model, samples, seen)
-            warm_up = WARM_UP
-            if use_cache:  # each image once and the next step
+                precision = setup.precision
+                cache = feature_cache.open_cache(session, model, path, precision)
+                # Each image once and the next step.
                 warm_up = TRAINING_IMAGES // batch_size + 1
+            feed = feeds.feeds(model, samples, cache)
             with contextlib.closing(feed):
                 runs = max(2, sizes.runs // (2 * batch_size))
                 times = _step_times(session, model, feed, warm_up + runs)
-    if use_cache and _count(cache) < TRAINING_IMAGES:
+    if use_cache and _count(path) < TRAINING_IMAGES:
         return None
     return _result(batch_size / min(times[warm_up:]), peak, sizes)
 

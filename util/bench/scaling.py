@@ -47,8 +47,7 @@ def _train(data: str, workers: int, cores: List[int]) -> float:
     ports = free_ports(1 + workers)
     ps, *others = [f"127.0.0.1:{port}" for port in ports]
     snapshots = os.path.join(data, f"ckpts_{workers}")
-    script = importing.find_spec("trainval_model").origin
-    command = [sys.executable, script]
+    command = [sys.executable, command_line()]
     command += "-m train -d shapes -t train -g -1 --seed 1 --v-emb-dim 32".split()
     command += ["--mlp-dim", "16", "--data", data, "-f", snapshots]
     command += ["-bs", str(SENTENCES * workers), "-st", str(STEPS)]
@@ -58,9 +57,9 @@ def _train(data: str, workers: int, cores: List[int]) -> float:
     running = [_start(command, {"ps": [ps], "worker": others}, *task) for task in tasks]
     try:
         for process in running:
-            _, told = process.communicate()
+            _, errors = process.communicate()
             if process.returncode:
-                raise UserError(told.strip().rsplit("\n", 1)[-1])
+                raise UserError(errors.strip().rsplit("\n", 1)[-1])
     finally:
         for process in running:
             process.kill()
@@ -79,6 +78,11 @@ def _start(command, addresses, job, index, core):
         universal_newlines=True,
         preexec_fn=lambda: os.sched_setaffinity(0, {core}),
     )
+
+
+def command_line() -> str:
+    """Return the path of trainval_model.py, which users start."""
+    return importing.find_spec("trainval_model").origin
 
 
 def free_ports(count: int) -> List[int]:

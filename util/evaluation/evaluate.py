@@ -78,7 +78,8 @@ def run(args) -> "Results":
         stack.enter_context(predictor)
         workers = None
         if args.dense_crf:
-            workers = stack.enter_context(dense_crf.Workers(args.crf_jobs))
+            workers = dense_crf.Workers(args.crf_jobs, args.crf_backend)
+            stack.enter_context(workers)
         found = find_masks(predictor, samples, workers)
         for result in tqdm(found, "testing", len(order), unit="sentence"):
             row = results.add(result)

@@ -70,6 +70,7 @@ def find(
     dataset: datasets.Dataset,
     record: Dict[str, Any],
     precision: str = "float32",
+    crf_backend: str = "own",
     model: Optional[str] = None,
 ) -> Dict[str, List[Example]]:
     """Choose sentences of a test and segment them again.
@@ -79,6 +80,7 @@ def find(
       dataset: what it was tested on.
       record: of the test, with samples, see `breakdown.read_record`.
       precision: see `session.new_session`.
+      crf_backend: see `dense_crf.refine`.
       model: name of the one that the snapshot must be of; None: any.
 
     Returns:
@@ -94,7 +96,7 @@ def find(
     with Predictor(snapshot, precision=precision, model=model) as predictor:
         classes = predictor.word_classes
         if kind == WITH_CRF:
-            with dense_crf.Workers(1) as workers:
+            with dense_crf.Workers(1, crf_backend) as workers:
                 found = list(evaluate.find_masks(predictor, samples, workers))
         else:
             found = list(evaluate.find_masks(predictor, samples))

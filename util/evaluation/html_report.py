@@ -86,7 +86,8 @@ def run(args) -> None:
         )
     dataset = datasets.get(args.dataset, args.data, args.batches)
     where = args.folder, args.dataset, args.iteration
-    shown = _examples(where, dataset, record, args.precision, args.model)
+    how = args.precision, args.crf_backend, args.model
+    shown = _examples(where, dataset, record, how)
     output = args.output or f"{snapshot}.{args.split}.html"
     _write(output, report(record, shown))
 
@@ -98,14 +99,14 @@ def _test_command(dataset, split, folder, iteration):
     return " ".join(map(shlex.quote, words))
 
 
-def _examples(where, dataset, record, precision, model):
+def _examples(where, dataset, record, how):
     """Return the examples as HTML, or why there are none."""
     from util.evaluation import examples
     from util.graph import checkpoint
 
     try:
         snapshot = checkpoint.find(*where)
-        found = examples.find(snapshot, dataset, record, precision, model)
+        found = examples.find(snapshot, dataset, record, *how)
     except UserError as error:
         print(f"warning: a report without examples: {error}", file=sys.stderr)
         return element("p", f"There are none: {error}")

@@ -278,21 +278,29 @@ class Cache:
         return [self.folder.rounded(taps) for taps, _ in zip(levels, images)]
 
 
-def open_cache(session, model, args) -> Cache:
-    """Open the cache that the options name, for the backbone as it is now.
+def open_cache(
+    session,
+    model,
+    path: str,
+    precision: str,
+    dtype: str = "float32",
+    size: Optional[float] = None,
+) -> Cache:
+    """Open a cache for the backbone as it is now.
 
     Args:
       session: of the model's graph, ready to train.
       model: as `LSTM_model`.
-      args: options of `trainval_model.py -m train`: cache_features, cache_dtype,
-        cache_size and precision.
+      path: the folder.
+      precision: of the session, see `session.new_session`.
+      dtype: "float32" or "float16", which is not exact.
+      size: GB that the folder may hold; None: what the disk has, see `Folder`.
 
     Raises:
       UserError: see `Folder`.
     """
-    belongs = {"backbone": backbone_checksum(session), "precision": args.precision}
-    limit = args.cache_size and args.cache_size * 1e9
-    size = model.im.shape.as_list()[1:3]
-    folder = Folder(args.cache_features, size, belongs, args.cache_dtype, limit)
+    belongs = {"backbone": backbone_checksum(session), "precision": precision}
+    limit = size and size * 1e9
+    folder = Folder(path, model.im.shape.as_list()[1:3], belongs, dtype, limit)
     print(folder)
     return Cache(session, model, folder)

@@ -139,7 +139,14 @@ def _train(model_class, args, source: TrainingSet, machines: Machines) -> None:
         samples = all_samples(session, source, point, machines, chief)
         cache = None
         if args.cache_features:
-            cache = feature_cache.open_cache(session, model, args)
+            cache = feature_cache.open_cache(
+                session,
+                model,
+                args.cache_features,
+                args.precision,
+                args.cache_dtype,
+                args.cache_size,
+            )
         feed = stack.enter_context(contextlib.closing(feeds(model, samples, cache)))
         loop = Loop(session, model, snapshots, plan(args), point, log)
         if chief:
