@@ -83,8 +83,8 @@ def register(
 
 def _check_samples(dataset, entries):
     """Refuse entries where there are samples that were built from others."""
-    parent = glob.escape(os.path.dirname(dataset.build_dir("")))
-    for folder in sorted(glob.glob(os.path.join(parent, "*_batch"))):
+    parent = os.path.join(dataset.batches or dataset.root, dataset.name)
+    for folder in sorted(glob.glob(os.path.join(glob.escape(parent), "*_batch"))):
         split = os.path.basename(folder)[: -len("_batch")]
         if has_samples(folder, dataset.prefix(split)):
             chosen = _referents(dataset, split, entries)

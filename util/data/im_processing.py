@@ -258,6 +258,10 @@ def resize_and_pad(im: np.ndarray, input_h: int, input_w: int) -> np.ndarray:
     Returns:
       float [input_h, input_w] or [input_h, input_w, C]; 0..1 for uint8. Of an odd
       rest the smaller half lies above and left.
+
+    Example:
+      >>> resize_and_pad(np.full([2, 4], 255, np.uint8), 4, 4).tolist()[1:]
+      [[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
     """
     return _fit(_resize_to_unit, im, input_h, input_w)
 
@@ -272,6 +276,11 @@ def resize_and_crop(im: np.ndarray, input_h: int, input_w: int) -> np.ndarray:
 
     Returns:
       float [input_h, input_w] or [input_h, input_w, C]; 0..1 for uint8.
+
+    Example:
+      >>> padded = resize_and_pad(np.full([2, 4], 255, np.uint8), 4, 4)
+      >>> resize_and_crop(padded, 2, 4).tolist()
+      [[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]]
     """
     return _cover(_resize_to_unit, im, input_h, input_w)
 

@@ -25,6 +25,10 @@ def tokenize(sentence: str) -> List[str]:
 
     Returns:
       The words; an empty list where there is none.
+
+    Example:
+      >>> tokenize("Man in the front-row, left.")
+      ['man', 'in', 'the', 'front', '-', 'row', ', ', 'left']
     """
     words = [w.lower() for w in _NON_WORD.split(sentence.strip()) if w.strip()]
     return words[:-1] if words[-1:] == ["."] else words
@@ -45,6 +49,11 @@ def preprocess_sentence(
 
     Raises:
       UserError: there is no word in the sentence.
+
+    Example:
+      >>> vocab_dict = {"<pad>": 0, "<unk>": 1, "left": 2, "man": 3}
+      >>> preprocess_sentence("left old man", vocab_dict, T=5)
+      [0, 0, 2, 1, 3]
     """
     words = tokenize(sentence)[:T]
     if not words:
@@ -64,6 +73,12 @@ def load_vocab_dict_from_file(path: str) -> Dict[str, int]:
 
     Raises:
       UserError: the file is missing, empty, not text, or lacks those two words.
+
+    Example:
+      >>> with open("vocabulary.txt", "w") as file:
+      ...     number = file.write("<pad>\\n<unk>\\nleft\\n")
+      >>> load_vocab_dict_from_file("vocabulary.txt")
+      {'<pad>': 0, '<unk>': 1, 'left': 2}
     """
     words = read_words(path)
     vocab_dict = {word: number for number, word in enumerate(words)}
