@@ -1,4 +1,4 @@
-"""Lets the tests import golden/recipe.py, which defines the inputs of golden/."""
+"""What all tests share; golden/recipe.py defines the inputs of golden/."""
 
 import signal
 import sys
@@ -7,6 +7,34 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).parent / "golden"))
+# Files that take a minute or so; a core would be idle while the last of them runs.
+LONG = (
+    "test_cluster.py",
+    "test_parity.py",
+    "test_end_to_end.py",
+    "test_train.py",
+    "test_benchmark.py",
+    "test_before_house.py",
+    "test_server.py",
+    "test_batching.py",
+)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Begin with the long files; xdist begins with those that have many tests."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class LongFilesFirst(LoadFileScheduling):
+        def _assign_work_unit(self, node):
+            long = [x for name in LONG for x in self.workqueue if x.endswith(name)]
+            for scope in long[:1]:
+                self.workqueue.move_to_end(scope, last=False)
+            super()._assign_work_unit(node)
+
+    if config.getoption("dist") == "loadfile":
+        return LongFilesFirst(config, log)
+    return None
 
 
 @pytest.fixture(autouse=True)
