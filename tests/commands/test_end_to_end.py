@@ -48,7 +48,7 @@ def train(cwd, dataset, split, *more):
 
 
 def evaluate(cwd, dataset, split, *more, **options):
-    arguments = ["-m", "test", "-d", dataset, "-t", split, "-f", "ckpts", "-i", "3"]
+    arguments = ["-m", "test", "-d", dataset, "-t", split, "-f", "ckpts"]
     return run(cwd, "trainval_model.py", *arguments, *more, **options)
 
 
@@ -94,6 +94,7 @@ def unc(tmp_path_factory):
         "val": build(folder, "unc", "val"),
         "training": train(folder, "unc", "train", "--backbone", "random", *ON_THE_WAY),
     }
+    # The newest snapshot, which is that of step 3.
     printed["testing"] = evaluate(folder, "unc", "val", "-c", "-v", "--report")
     yield folder, printed
     shutil.rmtree(str(folder))  # a snapshot has 170 MB
@@ -266,14 +267,15 @@ def referit(unc, tmp_path_factory):
         data / "weights" / "deeplab_resnet_init.ckpt",
     )
     build(folder, "referit", "trainval", "--size", "64")
-    build(folder, "referit", "test", "--batches", "samples")
+    elsewhere = ["--batches", "samples"]
+    build(folder, "referit", "test", *elsewhere)
     (data / "referit" / "trainval_batch" / "build.json").unlink()
     os.makedirs(str(folder / "referit"))
     shutil.move(str(data / "referit" / "trainval_batch"), str(folder / "referit"))
     printed = {
         "glove": run(folder, "util.glove", "data/glove.txt", "-d", "referit"),
         "training": train(folder, "referit", "trainval", "-emb", "-s", "5"),
-        "testing": evaluate(folder, "referit", "test", "--batches", "samples"),
+        "testing": evaluate(folder, "referit", "test", "-i", "3", *elsewhere),
     }
     yield folder, printed
     shutil.rmtree(str(folder))
