@@ -3,7 +3,6 @@
 From the image's bytes to masks of its size all is part of the graph, except DenseCRF.
 """
 
-import json
 import os
 import shutil
 import tempfile
@@ -67,18 +66,7 @@ def run(args) -> None:
     model_class, sizes = models.of_snapshot(snapshot, args.model)
     path = args.vocabulary or vocabulary_of(snapshot, args.data)
     words = read_vocabulary(snapshot, path)
-    with files.whole_folder(args.output) as folder:
-        network = Network(model_class, snapshot, sizes, args.max_pixels)
-        about = write(network, path, words, folder)
-        with open(os.path.join(folder, "model.json"), "w", encoding="utf-8") as file:
-            json.dump(dict(_describe(snapshot, args, sizes), **about), file, indent=2)
-            file.write("\n")
-    print(f"exported: {args.output}")
-
-
-def _describe(snapshot, args, sizes) -> Dict[str, Any]:
-    """Return what model.json says of every model."""
-    return {
+    about = {
         "snapshot": snapshot,
         "data_set": args.dataset,
         "format": args.format,
@@ -88,6 +76,11 @@ def _describe(snapshot, args, sizes) -> Dict[str, Any]:
         "not_in_the_graph": ["DenseCRF"],
         "versions": versions(),
     }
+    with files.whole_folder(args.output) as folder:
+        network = Network(model_class, snapshot, sizes, args.max_pixels)
+        about.update(write(network, path, words, folder))
+        files.write_json(os.path.join(folder, "model.json"), about)
+    print(f"exported: {args.output}")
 
 
 class Network:
@@ -109,9 +102,10 @@ class Network:
         """Return name -> tensor, the results as OUTPUTS describes them."""
         size = tf.shape(image, out_type=tf.int64)
         pixels = tf.reduce_prod(size[:2])
-        message = "the image must have 1 to {} pixels; rows, columns, channels:"
         is_right = (pixels > 0) & (pixels <= self.max_pixels)
-        check = tf.Assert(is_right, [message.format(self.max_pixels), size])
+        message = f"the image must have 1 to {self.max_pixels} pixels; rows, columns, "
+        message += "channels:"
+        check = tf.Assert(is_right, [message, size])
         with tf.control_dependencies([check]):
             image = tf.identity(image)
         fitted = image_ops.fit_image(image, self._sizes["H"], self._sizes["W"])

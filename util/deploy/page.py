@@ -95,64 +95,33 @@ def build(
     """
     import gradio as gr
 
+    # One question at a time: page and call wait in one queue.
+    network = {"concurrency_id": "network", "concurrency_limit": 1}
     with gr.Blocks(
         title="RefSeg", analytics_enabled=False, delete_cache=(60, kept_s)
     ) as blocks:
-        gr.Markdown("## RefSeg\nChoose an image and say which object you mean.")
-        with gr.Row():
-            with gr.Column():
-                asking, button = _asking_parts(gr, max_letters)
-            with gr.Column():
-                message = gr.HTML(elem_id="message", visible=False)
-                with gr.Column(visible=False) as result:
-                    shown = _result_parts(gr, levels)
-        history = gr.HTML(apply_default_css=False)
-        asked = gr.State([])
+        parts = _lay_out(gr, max_letters, levels)
+        question = [parts.image, parts.sentence, parts.refine]
         if examples:
             gr.Examples(
                 list(examples),
-                asking[:2],
+                question[:2],
                 cache_examples=False,
                 api_visibility="private",
             )
-
-        def show(image, sentence, with_dense_crf, so_far):
-            try:
-                found = answer(image, sentence, with_dense_crf)
-            except UserError as error:
-                return {message: gr.HTML(escape(str(error)), visible=True)}
-            name, record = os.path.basename(image), found.record
-            so_far = [Asked(sentence, name, record["area"], record["seconds"])] + so_far
-            so_far = so_far[:MAX_ASKED]
-            return {
-                message: gr.HTML("", visible=False),
-                result: gr.Column(visible=True),
-                history: history_html(so_far),
-                asked: so_far,
-                **dict(zip(shown, _drawn(found, folder))),
-            }
-
-        def segment(image, sentence, refine=False):
-            try:
-                return answer(image, sentence, refine).record
-            except UserError as error:
-                raise gr.Error(str(error), print_exception=False) from error
-
-        # One at a time: both wait in one queue.
-        network = {"concurrency_id": "network", "concurrency_limit": 1}
         gr.on(
-            [button.click, asking[1].submit],
-            show,
-            [*asking, asked],
-            [message, result, history, asked, *shown],
-            show_progress_on=[button],
+            [parts.button.click, parts.sentence.submit],
+            _shower(gr, parts, answer, folder),
+            [*question, parts.asked],
+            [parts.message, parts.result, parts.history, parts.asked, *parts.shown],
+            show_progress_on=[parts.button],
             api_name="show",
             api_visibility="undocumented",
             **network,
         )
         gr.Button(visible=False).click(
-            segment,
-            asking,
+            _caller(gr, answer),
+            question,
             gr.JSON(label="answer", visible=False),
             api_name="segment",
             api_description=API,
@@ -161,8 +130,82 @@ def build(
     return blocks
 
 
-def _asking_parts(gr, max_letters):
-    """Return ([image, sentence, whether to refine], button)."""
+def _shower(gr, parts, answer, folder):
+    """Return the function that answers on the page: the parts that change."""
+
+    def show(image, sentence, refine, so_far):
+        try:
+            found = answer(image, sentence, refine)
+        except UserError as error:
+            return {parts.message: gr.HTML(escape(str(error)), visible=True)}
+        name, record = os.path.basename(image), found.record
+        asked = [Asked(sentence, name, record["area"], record["seconds"]), *so_far]
+        asked = asked[:MAX_ASKED]
+        return {
+            parts.message: gr.HTML("", visible=False),
+            parts.result: gr.Column(visible=True),
+            parts.history: history_html(asked),
+            parts.asked: asked,
+            **dict(zip(parts.shown, _drawn(found, folder))),
+        }
+
+    return show
+
+
+def _caller(gr, answer):
+    """Return the function behind the JSON call; its arguments are those of the call."""
+
+    def segment(image, sentence, refine=False):
+        try:
+            return answer(image, sentence, refine).record
+        except UserError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    return segment
+
+
+# --- The parts of the page
+
+
+class Parts(NamedTuple):
+    """What is on the page, each a Gradio component.
+
+    Attributes:
+      image, sentence, refine, button: the question.
+      message: of an error; hidden otherwise.
+      result: what holds the answer; hidden before the first one.
+      shown: list, the answer, in the order of `_drawn`.
+      history: the table of questions.
+      asked: the same as list of Asked, in the browser's session.
+    """
+
+    image: Any
+    sentence: Any
+    refine: Any
+    button: Any
+    message: Any
+    result: Any
+    shown: List[Any]
+    history: Any
+    asked: Any
+
+
+def _lay_out(gr, max_letters, levels):
+    """Put the parts on the page that is being built."""
+    gr.Markdown("## RefSeg\nChoose an image and say which object you mean.")
+    with gr.Row():
+        with gr.Column():
+            question = _question_parts(gr, max_letters)
+        with gr.Column():
+            message = gr.HTML(elem_id="message", visible=False)
+            with gr.Column(visible=False) as result:
+                shown = _answer_parts(gr, levels)
+    history = gr.HTML(apply_default_css=False)
+    return Parts(*question, message, result, shown, history, gr.State([]))
+
+
+def _question_parts(gr, max_letters):
+    """Return image, sentence, whether to refine, button."""
     image = gr.Image(
         type="filepath",
         image_mode=None,
@@ -181,14 +224,17 @@ def _asking_parts(gr, max_letters):
     with gr.Row(equal_height=True):
         refine = gr.Checkbox(label="refine (DenseCRF)", container=False)
         button = gr.Button("Find it", variant="primary", elem_id="find")
-    return [image, sentence, refine], button
+    return image, sentence, refine, button
 
 
 def _take_uploads_only(gr, image):
     """Leave reading to the service, and fetch nothing from elsewhere.
 
     Gradio would open the file with its own messages, and download any URL that a
-    request names in its place.
+    request names in its place; no option forbids it. So two methods of this one
+    component are replaced. (A class derived from gradio.Image would do, but Gradio
+    writes a file next to the module of such a class when it is imported.) A test
+    asks with a URL, so a Gradio that calls other methods does not go unnoticed.
     """
     move = image.async_move_resource_to_block_cache
 
@@ -201,7 +247,7 @@ def _take_uploads_only(gr, image):
     image.preprocess = lambda payload: payload and payload.path
 
 
-def _result_parts(gr, names):
+def _answer_parts(gr, names):
     """Return what shows an answer, in the order of `_drawn`."""
     plain = {"interactive": False, "buttons": ["fullscreen"]}
     overlay = gr.Image(label="The object", height=320, elem_id="mask", **plain)
@@ -209,7 +255,7 @@ def _result_parts(gr, names):
         gr.HTML(apply_default_css=False, elem_id=name) for name in ("summary", "words")
     )
     if names:
-        gr.HTML("<span class='fine'>What each level of features alone sees</span>")
+        gr.HTML("<span class='fine'>What each level of features alone finds</span>")
     with gr.Row(elem_id="levels", visible=bool(names)):
         levels = [gr.Image(label=name, min_width=90, **plain) for name in names]
     mask = gr.DownloadButton("Download the mask (PNG)", elem_id="download")
@@ -275,18 +321,18 @@ def save_mask(prediction: Prediction, folder: str) -> str:
 
 
 def summary_html(record: Dict[str, Any]) -> str:
-    """Say in a line what was found."""
+    """Return a line about what was found."""
     rows, columns = record["mask"]["size"]
     if not record["area"]:
         text = "nothing found"
     else:
-        text = "{:,} pixels ({:.1%}), mean probability {:.2f}".format(
-            record["area"],
-            record["area"] / (rows * columns),
-            record["mean_probability"],
+        text = (
+            f"{record['area']:,} pixels ({record['area'] / (rows * columns):.1%}), "
+            f"mean probability {record['mean_probability']:.2f}"
         )
-    return "<b>{}</b><br><span class='fine'>{}; {:.2f} s</span>".format(
-        escape(record["sentence"]), text, record["seconds"]
+    return (
+        f"<b>{escape(record['sentence'])}</b><br>"
+        f"<span class='fine'>{text}; {record['seconds']:.2f} s</span>"
     )
 
 
@@ -295,7 +341,7 @@ def words_html(record: Dict[str, Any]) -> str:
     words = "".join(map(_word_html, record["words"]))
     unread = record["num_unread"]
     note = f"<p class='fine'>{unread} more words were not read</p>"
-    return "<div class='words'>{}</div>{}".format(words, note if unread else "")
+    return f"<div class='words'>{words}</div>{note if unread else ''}"
 
 
 def _word_html(word):
@@ -315,10 +361,10 @@ def _word_html(word):
 
 def history_html(asked: Sequence[Asked]) -> str:
     """Show the questions of a session."""
-    form = "<tr><td>{}</td><td>{}</td><td class='number'>{:,}</td>"
-    form += "<td class='number'>{:.2f}</td></tr>"
     rows = "".join(
-        form.format(escape(one.sentence), escape(one.image), one.area, one.seconds)
+        f"<tr><td>{escape(one.sentence)}</td><td>{escape(one.image)}</td>"
+        f"<td class='number'>{one.area:,}</td>"
+        f"<td class='number'>{one.seconds:.2f}</td></tr>"
         for one in map(Asked._make, asked)
     )
     head = "<th>Asked in this session</th><th>Image</th><th class='number'>Pixels"

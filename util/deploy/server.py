@@ -1,7 +1,7 @@
 """A web page and a JSON call over a Predictor, for `-m serve`.
 
 `Service` answers, whoever asks; `serving` puts a server in front of it. What the page
-looks like is in `util.page`. Gradio is imported inside functions.
+looks like is in `util.deploy.page`. Gradio is imported inside functions.
 """
 
 import contextlib
@@ -107,7 +107,7 @@ class Service:
         return Answer(image, prediction, record)
 
     def close(self) -> None:
-        """Free the network after the answer that it is at."""
+        """Free the network after the answer under way."""
         with self._turn:
             self._predictor.close()
 
@@ -115,7 +115,7 @@ class Service:
 def read_upload(path: str) -> np.ndarray:
     """Read an image that anybody may have sent.
 
-    Its header decides whether its pixels are looked at.
+    Its header decides whether its pixels are read.
 
     Returns:
       uint8 [H, W, 3], RGB.
@@ -132,9 +132,7 @@ def read_upload(path: str) -> np.ndarray:
         )
     form, num_pixels = _header(path)
     if form not in FORMATS:
-        raise UserError(
-            "{} is damaged or no image; good are {}".format(name, ", ".join(FORMATS))
-        )
+        raise UserError(f"{name} is damaged or no image; good are {', '.join(FORMATS)}")
     if num_pixels > MAX_UPLOAD_PIXELS:
         raise UserError(
             f"{name} has more than {MAX_UPLOAD_PIXELS // 10**6} million pixels: make "
@@ -178,7 +176,9 @@ def run(args) -> int:
     check_address(args.host, args.port)
     snapshot = checkpoint.find(args.folder, args.dataset, args.iteration)
     vocabulary = args.vocabulary or vocabulary_of(snapshot, args.data)
-    predictor = Predictor(snapshot, vocabulary, args.precision, REMEMBERED, args.model)
+    predictor = Predictor(
+        snapshot, vocabulary, args.precision, REMEMBERED, args.model, args.crf_backend
+    )
     service = Service(predictor)
     with contextlib.closing(service), Listener() as signals:
         with serving(service, args.host, args.port, args.dataset == "shapes") as url:
@@ -194,7 +194,7 @@ def serving(
 ) -> Iterator[str]:
     """Serve the page and the JSON call while the `with` lasts.
 
-    Files that come up and down lie in a folder of their own, which goes at the end.
+    Files that come up and down lie in a temporary folder, which goes at the end.
 
     Args:
       service: answers.
@@ -243,7 +243,7 @@ def serving(
 
 
 def import_gradio():
-    """Return the module, told to call nobody.
+    """Return the module, set up to call nobody.
 
     Raises:
       UserError: it is not installed, or cannot be on this Python.
@@ -254,7 +254,7 @@ def import_gradio():
     except ImportError as error:
         raise UserError(
             "-m serve needs Gradio: pip install -e '.[web]' on Python 3.10 or newer "
-            "(this is {}.{})".format(*sys.version_info)
+            f"(this is {sys.version_info[0]}.{sys.version_info[1]})"
         ) from error
     return gradio
 

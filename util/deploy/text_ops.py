@@ -17,7 +17,7 @@ SEPARATOR, NUL, OTHER = "\x01", "\0", "\x02"
 COLUMN = "\t"  # between a word and its id in the table's file
 
 _BLANKS = [chr(code) for code in range(0x3001) if chr(code).isspace()]
-_BLANK = "[{}]+".format("".join("\\x{%x}" % ord(blank) for blank in _BLANKS))
+_BLANK = "[" + "".join(f"\\x{{{ord(blank):x}}}" for blank in _BLANKS) + "]+"
 _NON_WORD = "[^0-9A-Za-z_]+"  # \W, without a doubt what it means
 
 
@@ -44,7 +44,7 @@ def tokenize(sentences):
       SparseTensor string [B, words of the longest one].
     """
     replace = tf.strings.regex_replace
-    marked = replace(sentences, "[{}{}]".format("\\x00", SEPARATOR), OTHER)
+    marked = replace(sentences, f"[\\x00{SEPARATOR}]", OTHER)
     marked = replace(marked, f"\\A{_BLANK}|{_BLANK}\\z", "")
     marked = replace(marked, _NON_WORD, SEPARATOR + "\\0" + SEPARATOR)
     marked = replace(marked, SEPARATOR + _BLANK + SEPARATOR, SEPARATOR)
