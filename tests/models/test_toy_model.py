@@ -1,0 +1,235 @@
+"""A second model goes through all commands, and a snapshot of it needs no -n."""
+
+import contextlib
+import json
+import urllib.request
+from unittest import mock
+
+import networks
+import numpy as np
+import pytest
+import recipe
+import runs
+import toy_model
+from pages import Page
+from PIL import Image
+
+import trainval_model
+from CMPC_model import LSTM_model
+from util import models
+from util.bench import scaling
+from util.deploy import server
+from util.graph import checkpoint
+from util.graph.compat import tf
+from util.inference.predictor import Predictor
+from util.training import progress, start
+
+SENTENCE = "the red circle"
+
+
+@contextlib.contextmanager
+def toy():
+    """Know the toy model, with a small backbone and a line of the log each step."""
+    with contextlib.ExitStack() as stack:
+        names = dict(models.MODELS, toy_model="toy_model")
+        stack.enter_context(mock.patch.dict(models.MODELS, names))
+        stack.enter_context(mock.patch.object(progress, "EVERY", 1))
+        stack.enter_context(mock.patch.object(start, "CALIBRATION_IMAGES", 2))
+        stack.enter_context(networks.small_backbone())
+        yield
+
+
+@pytest.fixture(autouse=True)
+def known():
+    with toy():
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Train for 2 steps, resume for 2 more; return (folder, options)."""
+    root = tmp_path_factory.mktemp("toy")
+    data = runs.build(root, jobs=1)
+    folder = root / "ckpts"
+    options = ["-d", "shapes", "-f", str(folder), *data, "-g", "-1"]
+    train = ["-m", "train", *runs.TINY, *options, "-n", "toy_model", "-bs", "2"]
+    train += ["--keep-prob-emb", "0.9", "-s", "2"]
+    with toy():
+        assert trainval_model.main([*train, "-st", "2"]) == 0
+        assert trainval_model.main([*train, "-st", "4", "--resume"]) == 0
+    return folder, options
+
+
+def run(trained, mode, *more):
+    """Run a command without -n; return its exit code."""
+    return trainval_model.main(["-m", mode, *trained[1], *more])
+
+
+@pytest.fixture
+def snapshot(trained):
+    return checkpoint.path(str(trained[0]), "shapes", 4)
+
+
+@pytest.fixture
+def image(tmp_path):
+    path = str(tmp_path / "image.png")
+    Image.fromarray(recipe.image(1, 50, 70)).save(path)
+    return path
+
+
+def test_training_leaves_its_own_names_and_losses(trained, snapshot):
+    shapes = checkpoint.shapes(snapshot)
+    head = {name for name in shapes if name.startswith("text_objseg/")}
+    assert {"text_objseg/embedding", "text_objseg/Variable"} <= head
+    assert "text_objseg/Variable_1" not in head
+    assert "text_objseg/text_objseg/embedding/Adam" in head
+    assert checkpoint.read(snapshot, "text_objseg/Variable") == 4
+    log = runs.read_log(trained[0])
+    assert [line["step"] for line in log] == [1, 2, 3, 4]
+    losses = {key for line in log for key in line if key.startswith("loss")}
+    assert losses == {"loss", "loss_avg", "loss_all"}
+    assert all(line["loss_all"] == line["loss"] for line in log)
+    network = json.loads((trained[0] / "run.json").read_text())["network"]
+    assert (network["v_emb_dim"], network["mlp_dim"]) == (16, 8)
+    assert "rnn_size" not in network
+
+
+def test_snapshot_tells_the_model(snapshot):
+    model_class, sizes = models.of_snapshot(snapshot)
+    assert model_class is toy_model.LSTM_model
+    assert (sizes["H"], sizes["vf_w"], sizes["mlp_dim"]) == (64, 8, 8)
+
+
+def test_other_run_begins_with_its_weights(trained, snapshot, tmp_path):
+    train = ["-m", "train", "-t", "train", *trained[1], "-f", str(tmp_path), "-st", "1"]
+    train += ["-n", "toy_model", "--init-from", snapshot, "-lr", "1e-9", "--seed", "1"]
+    assert trainval_model.main(train) == 0
+    found, wanted = runs.values(tmp_path, 1), runs.values(trained[0], 4)
+    assert found["text_objseg/Variable"] == 1
+    for name in filter(toy_model.LSTM_model.is_weight, wanted):
+        np.testing.assert_allclose(found[name], wanted[name], atol=1e-7, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "more, told",
+    [
+        (["-emb"], "toy_model takes no word vectors: leave out -emb"),
+        (
+            ["-n", "CMPC_model", "--init-from", "SNAPSHOT"],
+            "not of CMPC_model: choose -n",
+        ),
+    ],
+)
+def test_what_training_refuses(trained, snapshot, tmp_path, capsys, more, told):
+    train = ["-m", "train", *runs.TINY, *trained[1], "-n", "toy_model", "-st", "1"]
+    more = [snapshot if word == "SNAPSHOT" else word for word in more]
+    assert trainval_model.main([*train, *more, "-f", str(tmp_path / "new")]) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("mode", ["test", "predict", "export", "serve"])
+def test_wrong_name_is_refused(trained, snapshot, image, tmp_path, capsys, mode):
+    more = {
+        "test": ["-t", "val"],
+        "predict": ["--image", image, "--text", "x", "--output", str(tmp_path / "x")],
+        "export": ["--output", str(tmp_path / "x")],
+        "serve": ["--port", str(scaling.free_ports(1)[0])],
+    }[mode]
+    if mode == "serve":
+        pytest.importorskip("gradio")
+    assert run(trained, mode, "-n", "CMPC_model", *more) == 2
+    error = capsys.readouterr().err
+    assert f"{snapshot} is a checkpoint of toy_model, not of CMPC_model" in error
+    assert error.count("\n") == 1
+
+
+def test_tested_and_reported(trained, snapshot):
+    assert run(trained, "test", "-t", "val", "--per-sample") == 0
+    record = json.loads(open(snapshot + ".val.json").read())
+    assert record["results"]["without DenseCRF"]["count"] == len(record["samples"])
+    pytest.importorskip("matplotlib")
+    assert run(trained, "report", "-t", "val") == 0
+    page = Page(open(snapshot + ".val.html", encoding="utf-8").read())
+    page.check_harmless()
+    assert page.all("article") and not page.all("p", class_="legend")
+
+
+def test_predicted(trained, image, tmp_path):
+    output = tmp_path / "found"
+    more = ["--image", image, "--text", SENTENCE, "--output", str(output)]
+    assert run(trained, "predict", *more) == 0
+    (row,) = runs.read_log(output, "predictions.jsonl")
+    assert [word["text"] for word in row["words"]] == SENTENCE.split()
+    assert all(word["weights"] == {} for word in row["words"])
+    assert all(word["class"] is None for word in row["words"])
+
+
+def test_served(snapshot, image):
+    service = server.Service(Predictor(snapshot))
+    answer = service.answer(image, SENTENCE)
+    assert service.levels == () and answer.prediction.levels == {}
+    assert answer.record["words"][1] == {
+        "text": "red",
+        "known": True,
+        "class": None,
+        "weights": {},
+    }
+    pytest.importorskip("gradio")
+    from gradio_client import Client, handle_file
+
+    (port,) = scaling.free_ports(1)
+    with server.serving(service, "127.0.0.1", port) as url:
+        assert urllib.request.urlopen(url).status == 200
+        call = Client(url, verbose=False)
+        record = call.predict(handle_file(image), SENTENCE, False, api_name="/segment")
+        assert record["mask"] == answer.record["mask"]
+        shown = call.predict(handle_file(image), SENTENCE, False, api_name="/show")
+        assert "red" in str(shown)
+    service.close()
+
+
+def test_exported(trained, snapshot, image, tmp_path):
+    output = tmp_path / "saved"
+    assert run(trained, "export", "--output", str(output)) == 0
+    about = json.loads((output / "model.json").read_text())
+    assert set(about["outputs"]) == {"mask", "probability", "ids"}
+    pixels = np.array(Image.open(image))
+    with tf.Graph().as_default(), tf.Session() as session:
+        saved = tf.saved_model.load(session, ["serve"], str(output / "1"))
+        signature = saved.signature_def["serving_default"]
+        feed = {
+            signature.inputs["image"].name: pixels,
+            signature.inputs["sentences"].name: [SENTENCE],
+        }
+        found = session.run(signature.outputs["probability"].name, feed)
+    with Predictor(snapshot) as predictor:
+        predictor.set_image(pixels)
+        wanted = predictor.segment(SENTENCE).probability
+    np.testing.assert_allclose(found[0], wanted, atol=1e-5)
+
+
+def test_batch_gives_what_its_sentences_give_one_by_one():
+    """Several images, several sentences each, on one device: the base adds nothing."""
+    sizes = dict(H=64, W=64, vf_h=8, vf_w=8, v_emb_dim=6, mlp_dim=5, vocab_size=50)
+    images = [recipe.network_input(recipe.image(seed, 64, 64)) for seed in (1, 2)]
+    words = [recipe.words(seed, n, vocab=50)[0] for seed, n in enumerate((1, 5, 20, 3))]
+    with tf.Graph().as_default(), tf.Session() as session:
+        batch = toy_model.LSTM_model(batch_size=4, num_images=2, **sizes)
+        with tf.variable_scope(tf.get_variable_scope(), reuse=True):
+            one = toy_model.LSTM_model(**sizes)
+        session.run(tf.global_variables_initializer())
+        found = session.run(batch.up, {batch.im: images, batch.words: words})
+        for n, ids in enumerate(words):
+            feed = {one.im: [images[n // 2]], one.words: [ids]}
+            (wanted,) = session.run(one.up, feed)
+            error = np.abs(found[n] - wanted).max()
+            assert error <= 1e-5 * np.abs(wanted).max() and wanted.std() > 0
+
+
+def test_models_do_not_share_their_names():
+    assert toy_model.LSTM_model.words_parse is None
+    assert not hasattr(toy_model.LSTM_model.Arguments(), "glove")
+    assert LSTM_model.STEP_COUNTER != toy_model.LSTM_model.STEP_COUNTER
+    assert toy_model.LSTM_model.is_weight("text_objseg/Variable_1")
+    assert not toy_model.LSTM_model.is_weight("text_objseg/Variable")
