@@ -10,7 +10,7 @@ from on_disk import write
 
 from util.core.errors import UserError
 from util.data import compact, samples
-from util.data.data_reader import DataReader
+from util.data.data_reader import DataReader, Shard
 from util.data.samples import sample_file, write_sample
 
 
@@ -203,17 +203,32 @@ def test_reader_goes_on_from_the_position_of_another(tmp_path):
         assert read(reader, 9) == after
 
 
-def test_shares_take_turns_and_together_give_all(tmp_path):
+def test_shards_take_turns_and_together_give_all(tmp_path):
     folder = fill(tmp_path, range(7))
     with DataReader(folder, "unc_val", seed=3) as reader:
         together = read(reader, 24)
-    shares = []
+    shards = []
     for own in range(3):
-        with DataReader(folder, "unc_val", seed=3, share=(own, 3, 2)) as reader:
-            shares.append(read(reader, 8))
+        with DataReader(folder, "unc_val", seed=3, shard=Shard(own, 3, 2)) as reader:
+            shards.append(read(reader, 8))
             assert reader.position == 18 + 2 * (own + 1)
-    turns = [shares[own][2 * k : 2 * k + 2] for k in range(4) for own in range(3)]
+    turns = [shards[own][2 * k : 2 * k + 2] for k in range(4) for own in range(3)]
     assert sum(turns, []) == together
-    # A share goes on from the position of any reader, at its own next turn.
-    with DataReader(folder, "unc_val", seed=3, begin=12, share=(1, 3, 2)) as reader:
-        assert read(reader, 4) == shares[1][4:]
+    # A shard goes on from the position of any reader, at its own next turn.
+    with DataReader(
+        folder, "unc_val", seed=3, begin=12, shard=Shard(1, 3, 2)
+    ) as reader:
+        assert read(reader, 4) == shards[1][4:]
+
+
+def test_groups_stay_together_when_shuffled(tmp_path):
+    folder = fill(tmp_path, range(7))
+    order = [0, 2, 4, 1, 3, 5, 6]
+    with DataReader(folder, "unc_val", seed=3, order=order, group=3) as reader:
+        numbers = read(reader, 21)
+    epochs = [numbers[first : first + 7] for first in (0, 7, 14)]
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+    for epoch in epochs:
+        text = "".join(map(str, epoch))
+        assert "024" in text and "135" in text

@@ -37,7 +37,7 @@ def wanted(tmp_path_factory):
         path = snapshots.save(session, 1)
         vocabulary = tmp_path_factory.mktemp("words") / "vocabulary.txt"
         vocabulary.write_text("\n".join(VOCABULARY))
-        snapshots.copy_beside(str(vocabulary))
+        snapshots.copy_vocabulary(str(vocabulary))
         found = {}
         fetches = [model.up, model.sigm, model.words_parse]
         fetches += [getattr(model, "up_" + level) for level in LEVELS]

@@ -1,14 +1,37 @@
 """Samples in order or shuffled, epoch after epoch, loaded ahead."""
 
 import collections
+import itertools
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Dict, Hashable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Hashable, Iterator, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
 from util.data.samples import open_samples
 
 NUM_THREADS = 4
+
+
+class Shard(NamedTuple):
+    """The samples of one of several readers, which take turns.
+
+    Attributes:
+      number: which reader this is, from 0.
+      of: how many there are.
+      block: how many samples one gives before it is the next one's turn.
+    """
+
+    number: int = 0
+    of: int = 1
+    block: int = 1
+
+    def has(self, place: int) -> bool:
+        """Tell whether the sample at a place of the order, from 0, is one of them."""
+        turn = place // self.block
+        return turn % self.of == self.number
+
+
+EVERYTHING = Shard()
 
 
 class DataReader:
@@ -21,7 +44,7 @@ class DataReader:
       num_batch: number of samples an epoch.
       number: of the sample given last; None before the first one.
       position: how many samples come before the next one, those left to the readers of
-        other shares among them; a reader that begins there goes on with it.
+        other shards among them; a reader that begins there goes on with it.
     """
 
     def __init__(
@@ -33,7 +56,8 @@ class DataReader:
         seed: Optional[int] = None,
         order: Optional[Sequence[int]] = None,
         begin: int = 0,
-        share: Tuple[int, int, int] = (0, 1, 1),
+        shard: Shard = EVERYTHING,
+        group: int = 1,
     ) -> None:
         """Start to load.
 
@@ -45,8 +69,8 @@ class DataReader:
           seed: of the shuffling; None: another order each time.
           order: the numbers of the samples that make an epoch; None: all, 0, 1, 2, ...
           begin: `position` of the reader that this one goes on from.
-          share: (own, of, block): gives only the share number `own` of as many as
-            `of`, which take turns for a `block` of samples each.
+          shard: gives only these.
+          group: shuffling keeps so many neighbours of an epoch's order together.
 
         Raises:
           UserError: no samples, a gap in their numbers, or an unfinished build.
@@ -59,12 +83,10 @@ class DataReader:
             raise ValueError(f"order must take samples from {everything}")
         self.num_batch = len(self._epoch)
         self.number, self.position = None, begin
-        numbers = self._epochs(np.random.RandomState(seed) if shuffle else None)
-        own, of, block = share
+        numbers = self._epochs(np.random.RandomState(seed) if shuffle else None, group)
+        places = itertools.islice(enumerate(numbers), begin, None)
         self._numbers = (
-            (position, number)
-            for position, number in enumerate(numbers, start=1)
-            if position > begin and (position - 1) // block % of == own
+            (place + 1, number) for place, number in places if shard.has(place)
         )
         self._pool = ThreadPoolExecutor(min(NUM_THREADS, prefetch_num))
         self._ahead = collections.deque()
@@ -109,11 +131,13 @@ class DataReader:
     def __exit__(self, *exception: Any) -> None:
         self.close()
 
-    def _epochs(self, random) -> Iterator[int]:
+    def _epochs(self, random, group) -> Iterator[int]:
+        epoch = self._epoch
+        groups = [epoch[first : first + group] for first in range(0, len(epoch), group)]
         while True:
-            n = self.num_batch
+            n = len(groups)
             for place in range(n) if random is None else random.permutation(n):
-                yield self._epoch[place]
+                yield from groups[place]
 
     def _load_next(self):
         position, number = next(self._numbers)

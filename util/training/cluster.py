@@ -14,17 +14,21 @@ import signal
 import socket
 import sys
 import threading
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
 from util.core.errors import UserError
+from util.data.data_reader import Shard
+from util.graph import checkpoint, towers
 from util.graph.compat import tf
-from util.graph.session import keep_freed_memory, session_config
-from util.training.feeds import Sample
+from util.graph.session import keep_freed_memory, new_session, session_config
+from util.training.feeds import Sample, TrainingSet
+from util.training.loop import TrainState
+from util.training.machine import Machine
 
 SENDERS = 4  # threads at least that start operations
-AHEAD = 8  # samples that a worker has ready
+READY = 8  # samples that a worker keeps
 PING_SECONDS, PINGS = 1.0, 5  # unanswered ones until a process counts as dead
 LAST_CALL_SECONDS = 10  # until the session that is closed has ended it
 JOBS = ("chief", "worker", "ps")
@@ -141,7 +145,93 @@ def start_server(cluster: Cluster, threads: Optional[int], devices: int):
         ) from error
 
 
-class Line(NamedTuple):
+class Task(Machine):
+    """This process of a job of several machines.
+
+    Args:
+      cluster: the job.
+      others: as for `Machine`.
+
+    Raises:
+      UserError: see `Machine` and `start_server`.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        batch_size: int = 1,
+        devices: int = 1,
+        threads: Optional[int] = None,
+        precision: str = "float32",
+    ) -> None:
+        workers = len(cluster.workers)
+        super().__init__(batch_size, devices, threads, precision, workers)
+        self.is_chief = cluster.is_chief
+        self._cluster = cluster
+        self._server = start_server(cluster, threads, devices)
+
+    def towers(self, conv5: bool) -> List[towers.Tower]:
+        """Return what spreads a batch over the devices of all workers."""
+        return towers.remote_towers(
+            self._cluster.workers,
+            len(self._cluster.addresses["ps"]),
+            self.devices,
+            lambda name: not conv5 and name.startswith(checkpoint.BACKBONE_PREFIXES),
+        )
+
+    def placement(self) -> Optional[Callable]:
+        """Return the device of what belongs to no tower, for tf.device."""
+        return towers.remote_placement(
+            self._cluster.workers[0], len(self._cluster.addresses["ps"])
+        )
+
+    def connect(self, form: Tuple[int, int, int]) -> None:
+        """Add to the graph what brings samples, see `TrainingSet.form`, from others."""
+        self._chief = Chief(self._cluster, form, self.shard_size)
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Any]:
+        """Open a session of the default graph that all machines compute for."""
+        with new_session(
+            precision=self.precision,
+            threads=self.threads,
+            cpus=self.devices,
+            target=self._server.target,
+        ) as session, end_with_others():
+            yield session
+
+    @contextlib.contextmanager
+    def samples(
+        self, session, training_set: TrainingSet, state: TrainState
+    ) -> Iterator[Iterator[Sample]]:
+        """Give the samples of all workers, and let the other tasks end at the end."""
+        shard = Shard(0, self.workers, self.shard_size)
+        own = training_set.samples(state.seed, state.positions[0], shard)
+        self._chief.begin(session, state.seed, state.positions)
+        try:
+            with contextlib.closing(own):
+                yield self._chief.samples(session, own)
+        finally:
+            self._chief.end(session)
+
+    def serve(self, training_set: TrainingSet) -> None:
+        """Be a worker or a parameter server until the chief ends the job.
+
+        Raises:
+          UserError: the samples could not be read; the chief was told too.
+        """
+        cluster, shard = self._cluster, Shard()
+        if cluster.job != "ps":
+            number = cluster.workers.index(cluster.task)
+            shard = Shard(number, self.workers, self.shard_size)
+
+        def samples(seed, position):
+            return training_set.samples(seed, position, shard)
+
+        serve(cluster, self._server, training_set.form, samples)
+
+
+class Lines(NamedTuple):
     """What the chief and another task say to each other: queues on the task's CPU."""
 
     begin: Any
@@ -149,14 +239,14 @@ class Line(NamedTuple):
     end: Any
 
 
-def _line(task, rows, columns, words):
+def _lines(task, rows, columns, words):
     with tf.device(task + "/device:CPU:0"):
-        return Line(
+        return Lines(
             tf.FIFOQueue(1, tf.int64, [[2]], shared_name="begin"),
             tf.FIFOQueue(
-                AHEAD,
-                [tf.int32, tf.uint8, tf.bool, tf.string, tf.int64],
-                [[words], [rows, columns, 3], [rows, columns], [], [3]],
+                READY,
+                [tf.string, tf.int32, tf.uint8, tf.bool, tf.string, tf.int64],
+                [[], [words], [rows, columns, 3], [rows, columns], [], [3]],
                 shared_name="samples",
             ),
             tf.FIFOQueue(1, tf.int64, [[]], shared_name="end"),
@@ -169,21 +259,21 @@ class Chief:
     Args:
       cluster: its tasks.
       form: (rows, columns, words) of a sample.
-      share: samples of a step for each worker.
+      shard_size: samples of a step for each worker.
     """
 
-    def __init__(self, cluster: Cluster, form, share: int) -> None:
-        lines = {task: _line(task, *form) for task in cluster.servants}
+    def __init__(self, cluster: Cluster, form, shard_size: int) -> None:
+        lines = {task: _lines(task, *form) for task in cluster.servants}
         self._begin = tf.placeholder(tf.int64, [None, 2])
         self._begins = [
             lines[task].begin.enqueue(self._begin[number])
             for number, task in enumerate(cluster.workers[1:], start=1)
         ]
         self._ends = [line.end.enqueue(np.int64(0)) for line in lines.values()]
-        self._shares = [
-            lines[task].samples.dequeue_many(share) for task in cluster.workers[1:]
+        self._shards = [
+            lines[task].samples.dequeue_many(shard_size) for task in cluster.workers[1:]
         ]
-        self._share, self._watch = share, None
+        self._shard_size, self._watch = shard_size, None
         self._addresses = [
             address
             for them in cluster.addresses.values()
@@ -198,7 +288,7 @@ class Chief:
         session.run(self._begins, {self._begin: table})
 
     def samples(self, session, own: Iterator[Sample]) -> Iterator[Sample]:
-        """Yield the samples of all workers for ever: a share of each a step.
+        """Yield the samples of all workers for ever: a shard of each a step.
 
         Args:
           own: the chief's.
@@ -207,10 +297,13 @@ class Chief:
           UserError: a worker could not read its samples.
         """
         while True:
-            for _ in range(self._share):
+            for _ in range(self._shard_size):
                 yield next(own)
-            for share in self._shares:
-                yield from map(_unpack, zip(*session.run(share)))
+            for shard in self._shards:
+                for error, *packed in zip(*session.run(shard)):
+                    if error:
+                        raise UserError(error.decode("utf-8"))
+                    yield _unpack(*packed)
 
     def end(self, session) -> None:
         """Let all other tasks end, those that can still hear it."""
@@ -220,27 +313,35 @@ class Chief:
 
 
 def _pack(sample):
-    about = [sample[key] for key in ("number", "position", "skipped")]
+    """Return what the queue of samples holds after the error."""
     sentence = str(sample["sent_batch"][0]).encode("utf-8")
-    return (
-        sample["text_batch"], sample["im_batch"], sample["mask_batch"], sentence, about
-    )  # fmt: skip
+    about = [sample[key] for key in ("number", "position", "skipped")]
+    arrays = [sample[key] for key in ("text_batch", "im_batch", "mask_batch")]
+    return [*arrays, sentence, about]
 
 
-def _unpack(packed):
-    words, image, mask, sentence, (number, position, skipped) = packed
-    text = sentence.decode("utf-8")
-    if number < 0:
-        raise UserError(text)
+def _unpack(words, image, mask, sentence, about):
+    number, position, skipped = map(int, about)
     return {
         "text_batch": words,
         "im_batch": image,
         "mask_batch": mask,
-        "sent_batch": [text],
-        "number": int(number),
-        "position": int(position),
-        "skipped": int(skipped),
+        "sent_batch": [sentence.decode("utf-8")],
+        "number": number,
+        "position": position,
+        "skipped": skipped,
     }
+
+
+def _nothing(rows, columns, words):
+    """Return what comes with an error: a queue takes only whole samples."""
+    return [
+        np.zeros([words], np.int32),
+        np.zeros([rows, columns, 3], np.uint8),
+        np.zeros([rows, columns], bool),
+        b"",
+        [0, 0, 0],
+    ]
 
 
 def serve(
@@ -267,13 +368,13 @@ def serve(
     watch = Watch([cluster.chief_address])
     failures = []
     with tf.Graph().as_default():
-        line = _line(cluster.task, *form)
+        lines = _lines(cluster.task, *form)
         packed = [
             tf.placeholder(dtype, shape)
-            for dtype, shape in zip(line.samples.dtypes, line.samples.shapes)
+            for dtype, shape in zip(lines.samples.dtypes, lines.samples.shapes)
         ]
-        operations = line.begin.dequeue(), line.samples.enqueue(packed)
-        end = line.end.dequeue()
+        operations = lines.begin.dequeue(), lines.samples.enqueue(packed)
+        end = lines.end.dequeue()
         config = session_config()
         config.device_filters.append(cluster.task)
         with tf.Session(server.target, config=config) as session:
@@ -293,25 +394,19 @@ def serve(
 def _read(session, operations, packed, samples, form, failures):
     """Hand samples to the chief; what goes wrong too."""
     begin, enqueue = operations
+
+    def send(error, sample):
+        session.run(enqueue, dict(zip(packed, [error.encode("utf-8"), *sample])))
+
     try:
         with contextlib.suppress(tf.errors.CancelledError, RuntimeError):
             for sample in samples(*map(int, session.run(begin))):
-                session.run(enqueue, dict(zip(packed, _pack(sample))))
+                send("", _pack(sample))
     except UserError as error:
         failures.append(error)
-        rows, columns, words = form
-        empty = {
-            "text_batch": np.zeros([words], np.int32),
-            "im_batch": np.zeros([rows, columns, 3], np.uint8),
-            "mask_batch": np.zeros([rows, columns], bool),
-            "sent_batch": [str(error)],
-            "number": -1,
-            "position": 0,
-            "skipped": 0,
-        }
         with contextlib.suppress(tf.errors.CancelledError, RuntimeError):
-            while True:  # a share of them may be asked for
-                session.run(enqueue, dict(zip(packed, _pack(empty))))
+            while True:  # the chief asks for several at once
+                send(str(error), _nothing(*form))
 
 
 class Watch:
@@ -367,8 +462,7 @@ def _leave(who):
         sys.stdout.flush()
         print(
             f"error: a process of the job died ({who}): start the job again with "
-            "--resume, "
-            "it goes on from the last snapshot",
+            "--resume, it resumes from the last snapshot",
             file=sys.stderr,
             flush=True,
         )

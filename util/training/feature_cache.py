@@ -1,4 +1,4 @@
-"""What the frozen backbone sees in each training image, kept on disk.
+"""Features of the training images, kept on disk or in memory.
 
 With the backbone frozen its taps c3, c4 and c5 of an image never change. A folder
 keeps them, one file an image, made when the image is first trained on. A folder
@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import threading
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Union
 
 import numpy as np
 
@@ -89,7 +89,7 @@ class Folder:
     def load(self, key: str) -> Optional[Taps]:
         """Return an image's taps; None: they are not there.
 
-        A damaged file is told, removed and counts as not there.
+        A damaged file is reported, removed and counts as not there.
 
         Args:
           key: of `image_key`.
@@ -115,8 +115,8 @@ class Folder:
     def store(self, key: str, taps: Taps) -> None:
         """Keep an image's taps, of the folder's dtype, while there is room.
 
-        When the folder or the disk is full, that is told once, and this and all later
-        calls do nothing.
+        When the folder or the disk is full, that is reported once, and this and all
+        later calls do nothing.
         """
         if self._is_full:
             return
@@ -127,10 +127,7 @@ class Folder:
             size = os.path.getsize(path)
         except (UserError, OSError) as error:
             self._is_full = True
-            print(
-                f"{self}; no more are added ({error}), training goes on",
-                flush=True,
-            )
+            print(f"{self}; no more are added ({error}), training goes on", flush=True)
             return
         with self._lock:
             self._bytes += size
@@ -142,17 +139,7 @@ class Folder:
         Raises:
           UserError: they are too large for it.
         """
-        with np.errstate(over="ignore"):
-            taps = [tap.astype(self._dtype, copy=False) for tap in taps]
-        if self._dtype != np.float32 and not all(
-            np.isfinite(tap).all() for tap in taps
-        ):
-            raise UserError(
-                f"this backbone's features are too large for {self._dtype}: use "
-                "--cache-dtype "
-                "float32 and another folder"
-            )
-        return taps
+        return rounded(taps, self._dtype)
 
     def __str__(self) -> str:
         size = f"{self._bytes / 1e9:.1f} GB"
@@ -176,10 +163,9 @@ class Folder:
         except OSError as error:
             raise UserError(
                 f"cannot keep features in {self.path} ({error}): name an empty folder "
-                "with "
-                "--cache-features"
+                "with --cache-features"
             ) from error
-        except (ValueError, TypeError):  # damaged: nothing tells what the files are
+        except (ValueError, TypeError):  # damaged: what the files are is unknown
             found = {}
         differ = sorted(key for key in record if found.get(key) != record[key])
         if differ:
@@ -213,35 +199,75 @@ class Folder:
             self.num_images -= 1
 
 
-class Found(NamedTuple):
-    """A sample, the key of its image, and its taps if a folder has them."""
+class Memory:
+    """Taps in memory, with what a `Cache` uses of a `Folder`: for small data sets.
 
-    sample: Dict[str, Any]
+    Args:
+      dtype: as for `Folder`.
+    """
+
+    def __init__(self, dtype: str = "float32") -> None:
+        self._taps: Dict[str, Taps] = {}
+        self._dtype = np.dtype(dtype)
+
+    def load(self, key: str) -> Optional[Taps]:
+        """Return an image's taps; None: they are not there."""
+        return self._taps.get(key)
+
+    def store(self, key: str, taps: Taps) -> None:
+        """Keep an image's taps."""
+        self._taps[key] = taps
+
+    def rounded(self, taps: Taps) -> Taps:
+        """See `Folder.rounded`."""
+        return rounded(taps, self._dtype)
+
+
+def rounded(taps: Taps, dtype: np.dtype) -> Taps:
+    """Return taps as float32 or float16.
+
+    Raises:
+      UserError: they are too large for it.
+    """
+    with np.errstate(over="ignore"):
+        taps = [tap.astype(dtype, copy=False) for tap in taps]
+    if dtype != np.float32 and not all(np.isfinite(tap).all() for tap in taps):
+        raise UserError(
+            f"this backbone's features are too large for {dtype}: use --cache-dtype "
+            "float32 and another folder"
+        )
+    return taps
+
+
+class Found(NamedTuple):
+    """An image, its key, and its taps where they are kept."""
+
+    image: np.ndarray
     key: str
     taps: Optional[Taps]
 
 
 class Cache:
-    """Gives the taps of images: those of a folder, the others from the backbone.
+    """Gives the taps of images: those that are kept, the others from the backbone.
 
     Args:
       session: of the model's graph; the backbone has its weights.
       model: as `LSTM_model`, its backbone is frozen.
-      folder: where the taps are looked up and kept.
+      store: where the taps are looked up and kept.
     """
 
-    def __init__(self, session, model, folder: Folder) -> None:
-        self._session, self._model, self.folder = session, model, folder
+    def __init__(self, session, model, store: Union[Folder, Memory]) -> None:
+        self._session, self._model, self._store = session, model, store
 
-    def look_up(self, sample: Dict[str, Any]) -> Found:
-        """Read the taps of a sample's image; several threads may."""
-        key = image_key(sample["im_batch"])
-        return Found(sample, key, self.folder.load(key))
+    def look_up(self, image: np.ndarray) -> Found:
+        """Read the taps of an image, uint8 [H, W, 3]; several threads may."""
+        key = image_key(image)
+        return Found(image, key, self._store.load(key))
 
     def feed(self, found: Sequence[Found]) -> Dict:
         """Return what to feed in place of the images of a step.
 
-        Computes what the folder lacks, all at once, and keeps it there.
+        Computes what is missing, all at once, and keeps it.
 
         Args:
           found: of `look_up`, one for each of the P images that the model takes.
@@ -250,57 +276,63 @@ class Cache:
           tensor -> float32 [P, h, w, C], for each tap.
 
         Raises:
-          UserError: see `Folder.rounded`.
+          UserError: see `rounded`.
         """
         taps, missing = {}, {}
-        for sample, key, known in found:
+        for image, key, known in found:
             if known is None:  # a step since the look-up may have made them
-                known = taps.get(key) or self.folder.load(key)
+                known = taps.get(key) or self._store.load(key)
             if known is None:
-                missing[key] = sample["im_batch"]
+                missing[key] = image
             else:
                 taps[key] = known
         taps.update(zip(missing, self._compute(list(missing.values()))))
         for key in missing:
-            self.folder.store(key, taps[key])
+            self._store.store(key, taps[key])
         levels = zip(*(taps[one.key] for one in found))
         stacked = [np.stack(level).astype(np.float32, copy=False) for level in levels]
         return dict(zip(tap_tensors(self._model), stacked))
 
     def _compute(self, images):
-        """Return the taps of at most P images, in the folder's dtype."""
+        """Return the taps of at most P images, rounded."""
         if not images:
             return []
         padding = self._model.im.shape.as_list()[0] - len(images)
         image = im_processing.to_network_input(np.stack(images + images[:1] * padding))
-        seen = self._session.run(tap_tensors(self._model), {self._model.im: image})
-        levels = zip(*seen)
-        return [self.folder.rounded(taps) for taps, _ in zip(levels, images)]
+        values = self._session.run(tap_tensors(self._model), {self._model.im: image})
+        levels = zip(*values)
+        return [self._store.rounded(taps) for taps, _ in zip(levels, images)]
 
 
-def open_cache(
-    session,
-    model,
-    path: str,
-    precision: str,
-    dtype: str = "float32",
-    size: Optional[float] = None,
-) -> Cache:
+class Options(NamedTuple):
+    """Where and how taps are kept.
+
+    Attributes:
+      path: of a `Folder`; None: in memory.
+      dtype, limit: as for `Folder`.
+    """
+
+    path: Optional[str]
+    dtype: str = "float32"
+    limit: Optional[float] = None
+
+
+def open_cache(session, model, options: Options, precision: str = "float32") -> Cache:
     """Open a cache for the backbone as it is now.
 
     Args:
       session: of the model's graph, ready to train.
       model: as `LSTM_model`.
-      path: the folder.
-      precision: of the session, see `session.new_session`.
-      dtype: "float32" or "float16", which is not exact.
-      size: GB that the folder may hold; None: what the disk has, see `Folder`.
+      options: where and how.
+      precision: of the session.
 
     Raises:
       UserError: see `Folder`.
     """
+    if options.path is None:
+        return Cache(session, model, Memory(options.dtype))
     belongs = {"backbone": backbone_checksum(session), "precision": precision}
-    limit = size and size * 1e9
-    folder = Folder(path, model.im.shape.as_list()[1:3], belongs, dtype, limit)
+    size = model.im.shape.as_list()[1:3]
+    folder = Folder(options.path, size, belongs, options.dtype, options.limit)
     print(folder)
     return Cache(session, model, folder)

@@ -2,7 +2,7 @@
 
 A sample on its way to a step has three more entries than `samples.read_sample` gives:
 `number`, its own in the folder; `position`, how many samples the reader had given with
-it, from which another reader can go on; `skipped`, how many damaged ones it left out.
+it, from which another reader continues; `skipped`, how many damaged ones it left out.
 """
 
 import contextlib
@@ -14,9 +14,11 @@ import numpy as np
 from deeplab_resnet import STRIDE
 from util.core.errors import UserError
 from util.core.parallel import prefetch
-from util.data import datasets, im_processing, text_processing
-from util.data.data_reader import DataReader
+from util.data import im_processing, text_processing
+from util.data.data_reader import EVERYTHING, DataReader, Shard
+from util.data.datasets import Dataset
 from util.data.samples import open_samples
+from util.evaluation.evaluate import group_by_image
 from util.training import feature_cache
 
 NUM_THREADS = 4  # that read cached features
@@ -25,11 +27,11 @@ Sample = Dict[str, Any]
 
 
 class Feed(NamedTuple):
-    """What a step is fed, and where it is from.
+    """What a step is fed, and the samples that it is from.
 
     Attributes:
       values: tensor -> array.
-      samples: those of the step, in its order.
+      samples: in the order of the step.
     """
 
     values: Dict
@@ -39,62 +41,78 @@ class Feed(NamedTuple):
 class TrainingSet:
     """The samples of a split, and what network they fit.
 
+    Args:
+      dataset: bound to its folders.
+      split: one of its splits.
+      skip_damaged: see `fitting_samples`.
+      sentences_per_image: K; so many sentences of an image come one after the other.
+
     Attributes:
-      folder: where they lie.
+      dataset, split, sentences_per_image: the arguments.
+      folder: where the samples lie.
       number: int, how many there are.
       rows, columns: of the network's input, read from the first one.
       vocab_size: of the network.
+
+    Raises:
+      UserError: no samples, or none of the size of a network's input; or not every
+        image has K sentences, or a multiple.
     """
 
     def __init__(
-        self, folder: str, prefix: str, vocab_size: int, skip_damaged: bool = False
+        self,
+        dataset: Dataset,
+        split: str,
+        skip_damaged: bool = False,
+        sentences_per_image: int = 1,
     ) -> None:
-        """Look at the folder.
-
-        Args:
-          folder, prefix: as for `DataReader`.
-          vocab_size: int.
-          skip_damaged: see `fitting_samples`.
-
-        Raises:
-          UserError: no samples, or none of the size of a network's input.
-        """
-        samples = open_samples(folder, prefix)
+        self.dataset, self.split = dataset, split
+        self.folder, self._prefix = dataset.sample_dir(split), dataset.prefix(split)
+        self.vocab_size = text_processing.vocabulary_size(dataset.vocabulary_file)
+        samples = open_samples(self.folder, self._prefix)
+        self.number, self._skip_damaged = len(samples), skip_damaged
         self.rows, self.columns = samples.read(0)["im_batch"].shape[:2]
         if self.rows % STRIDE or self.columns % STRIDE:
             raise UserError(
-                f"{samples.path(0)} shows an image of {self.columns}x{self.rows}, "
-                "not of a network's input size: train on "
-                "a split with train in its name"
+                f"{samples.path(0)} shows an image of {self.columns}x{self.rows}, not "
+                "of a network's input size: train on a split with train in its name"
             )
-        self.folder, self.number, self.vocab_size = folder, len(samples), vocab_size
-        self._prefix, self._skip_damaged = prefix, skip_damaged
+        self.sentences_per_image, self._order = sentences_per_image, None
+        if sentences_per_image > 1:
+            self._order = self._group(samples.images())
 
-    @classmethod
-    def of(cls, args) -> "TrainingSet":
-        """Return that of the options of `trainval_model.py -m train`."""
-        folder = datasets.find_batch_dir(
-            args.dataset, args.split, args.data, args.batches
-        )
-        vocabulary = datasets.vocabulary_file(args.dataset, args.data)
-        return cls(
-            folder,
-            datasets.sample_prefix(args.dataset, args.split),
-            text_processing.vocabulary_size(vocabulary),
-            args.skip_damaged,
-        )
+    def _group(self, images):
+        """Return the order in which the sentences of an image are neighbours."""
+        order, size = group_by_image(images), self.sentences_per_image
+        for first in range(0, len(order), size):
+            group = order[first : first + size]
+            if len(group) < size or len({images[number] for number in group}) > 1:
+                raise UserError(
+                    f"an image in {self.folder} has not {size} sentences, or a multiple"
+                )
+        return order
 
     @property
     def form(self) -> Tuple[int, int, int]:
         """(rows, columns, words) of a sample."""
         return self.rows, self.columns, text_processing.MAX_WORDS
 
+    def words(self) -> List[str]:
+        """Return the vocabulary."""
+        return text_processing.read_words(self.dataset.vocabulary_file)
+
     def samples(
-        self, seed: int, begin: int = 0, share: Tuple[int, int, int] = (0, 1, 1)
+        self, seed: int, begin: int = 0, shard: Shard = EVERYTHING
     ) -> Iterator[Sample]:
         """Yield samples for ever; arguments as for `DataReader`."""
         reader = DataReader(
-            self.folder, self._prefix, seed=seed, begin=begin, share=share
+            self.folder,
+            self._prefix,
+            seed=seed,
+            order=self._order,
+            begin=begin,
+            shard=shard,
+            group=self.sentences_per_image,
         )
         size = self.rows, self.columns, self.vocab_size
         with reader:
@@ -113,7 +131,7 @@ def fitting_samples(
     Args:
       reader: where they come from.
       rows, columns, vocab_size: of the network.
-      skip_damaged: tell and leave out samples that cannot be read or do not fit.
+      skip_damaged: report and leave out samples that cannot be read or do not fit.
 
     Raises:
       UserError: a sample is damaged or does not fit the network; or all are.
@@ -160,34 +178,38 @@ def feeds(
     """Yield what to feed for each step, for ever.
 
     Args:
-      model: as `LSTM_model`.
-      samples: of `fitting_samples`; as many make a step as the model takes.
-      cache: gives what the backbone sees, in place of the images.
+      model: as `LSTM_model`, of B sentences about P images.
+      samples: of `fitting_samples`; B make a step, B / P neighbours about each image.
+      cache: gives the features of the images, in place of the images.
     """
+    num_images = model.im.shape.as_list()[0]
+    group_size = model.words.shape.as_list()[0] // num_images
+    groups = iter(lambda: list(itertools.islice(samples, group_size)), [])
     if cache is None:
-        yield from _image_feeds(model, samples)
+        yield from _image_feeds(model, groups, num_images)
     else:
-        yield from _cached_feeds(model, samples, cache)
+        yield from _cached_feeds(model, groups, num_images, cache)
 
 
-def _image_feeds(model, samples):
-    batch_size = model.im.shape.as_list()[0]
+def _image_feeds(model, groups, num_images):
     while True:
-        batch = list(itertools.islice(samples, batch_size))
-        images = np.stack([sample["im_batch"] for sample in batch])
+        step = list(itertools.islice(groups, num_images))
+        images = np.stack([group[0]["im_batch"] for group in step])
+        batch = list(itertools.chain(*step))
         values = words_and_masks(model, batch)
         values[model.im] = im_processing.to_network_input(images)
         yield Feed(values, batch)
 
 
-def _cached_feeds(model, samples, cache):
-    batch_size = model.im.shape.as_list()[0]
-    depth = batch_size + NUM_THREADS
-    looked_up = prefetch(cache.look_up, samples, depth, NUM_THREADS)
-    with contextlib.closing(looked_up):
+def _cached_feeds(model, groups, num_images, cache):
+    def look_up(group):
+        return group, cache.look_up(group[0]["im_batch"])
+
+    depth = num_images + NUM_THREADS
+    with contextlib.closing(prefetch(look_up, groups, depth, NUM_THREADS)) as ready:
         while True:
-            found = list(itertools.islice(looked_up, batch_size))
-            batch = [one.sample for one in found]
+            step, found = zip(*itertools.islice(ready, num_images))
+            batch = list(itertools.chain(*step))
             values = words_and_masks(model, batch)
             values.update(cache.feed(found))
             yield Feed(values, batch)

@@ -18,7 +18,7 @@ STEPS_AHEAD = 2  # what to feed is ready for so many steps
 
 
 class TrainState(NamedTuple):
-    """Where a run begins.
+    """Where a run is; all but the path of the snapshot is saved with it.
 
     Attributes:
       step: steps taken before.
@@ -28,7 +28,7 @@ class TrainState(NamedTuple):
       averages: see `progress.Progress`.
       best: (overall IoU, step) of the best evaluation.
       evaluated: step of the last evaluation.
-      snapshot: path; None at step 0.
+      snapshot: path of the last one; None: there is none yet.
     """
 
     step: int
@@ -40,9 +40,15 @@ class TrainState(NamedTuple):
     evaluated: int = 0
     snapshot: Optional[str] = None
 
+    def saved(self) -> Dict[str, Any]:
+        """Return what is saved with a snapshot, as JSON can hold it."""
+        values = self._asdict()
+        del values["snapshot"]
+        return dict(values)
+
 
 class Schedule(NamedTuple):
-    """When a run does what besides taking steps.
+    """When a run does what between its steps.
 
     Attributes:
       last: the step it ends with.
@@ -82,166 +88,160 @@ def all_losses(model) -> Dict[str, Any]:
 
 
 class Loop:
-    """Takes training steps, tells how they go and saves.
+    """Takes training steps, reports how they go and saves.
 
     Args:
       session: of the model's graph, ready to train.
       model: in mode "train".
       snapshots: where to save.
-      plan: what to do when.
-      point: where to begin.
-      log: where to write what goes on; None: nowhere.
+      schedule: when to do what.
+      state: where to begin.
+      log: what is written of the run; None: nothing.
+
+    Attributes:
+      state: TrainState after the last step.
     """
 
-    def __init__(self, session, model, snapshots, plan, point, log=None) -> None:
+    def __init__(self, session, model, snapshots, schedule, state, log=None) -> None:
         self._session, self._model, self._snapshots = session, model, snapshots
-        self._plan, self._log = plan, log
-        self._step, self._seed, self._samples = point.step, point.seed, point.samples
-        self._best, self._evaluated = point.best, point.evaluated
-        self._positions = list(point.positions)
-        self._progress = progress.Progress(point.averages)
+        self._schedule, self._log, self.state = schedule, log, state
+        self._progress = progress.Progress(state.averages)
         self._skipped, self._last_save = 0, time.monotonic()
-        self.snapshot = point.snapshot
 
     def run(self, feed: Iterator[Feed]) -> str:
         """Take the steps that are left; a signal to stop saves and ends them early.
 
-        A thread takes from `feed` ahead, so that the network does not wait for it.
+        A thread prefetches from `feed`, so that the network does not wait for it.
 
         Returns:
           The path of the last snapshot.
 
         Raises:
-          Stopped: a loss or a weight is no number any more.
+          Stopped: a loss or a weight is NaN or infinite.
         """
-        plan, bar = (
-            self._plan,
-            tqdm(total=self._plan.last, initial=self._step, unit="step", disable=None),
-        )
-        ahead = contextlib.closing(prefetch_iterator(feed, STEPS_AHEAD))
-        with bar, ahead as ready, signals.Listener() as listener:
-            if self._is_due(plan.eval_steps) and self._evaluated != self._step:
+        last, eval_steps = self._schedule.last, self._schedule.eval_steps
+        begin = self.state.step
+        bar = tqdm(total=last, initial=begin, unit="step", disable=None)
+        prefetched = contextlib.closing(prefetch_iterator(feed, STEPS_AHEAD))
+        with bar, prefetched as ready, signals.Listener() as listener:
+            if self._is_due(eval_steps) and self.state.evaluated != begin:
                 self._evaluate()
-            while self._step < plan.last and not listener.heard:
+            while self.state.step < last and not listener.heard:
                 self._take_step(next(ready))
                 bar.update()
                 if self._must_save(listener.heard):
                     self._save()
-                if self._is_due(plan.eval_steps):
+                if self._is_due(eval_steps):
                     self._evaluate()
             if listener.heard:
-                _tell("stopped by a signal: go on with --resume")
-        return self.snapshot
+                _print("stopped by a signal: go on with --resume")
+        return self.state.snapshot
 
     def _is_due(self, every):
-        return bool(every and self._step and self._step % every == 0)
+        return _divides(every, self.state.step)
 
     def _take_step(self, feed):
-        step = self._step + 1
-        tells = step % progress.EVERY == 0 or step == self._plan.last
-        draws = self._plan.image_steps and step % self._plan.image_steps == 0
-        model, fetches, about = self._model, step_fetches(self._model), {}
-        losses = all_losses(model) if tells else {}
-        fetches.update(losses)
-        if tells:  # before the step changes the weights
-            about["regularisation"] = float(self._session.run(model.reg_loss))
+        step, model = self.state.step + 1, self._model
+        reports = step == self._schedule.last or _divides(progress.EVERY, step)
+        draws = self._log and _divides(self._schedule.image_steps, step)
+        fetches, figures = step_fetches(model), {}
+        if reports:  # before the step changes the weights
+            figures["regularisation"] = float(self._session.run(model.reg_loss))
+            fetches["losses"] = all_losses(model)
         if draws:
             fetches["up"] = model.up
         values = dict(feed.values)
-        values[model.noise_seed] = [self._seed, step]
+        values[model.noise_seed] = [self.state.seed, step]
         found = self._session.run(fetches, values)
-        if not np.isfinite(found["loss"]):
-            raise Stopped(
-                "the loss of step {} is {} (samples {}): {}".format(
-                    step,
-                    found["loss"],
-                    ", ".join(str(sample["number"]) for sample in feed.samples),
-                    self._advice(),
-                )
-            )
-        self._step = step
-        self._note(feed, found)
-        if tells:
-            about.update((key, float(found[key])) for key in losses)
-            self._report(found, about)
-        if draws and self._log:
+        self._check_loss(step, found["loss"], feed)
+        self._note(step, feed, found)
+        if reports:
+            figures.update((key, float(loss)) for key, loss in found["losses"].items())
+            self._report(found, figures)
+        if draws:
             self._log.images(step, feed.samples, found["up"])
 
-    def _note(self, feed, found):
-        self._progress.add(found["loss"], found["scores"], found["target"])
-        shares = np.array_split(feed.samples, len(self._positions))
-        self._positions = [share[-1]["position"] for share in shares]
-        self._skipped = sum(share[-1]["skipped"] for share in shares)
+    def _check_loss(self, step, loss, feed):
+        if not np.isfinite(loss):
+            numbers = ", ".join(str(sample["number"]) for sample in feed.samples)
+            raise Stopped(
+                f"the loss of step {step} is {loss} (samples {numbers}): "
+                + self._advice()
+            )
 
-    def _report(self, found, about):
-        rate = float(found["learning_rate"])
-        figures = self._progress.figures()
-        _tell(progress.lines(self._step, figures, rate))
+    def _note(self, step, feed, found):
+        self._progress.add(found["loss"], found["scores"], found["target"])
+        shards = np.array_split(feed.samples, len(self.state.positions))
+        positions = [shard[-1]["position"] for shard in shards]
+        self._skipped = sum(shard[-1]["skipped"] for shard in shards)
+        self.state = self.state._replace(step=step, positions=positions)
+
+    def _report(self, found, figures):
+        """Print and log how the training goes; `figures`: what else is logged."""
+        step, rate = self.state.step, float(found["learning_rate"])
+        averages, seconds = self._progress.figures(), self._progress.lap()
+        _print(progress.lines(step, averages, rate, seconds))
         if self._log is None:
             return
-        seconds = figures.pop("seconds_a_step")
-        sentences = found["scores"].shape[0]
-        figures.update(
-            about,
+        figures = dict(
+            averages,
+            **figures,
             learning_rate=rate,
-            sentences_per_s=sentences / seconds,
+            sentences_per_s=found["scores"].shape[0] / seconds,
             memory_mb=progress.peak_memory_mb(),
             skipped=self._skipped,
         )
-        self._log.log(self._step, figures)
+        self._log.log(step, figures)
 
     def _must_save(self, stops):
-        plan = self._plan
+        schedule, step = self._schedule, self.state.step
         minutes = (time.monotonic() - self._last_save) / 60
         return (
-            self._step % plan.every == 0
-            or self._step == plan.last
+            step % schedule.every == 0
+            or step == schedule.last
             or stops
-            or self._is_due(plan.eval_steps)
-            or plan.minutes is not None
-            and minutes >= plan.minutes
+            or self._is_due(schedule.eval_steps)
+            or schedule.minutes is not None
+            and minutes >= schedule.minutes
         )
 
-    def _state(self):
-        return {
-            "step": self._step,
-            "seed": self._seed,
-            "samples": self._samples,
-            "positions": self._positions,
-            "averages": self._progress.averages(),
-            "best": self._best,
-            "evaluated": self._evaluated,
-        }
-
     def _save(self):
+        step = self.state.step
         if not self._snapshots.are_finite(self._session):
             raise Stopped(
-                f"after step {self._step} some weights are no numbers any more: "
-                f"{self._advice()}"
+                f"after step {step} some weights are NaN or infinite: {self._advice()}"
             )
-        self.snapshot = self._snapshots.save(self._session, self._step, self._state())
+        self.state = self.state._replace(averages=self._progress.averages())
+        snapshot = self._snapshots.save(self._session, step, self.state.saved())
+        self.state = self.state._replace(snapshot=snapshot)
         self._last_save = time.monotonic()
-        _tell(f"snapshot: {self.snapshot}")
+        _print(f"snapshot: {snapshot}")
 
     def _advice(self):
-        last = self.snapshot or "none yet"
+        last = self.state.snapshot or "none yet"
         return f"the last good snapshot is {last}; a lower learning rate (-lr) may help"
 
     def _evaluate(self):
-        scores = self._plan.evaluate(self.snapshot)
-        self._evaluated = self._step
-        _tell(
+        """Test the last snapshot, which is of the last step."""
+        step, best = self.state.step, self.state.best
+        scores = self._schedule.evaluate(self.state.snapshot)
+        _print(
             "evaluation at step {}: overall IoU = {overall_iou:.4f}; mean IoU = "
-            "{mean_iou:.4f}".format(self._step, **scores)
+            "{mean_iou:.4f}".format(step, **scores)
         )
         if self._log:
-            self._log.evaluation(self._step, scores, **self._plan.about)
-        if self._best is None or scores["overall_iou"] > self._best[0]:
-            self._best = [scores["overall_iou"], self._step]
-            _tell(f"best: {self._snapshots.keep_best(self._step)}")
-        self._snapshots.write_state(self._step, self._state())
+            self._log.evaluation(step, scores, **self._schedule.about)
+        if best is None or scores["overall_iou"] > best[0]:
+            best = [scores["overall_iou"], step]
+            _print(f"best: {self._snapshots.keep_best(step)}")
+        self.state = self.state._replace(evaluated=step, best=best)
+        self._snapshots.write_state(step, self.state.saved())
 
 
-def _tell(text):
+def _divides(every, step):
+    return bool(every and step and step % every == 0)
+
+
+def _print(text):
     tqdm.write(text)
     sys.stdout.flush()

@@ -1,7 +1,7 @@
 """What training prints. People grep these lines: their form is fixed."""
 
 import time
-from typing import Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -46,14 +46,14 @@ class Progress:
     are too small in the first few hundred steps.
 
     Args:
-      averages: what `averages` returned in a run that this one goes on with.
+      averages: what `averages` returned in a run that this one resumes.
     """
 
     def __init__(self, averages: Optional[Dict[str, float]] = None) -> None:
         self._averages = dict(averages or dict.fromkeys(_KEYS, 0.0))
         self._now: Dict[str, float] = {}
         self._waiting: List[Tuple] = []
-        self._since, self._steps = time.time(), 0
+        self._lap_begin, self._lap_steps = time.time(), 0
 
     def add(self, loss: float, scores: np.ndarray, target: np.ndarray) -> None:
         """Note one step; `scores` and `target` as in `accuracies`.
@@ -61,7 +61,7 @@ class Progress:
         Costs nothing: the counting is done when figures are asked for.
         """
         self._waiting.append((loss, scores, target))
-        self._steps += 1
+        self._lap_steps += 1
 
     def averages(self) -> Dict[str, float]:
         """Return the averages up to now, by name."""
@@ -75,33 +75,66 @@ class Progress:
         return dict(self._averages)
 
     def figures(self) -> Dict[str, float]:
-        """Return the figures of the last step, the averages and the time.
+        """Return the figures of the last step and the averages.
 
         Returns:
-          loss, accuracy_all, accuracy_pos, accuracy_neg; the same with _avg;
-          seconds_a_step since the last call.
+          loss, accuracy_all, accuracy_pos, accuracy_neg; the same with _avg.
         """
         averages = self.averages()
-        seconds = (time.time() - self._since) / self._steps
-        self._since, self._steps = time.time(), 0
         named = {key + "_avg": value for key, value in averages.items()}
-        return dict(self._now, seconds_a_step=seconds, **named)
+        return dict(self._now, **named)
+
+    def lap(self) -> float:
+        """Return the seconds a step since the last call, and begin to count again."""
+        seconds = (time.time() - self._lap_begin) / self._lap_steps
+        self._lap_begin, self._lap_steps = time.time(), 0
+        return seconds
 
 
-def lines(step: int, figures: Dict[str, float], learning_rate: float) -> str:
-    """Return what is printed of a step, from `Progress.figures`."""
+def lines(
+    step: int, figures: Dict[str, float], learning_rate: float, seconds: float
+) -> str:
+    """Return what is printed of a step.
+
+    Args:
+      figures: of `Progress.figures`.
+      seconds: of `Progress.lap`.
+    """
     shares = (
         "{accuracy_all%s:.4f} (all), {accuracy_pos%s:.4f} (pos), "
         "{accuracy_neg%s:.4f} (neg)"
     )
     return "\n".join(
-        f"iter = {step}, {text.format(lr=learning_rate, **figures)}"
+        f"iter = {step}, {text.format(lr=learning_rate, seconds=seconds, **figures)}"
         for text in (
             "loss (cur) = {loss:.4f}, loss (avg) = {loss_avg:.4f}, lr = {lr:.8f}",
             "accuracy (cur) = " + shares % ("", "", ""),
             "accuracy (avg) = " + shares % ("_avg", "_avg", "_avg"),
-            "time = {seconds_a_step:.4f} s a step",
+            "time = {seconds:.4f} s a step",
         )
+    )
+
+
+def header(run: Dict[str, Any], start: str) -> str:
+    """Return what is printed before the first step.
+
+    Args:
+      run: what run.json says, see `train.describe`.
+      start: a line about where the weights come from.
+    """
+    network = run["network"]
+    return "\n".join(
+        [
+            f"model: {run['model']}, {run['parameters']:,} parameters, "
+            f"{run['trained_values']:,} of them trained",
+            f"samples: {run['samples']:,} of {run['data_set']} {run['split']}, "
+            f"{network['W']}x{network['H']} pixels",
+            f"devices: {run['devices']} a worker, workers: {run['workers']}, "
+            f"precision: {run['precision']}",
+            f"batch: {run['batch_size']}, until step {run['steps']}, "
+            f"seed {run['seed']}",
+            start,
+        ]
     )
 
 

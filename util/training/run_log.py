@@ -1,10 +1,10 @@
-"""What a training run tells of itself, in the folder of its snapshots.
+"""What a training run reports, in the folder of its snapshots.
 
-run.json                 what was run, on what, with which versions; every resumption
+run.json                 command, options, network, versions, revision; resumptions
 log.jsonl                losses, accuracies, speed and memory, a line now and then
 eval.jsonl               scores of evaluations on the way, a line each
 events.out.tfevents.*    the same for TensorBoard, and the images
-images/                what the network found in a step's samples, true mask beside
+images/                  a step's samples, each with the true mask and the network's
 """
 
 import contextlib
@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, Dict, List
 
 import numpy as np
@@ -52,7 +53,7 @@ class RunLog:
             raise UserError(
                 f"cannot write to {folder} ({error}): choose another folder with -f"
             ) from error
-        # Tells TensorBoard to forget the later steps too.
+        # TensorBoard forgets the later steps, too.
         start = tf.SessionLog(status=tf.SessionLog.START)
         self._events.add_session_log(start, step)
 
@@ -60,10 +61,12 @@ class RunLog:
         """Write run.json, or add to it that the run is resumed at `step`.
 
         Args:
-          record: as JSON can hold it; time and git revision are added.
+          record: as JSON can hold it; command, time and revision of the code are added.
         """
         path = os.path.join(self._folder, RECORD)
-        record = dict(record, git=git_revision(), started=_now())
+        record = dict(
+            record, command=command_line(), revision=git_revision(), started=_now()
+        )
         if step:
             first = read_record(self._folder)
             again = first.setdefault("resumed", [])
@@ -84,7 +87,7 @@ class RunLog:
     def images(
         self, step: int, samples: List[Dict[str, Any]], scores: np.ndarray
     ) -> None:
-        """Draw what was found in the samples of a step.
+        """Draw the masks of a step next to the true ones.
 
         Args:
           samples: B of them, see `samples.read_sample`.
@@ -149,12 +152,14 @@ def read_record(folder: str) -> Dict[str, Any]:
 
 def git_revision() -> str:
     """Return the revision of this code, "-dirty" where files differ, "" if unknown."""
-    top = os.path.dirname(os.path.abspath(__file__))
+    top = Path(__file__).resolve().parents[2]
+    if not (top / ".git").exists():  # installed, maybe inside another repository
+        return ""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     with contextlib.suppress(OSError):
         found = subprocess.run(
             command,
-            cwd=top,
+            cwd=str(top),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             universal_newlines=True,
@@ -192,6 +197,6 @@ def _writing(path):
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write {path} ({error.strerror}): free some space and go on with "
-            "--resume"
+            f"cannot write {path} ({error.strerror}): free some space and continue "
+            "with --resume"
         ) from error

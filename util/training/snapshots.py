@@ -41,7 +41,7 @@ class Snapshots:
         self._clear()
 
     def are_finite(self, session) -> bool:
-        """Tell whether all trained values are numbers."""
+        """Tell whether no trained value is NaN or infinite."""
         return bool(session.run(self._finite))
 
     def save(self, session, step: int, state: Optional[Dict[str, Any]] = None) -> str:
@@ -50,7 +50,7 @@ class Snapshots:
         The snapshot appears whole or not at all; only then older ones go.
 
         Args:
-          state: what else a run needs to go on from it, as JSON can hold it.
+          state: what else a run needs to resume from it, as JSON can hold it.
 
         Raises:
           UserError: the snapshot cannot be written; older ones stay.
@@ -73,8 +73,7 @@ class Snapshots:
                 raise  # a parameter server is gone
             raise UserError(
                 f"cannot write the snapshot {snapshot}: is the disk full, or the "
-                "folder gone "
-                "or protected? Older snapshots are whole"
+                "folder gone or protected? Older snapshots are whole"
             ) from error
         finally:
             self._clear()
@@ -94,8 +93,7 @@ class Snapshots:
         try:
             os.makedirs(unfinished, exist_ok=True)
             for end in (DATA, INDEX):
-                beside = os.path.join(unfinished, BEST + end)
-                _link(snapshot + end, beside)
+                _link(snapshot + end, os.path.join(unfinished, BEST + end))
             # Killed from here on there is none, rather than half of each; a run that
             # is resumed then evaluates again.
             with contextlib.suppress(FileNotFoundError):
@@ -110,15 +108,15 @@ class Snapshots:
             self._clear()
         return best
 
-    def copy_beside(self, vocabulary: str) -> None:
-        """Keep a copy of the vocabulary beside the snapshots."""
+    def copy_vocabulary(self, vocabulary: str) -> None:
+        """Keep a copy of the vocabulary, path of a file, next to the snapshots."""
         with open(vocabulary, "rb") as source:
             with files.writing(os.path.join(self._folder, VOCABULARY)) as file:
                 shutil.copyfileobj(source, file)
 
     def _forget_old(self, newest):
-        there = checkpoint.steps(self._folder, self._dataset)
-        for step in there[:-KEPT]:
+        steps = checkpoint.steps(self._folder, self._dataset)
+        for step in steps[:-KEPT]:
             old = checkpoint.path(self._folder, self._dataset, step)
             names = glob.glob(glob.escape(old) + ".*")
             for name in sorted(names, key=lambda name: not name.endswith(INDEX)):
@@ -129,7 +127,7 @@ class Snapshots:
             os.path.basename(newest),
             [
                 os.path.basename(checkpoint.path("", self._dataset, step))
-                for step in there[-KEPT:]
+                for step in steps[-KEPT:]
             ],
         )
 

@@ -1,9 +1,11 @@
-"""How a run begins: backbone, word vectors, weights of another run."""
+"""How a run starts: its state, and the first values of all variables."""
 
 import contextlib
 import glob
+import itertools
 import os
-from typing import List, Optional
+import random
+from typing import List, NamedTuple, Optional
 
 import numpy as np
 
@@ -19,91 +21,131 @@ from util.training.loop import TrainState
 CALIBRATION_IMAGES, CALIBRATION_BATCH = 32, 8
 
 
-def load_word_vectors(path: str, vocab_size: int) -> np.ndarray:
-    """Load the initial word vectors.
+class Start(NamedTuple):
+    """Where a run starts: at its own snapshot, another run's, or a backbone.
 
-    Returns:
-      float32 [vocab_size, G].
+    Attributes:
+      state: TrainState; if it has a snapshot, nothing else counts.
+      init_from: path of another run's snapshot.
+      init_vocabulary: file with the words of `init_from`; None: vocabulary.txt next to
+        it, or the words of the training set where there is none.
+      backbone: path of the backbone's weights; None: it is drawn at random.
+    """
+
+    state: TrainState
+    init_from: Optional[str] = None
+    init_vocabulary: Optional[str] = None
+    backbone: Optional[str] = None
+
+
+# --- The state
+
+
+def resume_state(
+    folder: str,
+    training_set: TrainingSet,
+    resume: bool = False,
+    seed: Optional[int] = None,
+    workers: int = 1,
+) -> TrainState:
+    """Return the state at the newest whole snapshot, or at step 0.
+
+    Args:
+      folder: of the run's snapshots.
+      training_set: what it trains on.
+      resume: whether snapshots may be there.
+      seed: of a new run; None: draw one.
+      workers: int, processes that read samples.
 
     Raises:
-      UserError: the file is missing, damaged, or of another vocabulary.
+      UserError: there are snapshots without `resume`, or ones that no state belongs
+        to, or the samples are others than those of the run.
     """
-    try:
-        vectors = np.load(path, allow_pickle=False).astype(np.float32)
-    except Exception as error:  # numpy raises almost anything on damaged files
+    name = training_set.dataset.name
+    there = checkpoint.steps(folder, name)
+    if there and not resume:
         raise UserError(
-            f"cannot read the word vectors {path}: make them with python -m "
-            "util.glove, or "
-            "leave out -emb"
-        ) from error
-    if vectors.ndim != 2 or len(vectors) != vocab_size:
-        raise UserError(
-            f"{path} holds an array of {vectors.shape}, but the vocabulary has "
-            f"{vocab_size} words: make it again "
-            "with python -m util.glove"
+            f"{folder} has snapshots of {name} already: go on with --resume, choose "
+            "another folder with -f, or move them away"
         )
-    if not np.isfinite(vectors).all():
+    snapshot = checkpoint.newest(folder, name)
+    if snapshot is None:
+        if there:
+            raise UserError(
+                f"the snapshots in {folder} have no .state.json to go on from: start a "
+                "new run from one with --init-from and another -f"
+            )
+        drawn = random.SystemRandom().randrange(2**32)
+        seed = drawn if seed is None else seed
+        return TrainState(0, seed, training_set.number, [0] * workers)
+    saved = checkpoint.read_state(snapshot)
+    if saved["samples"] != training_set.number:
         raise UserError(
-            f"{path} holds values that are no numbers: make it again with python -m "
-            "util.glove"
+            f"{snapshot} was trained on {saved['samples']} samples, but "
+            f"{training_set.folder} has {training_set.number}: build them as they "
+            "were, or start a new run with --init-from"
         )
-    return vectors
+    if len(saved["positions"]) != workers:
+        saved["positions"] = [max(saved["positions"])] * workers
+    return TrainState(snapshot=snapshot, **saved)
 
 
-def backbone_file(args) -> Optional[str]:
-    """Return the path of the backbone's first weights; None: they are drawn.
-
-    Raises:
-      UserError: there is no such file.
-    """
-    if args.backbone == "random":
-        return None
-    path = datasets.backbone_file(args.data)
-    if not glob.glob(glob.escape(path) + "*"):  # one file or several, by its format
-        raise UserError(
-            f"there are no backbone weights {path}; data/README.md says where they "
-            "come "
-            "from, and --backbone random does without them"
-        )
-    return path
+# --- The variables
 
 
-def begin(session, model, args, source: TrainingSet, point: TrainState) -> None:
-    """Give all variables the values that a run begins with.
+def begin(session, model, training_set: TrainingSet, start: Start) -> str:
+    """Give all variables the values that a run starts with.
 
     Args:
       session: of the model's graph.
       model: in mode "train".
-      args: options of `trainval_model.py -m train`.
-      source: its images calibrate a backbone that is drawn.
-      point: where the run begins.
+      training_set: its images calibrate a backbone that is drawn.
+      start: where the run starts.
+
+    Returns:
+      A line about where they are from.
 
     Raises:
       UserError: a file is missing or does not fit.
     """
-    if point.snapshot:
-        checkpoint.load(session, point.snapshot)
-        print(f"resumed: {point.snapshot}", flush=True)
+    if start.state.snapshot:
+        checkpoint.load(session, start.state.snapshot)
+        line = f"resumed: {start.state.snapshot}"
     else:
         session.run(tf.global_variables_initializer())
-        if args.init_from:
-            print(init_from(session, model, args), flush=True)
+        if start.init_from:
+            line = init_from(session, model, training_set, start)
+        elif start.backbone:
+            line = checkpoint.load_backbone(session, start.backbone)
         else:
-            start_backbone(session, model, args, source, point.seed)
+            line = draw_backbone(session, model, training_set, start.state.seed)
     release_freed_memory()  # what drawing all variables at once took
     towers.copy_frozen(session)
+    return line
 
 
-def start_backbone(session, model, args, source: TrainingSet, seed: int) -> None:
-    """Start from a backbone that can see: from its file, or one drawn at random."""
-    path = backbone_file(args)
-    if path is not None:
-        print(checkpoint.load_backbone(session, path), flush=True)
-        return
-    with contextlib.closing(source.samples(seed)) as samples:
-        images = [next(samples)["im_batch"] for _ in range(CALIBRATION_IMAGES)]
-    calibrate(session, model, images)
-    print("backbone: drawn at random, moments measured on training images")
+def backbone_file(root: str) -> str:
+    """Return the path of the backbone's published weights.
+
+    Raises:
+      UserError: there is no such file.
+    """
+    path = datasets.backbone_file(root)
+    if not glob.glob(glob.escape(path) + "*"):  # one file or several, by its format
+        raise UserError(
+            f"there are no backbone weights {path}; data/README.md says where they "
+            "come from, and --backbone random does without them"
+        )
+    return path
+
+
+def draw_backbone(session, model, training_set: TrainingSet, seed: int) -> str:
+    """Make a backbone drawn at random usable; return a line about it."""
+    group = training_set.sentences_per_image
+    with contextlib.closing(training_set.samples(seed)) as samples:
+        chosen = itertools.islice(samples, 0, CALIBRATION_IMAGES * group, group)
+        calibrate(session, model, [sample["im_batch"] for sample in chosen])
+    return "backbone: drawn at random, moments measured on training images"
 
 
 def calibrate(session, model, images: List[np.ndarray]) -> None:
@@ -123,19 +165,48 @@ def calibrate(session, model, images: List[np.ndarray]) -> None:
     )
 
 
-def init_from(session, model, args) -> str:
+def load_word_vectors(path: str, vocab_size: int) -> np.ndarray:
+    """Load the initial word vectors.
+
+    Returns:
+      float32 [vocab_size, G].
+
+    Raises:
+      UserError: the file is missing, damaged, or of another vocabulary.
+    """
+    try:
+        vectors = np.load(path, allow_pickle=False).astype(np.float32)
+    except Exception as error:  # numpy raises almost anything on damaged files
+        raise UserError(
+            f"cannot read the word vectors {path}: make them with python -m "
+            "util.glove, or leave out -emb"
+        ) from error
+    if vectors.ndim != 2 or len(vectors) != vocab_size:
+        raise UserError(
+            f"{path} holds an array of {vectors.shape}, but the vocabulary has "
+            f"{vocab_size} words: make it again with python -m util.glove"
+        )
+    if not np.isfinite(vectors).all():
+        raise UserError(
+            f"{path} holds values that are NaN or infinite: make it again with python "
+            "-m util.glove"
+        )
+    return vectors
+
+
+# --- Another run's weights
+
+
+def init_from(session, model, training_set: TrainingSet, start: Start) -> str:
     """Load the weights of another run's snapshot and return a line about it.
 
     Where the vocabularies differ, words that both know keep their vectors.
     """
-    snapshot = checkpoint.without_ending(args.init_from)
-    words = text_processing.read_words(
-        datasets.vocabulary_file(args.dataset, args.data)
-    )
-    beside = os.path.join(os.path.dirname(snapshot), checkpoint.VOCABULARY)
-    path = args.init_vocabulary or (beside if os.path.exists(beside) else None)
+    snapshot = checkpoint.without_ending(start.init_from)
+    stored = os.path.join(os.path.dirname(snapshot), checkpoint.VOCABULARY)
+    path = start.init_vocabulary or (stored if os.path.exists(stored) else None)
     known = text_processing.read_words(path) if path else None
-    return load_weights(session, model, snapshot, words, known)
+    return load_weights(session, model, snapshot, training_set.words(), known)
 
 
 def load_weights(

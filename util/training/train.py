@@ -1,8 +1,8 @@
-"""Training: samples, network, machines, start."""
+"""Training, from the options of the command line to the last snapshot."""
 
 import contextlib
-import random
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+import os
+from typing import Any, Callable, Dict, Optional
 
 import numpy as np
 
@@ -10,16 +10,24 @@ from util import models
 from util.core.errors import UserError
 from util.data import datasets, text_processing
 from util.evaluation.evaluate import quick_scores
-from util.graph import checkpoint, towers
+from util.graph import checkpoint
 from util.graph.compat import tf
-from util.graph.session import new_session, versions
+from util.graph.session import versions
 from util.inference.predictor import Predictor
-from util.models.base import grid_sizes
-from util.training import cluster, feature_cache, run_log
-from util.training.feeds import Sample, TrainingSet, feeds
-from util.training.loop import Loop, Schedule, TrainState
+from util.models.base import grid_sizes, is_trained
+from util.training import feature_cache, progress
+from util.training.feeds import TrainingSet, feeds
+from util.training.loop import Loop, Schedule
+from util.training.machine import Machine
+from util.training.run_log import RunLog
 from util.training.snapshots import Snapshots
-from util.training.start import backbone_file, begin, load_word_vectors
+from util.training.start import (
+    Start,
+    backbone_file,
+    begin,
+    load_word_vectors,
+    resume_state,
+)
 
 
 def run(model_class, args) -> None:
@@ -35,248 +43,254 @@ def run(model_class, args) -> None:
       Stopped: training makes no sense any more. (When a process of the job died this
         one ends too, see `cluster.end_with_others`.)
     """
-    job = cluster.read()
-    source = TrainingSet.of(args)
+    dataset = datasets.get(args.dataset, args.data, args.batches)
+    training_set = TrainingSet(dataset, args.split, args.skip_damaged)
     devices = len(args.gpus.split(","))
-    workers = len(job.workers) if job else 1
-    if args.batch_size % (workers * devices):
-        raise UserError(
-            f"-bs {args.batch_size} sentences cannot be shared by {workers} workers "
-            f"with {devices} devices each: "
-            "choose a multiple"
-        )
-    share = args.batch_size // workers
-    server = job and cluster.start_server(job, args.threads, devices)
-    if job is None or job.is_chief:
-        _train(model_class, args, source, Machines(job, server, devices, share))
+    machine = find_machine(args.batch_size, devices, args.threads, args.precision)
+    if not machine.is_chief:
+        machine.serve(training_set)
         return
-    number = job.workers.index(job.task) if job.job != "ps" else None
-
-    def samples(seed, position):
-        return source.samples(seed, position, (number, workers, share))
-
-    cluster.serve(job, server, source.form, samples)
-
-
-class Machines(NamedTuple):
-    """Where a network is trained.
-
-    Attributes:
-      job: the cluster; None: this machine alone.
-      server: its server in this process.
-      devices: int, of each worker.
-      share: int, sentences of a step for each worker.
-    """
-
-    job: Optional[cluster.Cluster]
-    server: Any
-    devices: int
-    share: int
-
-    @property
-    def workers(self) -> int:
-        """How many processes compute."""
-        return len(self.job.workers) if self.job else 1
-
-    def towers(self, conv5: bool) -> List[towers.Tower]:
-        """Return what spreads a batch over the devices."""
-        if self.job is None:
-            return towers.local_towers(self.devices)
-        return towers.remote_towers(
-            self.job.workers,
-            len(self.job.addresses["ps"]),
-            self.devices,
-            lambda name: not conv5 and name.startswith(checkpoint.BACKBONE_PREFIXES),
-        )
-
-    def placement(self):
-        """Return the device of what belongs to no tower, for tf.device."""
-        if self.job is None:
-            return towers.local_placement(self.devices)
-        return towers.remote_placement(
-            self.job.workers[0], len(self.job.addresses["ps"])
-        )
-
-    def session(self, args):
-        """Open a session of the default graph."""
-        target = self.server.target if self.server else ""
-        return new_session(
-            precision=args.precision,
-            threads=args.threads,
-            cpus=self.devices,
-            target=target,
-        )
-
-
-def _train(model_class, args, source: TrainingSet, machines: Machines) -> None:
-    """Be the process that takes the steps; see `run`."""
-    point = resume_state(args, source, machines.workers)
-    if not (point.snapshot or args.init_from):
-        backbone_file(args)  # what is missing is told before any work
-    options = network_options(model_class, args, source)
+    state = resume_state(
+        args.folder, training_set, args.resume, args.seed, machine.workers
+    )
+    backbone = None
+    if args.backbone == "file" and not (state.snapshot or args.init_from):
+        backbone = backbone_file(args.data)
+    network = network_options(
+        model_class,
+        training_set,
+        channels={"v_emb_dim": args.v_emb_dim, "mlp_dim": args.mlp_dim},
+        init_from=args.init_from,
+        embedding=args.embedding,
+        start_lr=args.learning_rate,
+        lr_decay_step=args.decay_steps,
+        weight_decay=args.weight_decay,
+        keep_prob_rnn=args.keep_prob_rnn,
+        keep_prob_emb=args.keep_prob_emb,
+        conv5=args.conv5,
+    )
+    schedule = Schedule(
+        last=min(args.iteration, args.stop),
+        every=args.snapshot,
+        minutes=args.save_minutes,
+        image_steps=args.image_steps,
+    )
     if args.eval_steps:
-        datasets.find_batch_dir(args.dataset, args.eval_set, args.data, args.batches)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(tf.Graph().as_default())
-        stack.enter_context(tf.device(machines.placement()))
-        tf.set_random_seed(point.seed)
-        model = model_class(
-            batch_size=args.batch_size,
-            mode="train",
-            towers=machines.towers(args.conv5),
-            **options,
+        schedule = schedule._replace(
+            eval_steps=args.eval_steps,
+            evaluate=evaluation(
+                dataset, args.eval_set, args.eval_samples, args.precision
+            ),
+            about={"split": args.eval_set},
         )
-        chief = None
-        if machines.job:
-            chief = cluster.Chief(machines.job, source.form, machines.share)
-        session = stack.enter_context(machines.session(args))
-        stack.enter_context(cluster.end_with_others())
-        begin(session, model, args, source, point)
-        snapshots = Snapshots(args.folder, args.dataset)
-        snapshots.copy_beside(datasets.vocabulary_file(args.dataset, args.data))
-        log = stack.enter_context(run_log.RunLog(args.folder, point.step))
-        log.begin(describe(args, options, source, point, machines), point.step)
-        samples = all_samples(session, source, point, machines, chief)
-        cache = None
-        if args.cache_features:
-            cache = feature_cache.open_cache(
-                session,
-                model,
-                args.cache_features,
-                args.precision,
-                args.cache_dtype,
-                args.cache_size,
-            )
-        feed = stack.enter_context(contextlib.closing(feeds(model, samples, cache)))
-        loop = Loop(session, model, snapshots, plan(args), point, log)
-        if chief:
-            chief.begin(session, point.seed, point.positions)
-            stack.callback(chief.end, session)
-        loop.run(feed)
+    cache = None
+    if args.cache_features:
+        limit = args.cache_size and args.cache_size * 1e9
+        cache = feature_cache.Options(args.cache_features, args.cache_dtype, limit)
+    train(
+        model_class,
+        network,
+        training_set,
+        Start(state, args.init_from, args.init_vocabulary, backbone),
+        schedule,
+        args.folder,
+        machine,
+        cache,
+        options=vars(args),
+    )
 
 
-def resume_state(args, source: TrainingSet, workers: int) -> TrainState:
-    """Return where to begin: at the newest whole snapshot with --resume.
+def train(
+    model_class,
+    network: Dict[str, Any],
+    training_set: TrainingSet,
+    start: Start,
+    schedule: Schedule,
+    folder: str,
+    machine: Machine,
+    cache: Optional[feature_cache.Options] = None,
+    options: Optional[Dict[str, Any]] = None,
+) -> str:
+    """Train a network and leave snapshots, as the process that takes the steps.
+
+    The order is the point, since each step needs those before it:
+
+    1. The graph, where things go in it, and the seed of what is drawn.
+    2. The model, which makes its variables in the order of the checkpoints.
+    3. Where there are other machines, the lines to them: also part of the graph.
+    4. The session, which all machines compute for.
+    5. The first values. What does not fit is refused here at the latest.
+    6. The folder: snapshots, vocabulary, log. A run that was refused leaves nothing.
+    7. The samples of all machines, from the position that the state says.
+    8. The cache, which belongs to the backbone that step 5 has loaded.
+    9. What is fed, and the loop.
+
+    They end in the opposite order, also after an error.
+
+    Args:
+      model_class: class with the arguments and attributes of `LSTM_model`.
+      network: arguments of `model_class`, see `network_options`.
+      training_set: what is trained on.
+      start: where to start.
+      schedule: when to do what.
+      folder: of the snapshots and the log; made where missing.
+      machine: what computes.
+      cache: where features of a frozen backbone are kept; None: they are not.
+      options: of the command line, for run.json.
+
+    Returns:
+      The path of the last snapshot.
 
     Raises:
-      UserError: there are snapshots without --resume, or ones that no state belongs
-        to, or the samples are others than those of the run.
+      UserError: a file is missing or does not fit, or the folder cannot be written.
+      Stopped: a loss or a weight is NaN or infinite.
     """
-    there = checkpoint.steps(args.folder, args.dataset)
-    if there and not args.resume:
-        raise UserError(
-            f"{args.folder} has snapshots of {args.dataset} already: go on with "
-            "--resume, choose another "
-            "folder with -f, or move them away"
+    state = start.state
+    with contextlib.ExitStack() as stack:
+        enter = stack.enter_context
+        enter(tf.Graph().as_default())
+        enter(tf.device(machine.placement()))
+        tf.set_random_seed(state.seed)
+        model = model_class(
+            batch_size=machine.batch_size,
+            num_images=machine.batch_size // training_set.sentences_per_image,
+            mode="train",
+            towers=machine.towers(network.get("conv5", False)),
+            **network,
         )
-    found = checkpoint.newest(args.folder, args.dataset)
-    if found is None:
-        if there:
-            raise UserError(
-                f"the snapshots in {args.folder} have no .state.json to go on from: "
-                "start a new "
-                "run from one with --init-from and another -f"
-            )
-        drawn = random.SystemRandom().randrange(2**32)
-        seed = drawn if args.seed is None else args.seed
-        return TrainState(0, seed, source.number, [0] * workers)
-    state = checkpoint.read_state(found)
-    if state["samples"] != source.number:
-        raise UserError(
-            "{} was trained on {} samples, but {} has {}: build them as they were, or "
-            "start a new run with --init-from".format(
-                found, state["samples"], source.folder, source.number
-            )
-        )
-    if len(state["positions"]) != workers:
-        state["positions"] = [max(state["positions"])] * workers
-    return TrainState(snapshot=found, **state)
+        machine.connect(training_set.form)
+        session = enter(machine.session())
+        line = begin(session, model, training_set, start)
+        snapshots = Snapshots(folder, training_set.dataset.name)
+        snapshots.copy_vocabulary(training_set.dataset.vocabulary_file)
+        log = enter(RunLog(folder, state.step))
+        about = describe(model_class, network, training_set, start, schedule, machine)
+        log.begin(dict(about, options=options or {}), state.step)
+        print(progress.header(about, line), flush=True)
+        samples = enter(machine.samples(session, training_set, state))
+        kept = None
+        if cache:
+            kept = feature_cache.open_cache(session, model, cache, machine.precision)
+        feed = enter(contextlib.closing(feeds(model, samples, kept)))
+        return Loop(session, model, snapshots, schedule, state, log).run(feed)
 
 
-def all_samples(session, source, point, machines, chief) -> Iterator[Sample]:
-    """Return the samples of all workers from `point` on."""
-    workers = machines.workers
-    share = (0, workers, machines.share)
-    own = source.samples(point.seed, point.positions[0], share)
-    if chief is None:
-        return own
-    return chief.samples(session, own)
+def find_machine(
+    batch_size: int, devices: int, threads: Optional[int], precision: str
+) -> Machine:
+    """Return what computes: this machine, or this task of those that TF_CONFIG names.
+
+    Args:
+      as for `Machine`.
+
+    Raises:
+      UserError: TF_CONFIG is wrong, or they cannot share a step.
+    """
+    if os.environ.get("TF_CONFIG"):
+        from util.training import cluster
+
+        job = cluster.read()
+        if job:
+            return cluster.Task(job, batch_size, devices, threads, precision)
+    return Machine(batch_size, devices, threads, precision)
 
 
-def describe(args, options, source, point, machines) -> Dict[str, Any]:
-    """Return what run.json says of a run."""
-    sizes = {key: value for key, value in options.items() if key != "glove"}
-    return {
-        "command": run_log.command_line(),
-        "data_set": args.dataset,
-        "split": args.split,
-        "samples": source.number,
-        "batch_size": args.batch_size,
-        "steps": min(args.iteration, args.stop),
-        "network": sizes,
-        "word_vectors": "glove" in options,
-        "trained_values": int(
-            sum(np.prod(v.shape.as_list()) for v in tf.trainable_variables())
-        ),
-        "seed": point.seed,
-        "devices": machines.devices,
-        "workers": machines.workers,
-        "precision": args.precision,
-        "versions": versions(),
-    }
+def network_options(
+    model_class,
+    training_set: TrainingSet,
+    channels: Optional[Dict[str, Optional[int]]] = None,
+    init_from: Optional[str] = None,
+    embedding: bool = False,
+    **learning: Any,
+) -> Dict[str, Any]:
+    """Return the arguments of a model for training, save batch size and devices.
 
-
-def network_options(model_class, args, source: TrainingSet) -> Dict[str, Any]:
-    """Return the arguments of a model for training, save the batch size.
+    Args:
+      model_class: class with the arguments of `LSTM_model`.
+      training_set: gives sizes of images and vocabulary, and the default channels.
+      channels: those that are chosen, by the name of the argument; None: the default.
+      init_from: a snapshot whose sizes are the default.
+      embedding: start from the word vectors of the data set.
+      **learning: more arguments, as they are.
 
     Raises:
       UserError: the word vectors or the snapshot of --init-from are missing or do not
         fit, or the model has no use for word vectors.
     """
-    if args.embedding and "glove" not in model_class.Arguments._fields:
+    if embedding and "glove" not in model_class.Arguments._fields:
         raise UserError(f"{model_class.NAME} takes no word vectors: leave out -emb")
-    channels = model_class.defaults(datasets.get(args.dataset, args.data))
-    sizes = {}
-    if args.init_from:
-        snapshot = checkpoint.without_ending(args.init_from)
+    dataset = training_set.dataset
+    sizes, chosen = {}, model_class.defaults(dataset)
+    if init_from:
+        snapshot = checkpoint.without_ending(init_from)
         _, sizes = models.of_snapshot(snapshot, model_class.NAME)
-        channels = {name: sizes[name] for name in channels}
-    chosen = {name: getattr(args, name) for name in channels}
-    channels.update((name, size) for name, size in chosen.items() if size)
-    options = {
+        chosen = {name: sizes[name] for name in chosen}
+    for name, number in (channels or {}).items():
+        if name in chosen and number:
+            chosen[name] = number
+    network = {
         **sizes,
-        **grid_sizes(source.rows, source.columns),
+        **grid_sizes(training_set.rows, training_set.columns),
         "num_steps": text_processing.MAX_WORDS,
-        "vocab_size": source.vocab_size,
-        **model_class.channels(**channels),
-        "start_lr": args.learning_rate,
-        "lr_decay_step": args.decay_steps,
-        "weight_decay": args.weight_decay,
-        "keep_prob_rnn": args.keep_prob_rnn,
-        "keep_prob_emb": args.keep_prob_emb,
-        "conv5": args.conv5,
+        "vocab_size": training_set.vocab_size,
+        **model_class.channels(**chosen),
+        **learning,
     }
-    if args.embedding:
-        path = datasets.embedding_file(args.dataset, args.data)
-        vectors = load_word_vectors(path, source.vocab_size)
-        options.update(glove=vectors, glove_dim=vectors.shape[1])
-    return options
+    if embedding:
+        vectors = load_word_vectors(dataset.embedding_file, training_set.vocab_size)
+        network.update(glove=vectors, glove_dim=vectors.shape[1])
+    return network
 
 
-def plan(args) -> Schedule:
-    """Return the plan of the options."""
-    dataset = datasets.get(args.dataset, args.data, args.batches)
+def evaluation(
+    dataset: datasets.Dataset, split: str, most: Optional[int], precision: str
+) -> Callable[[str], Dict[str, float]]:
+    """Return a function that tests a snapshot on the way, see `quick_scores`.
+
+    Raises:
+      UserError: there are no samples of the split.
+    """
+    dataset.sample_dir(split)  # refused now rather than at the first evaluation
 
     def evaluate(snapshot):
-        with Predictor(snapshot, precision=args.precision) as predictor:
-            return quick_scores(predictor, dataset, args.eval_set, args.eval_samples)
+        with Predictor(snapshot, precision=precision) as predictor:
+            return quick_scores(predictor, dataset, split, most)
 
-    return Schedule(
-        last=min(args.iteration, args.stop),
-        every=args.snapshot,
-        minutes=args.save_minutes,
-        image_steps=args.image_steps,
-        eval_steps=args.eval_steps,
-        evaluate=evaluate,
-        about={"split": args.eval_set},
-    )
+    return evaluate
+
+
+def describe(
+    model_class, network, training_set, start, schedule, machine
+) -> Dict[str, Any]:
+    """Return what run.json says of a run whose model is in the default graph."""
+    sizes = {key: value for key, value in network.items() if key != "glove"}
+    return {
+        "model": model_class.NAME,
+        "data_set": training_set.dataset.name,
+        "split": training_set.split,
+        "samples": training_set.number,
+        "batch_size": machine.batch_size,
+        "sentences_per_image": training_set.sentences_per_image,
+        "steps": schedule.last,
+        "network": sizes,
+        "word_vectors": "glove" in network,
+        "parameters": _count(
+            variable
+            for variable in tf.global_variables()
+            if model_class.is_weight(variable.op.name)
+        ),
+        "trained_values": _count(
+            variable
+            for variable in tf.trainable_variables()
+            if is_trained(variable.op.name, network.get("conv5", False))
+        ),
+        "seed": start.state.seed,
+        "devices": machine.devices,
+        "workers": machine.workers,
+        "precision": machine.precision,
+        "versions": versions(),
+    }
+
+
+def _count(variables):
+    return int(sum(np.prod(variable.shape.as_list()) for variable in variables))

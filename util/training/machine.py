@@ -1,0 +1,79 @@
+"""Where a network is trained: on this machine; `cluster.Task` is one of several."""
+
+import contextlib
+from typing import Any, Callable, Iterator, List, Optional, Tuple
+
+from util.core.errors import UserError
+from util.graph import towers
+from util.graph.session import new_session
+from util.training.feeds import Sample, TrainingSet
+from util.training.loop import TrainState
+
+
+class Machine:
+    """This machine alone.
+
+    Args:
+      batch_size: int, sentences of a step.
+      devices: int, how many of each worker share them.
+      threads, precision: see `session.new_session`.
+      workers: int, processes that share a step.
+
+    Attributes:
+      all of the arguments; is_chief: bool, this process takes the steps.
+
+    Raises:
+      UserError: workers and devices cannot share a step evenly.
+    """
+
+    is_chief = True
+
+    def __init__(
+        self,
+        batch_size: int = 1,
+        devices: int = 1,
+        threads: Optional[int] = None,
+        precision: str = "float32",
+        workers: int = 1,
+    ) -> None:
+        if batch_size % (workers * devices):
+            raise UserError(
+                f"-bs {batch_size} sentences cannot be shared by {workers} workers "
+                f"with {devices} devices each: choose a multiple"
+            )
+        self.batch_size, self.devices, self.workers = batch_size, devices, workers
+        self.threads, self.precision = threads, precision
+
+    @property
+    def shard_size(self) -> int:
+        """How many sentences of a step each worker has."""
+        return self.batch_size // self.workers
+
+    def towers(self, conv5: bool) -> List[towers.Tower]:
+        """Return what spreads a batch over the devices."""
+        return towers.local_towers(self.devices)
+
+    def placement(self) -> Optional[Callable]:
+        """Return the device of what belongs to no tower, for tf.device."""
+        return towers.local_placement(self.devices)
+
+    def connect(self, form: Tuple[int, int, int]) -> None:
+        """Add to the graph what brings samples, see `TrainingSet.form`, from others."""
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Any]:
+        """Open a session of the default graph."""
+        with new_session(
+            precision=self.precision, threads=self.threads, cpus=self.devices
+        ) as session:
+            yield session
+
+    @contextlib.contextmanager
+    def samples(
+        self, session, training_set: TrainingSet, state: TrainState
+    ) -> Iterator[Iterator[Sample]]:
+        """Give the samples of all workers, those that come after `state`."""
+        with contextlib.closing(
+            training_set.samples(state.seed, state.positions[0])
+        ) as samples:
+            yield samples
