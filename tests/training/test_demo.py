@@ -1,6 +1,5 @@
 """util.training.demo at a tiny scale, and its figures by hand."""
 
-import argparse
 import dataclasses
 import json
 
@@ -9,6 +8,7 @@ import pytest
 from networks import small_backbone
 from PIL import Image
 
+import trainval_model
 from CMPC_model import LSTM_model
 from util.data import datasets, samples, shapes
 from util.data.samples import read_sample
@@ -42,7 +42,7 @@ def shown(tmp_path_factory):
         events.append("trained")
         return snapshot
 
-    args = argparse.Namespace(data=data, batches=None, folder=str(folder / "ckpts"))
+    line = ["-m", "demo", "--data", data, "-f", str(folder / "ckpts")]
     patch = pytest.MonkeyPatch()
     with small_backbone(), patch.context() as patched:
         patched.setitem(datasets.DATASETS, "shapes", tiny)
@@ -50,7 +50,7 @@ def shown(tmp_path_factory):
         patched.setattr(loop.Loop, "run", noted_run)
         patched.setattr(demo, "STEPS", 2)
         patched.setattr(demo.os, "cpu_count", lambda: 1)
-        figures = demo.run(LSTM_model, args)
+        figures = demo.run(LSTM_model, trainval_model.parse(line))
     return folder, figures, events
 
 
@@ -64,6 +64,16 @@ def test_figures_are_returned_and_written(shown):
     assert list(record["results"]) == list(TITLES.values())
     overall = record["results"][TITLES[WITH_CRF]]["overall_iou"]
     assert overall == figures["overall_iou"]
+
+
+def test_the_demo_leaves_what_training_leaves(shown):
+    folder = shown[0] / "ckpts"
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["batch_size"], record["sentences_per_image"]) == (16, 8)
+    assert record["steps"] == 2 and record["samples"] == 5 * 8
+    assert (folder / "vocabulary.txt").exists()
+    (line,) = (folder / "log.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] == 2
 
 
 def test_contact_sheet_shows_two_scenes_with_two_sentences(shown):

@@ -135,7 +135,7 @@ def write_other_taps(path):
 
 
 @pytest.mark.parametrize("damage", [truncate, flip_a_bit, write_other_taps])
-def test_damaged_file_is_told_and_made_anew(path, damage, capsys):
+def test_damaged_file_is_reported_and_made_again(path, damage, capsys):
     folder = Folder(path, SIZE, BELONGS)
     folder.store("a", taps(1))
     damage(os.path.join(path, "a.npz"))
@@ -279,9 +279,9 @@ class Trainer:
         )
         self.losses, self.looks = [], 0
         with contextlib.closing(make_feed(self)) as feed:
-            plan = loop.Schedule(last=STEPS, every=STEPS)
+            schedule = loop.Schedule(last=STEPS, every=STEPS)
             begin = loop.TrainState(0, 1, 4, [0])
-            loop.Loop(self, self.model, self, plan, begin).run(feed)
+            loop.Loop(self, self.model, self, schedule, begin).run(feed)
         values = self.session.run(tf.trainable_variables("text_objseg"))
         self.weights = np.concatenate([value.ravel() for value in values])
         return self.losses, self.weights, self.looks
@@ -393,7 +393,8 @@ def test_each_image_is_fed_its_own_taps(path, trainer, numbers):
 def test_options_make_the_cache(path, trainer, capsys):
     model = trainer.model
     assert model.im in next(feeds(model, samples([0]))).values
-    cache = feature_cache.open_cache(trainer, model, path, "float32", "float16", 0.0015)
+    chosen = feature_cache.Options(path, "float16", limit=0.0015e9)
+    cache = feature_cache.open_cache(trainer, model, chosen)
     with contextlib.closing(feeds(model, samples(range(4)), cache)) as feed:
         assert model.im not in next(feed).values
         assert model.visual_feat_c5 in next(feed).values
@@ -404,10 +405,40 @@ def test_options_make_the_cache(path, trainer, capsys):
     assert len(os.listdir(path)) == 3 + 1
 
 
+def test_memory_serves_as_a_folder_does(path, trainer):
+    def make_feed(trainer):
+        chosen = feature_cache.Options(None, "float16")
+        cache = feature_cache.open_cache(trainer, trainer.model, chosen)
+        return feeds(trainer.model, samples(range(4)), cache)
+
+    in_memory = trainer.train(make_feed)
+    on_disk = trainer.train(cached(path, dtype="float16"))
+    assert in_memory[2] == on_disk[2] == 2
+    assert_trained_alike(in_memory, on_disk, 2e-6)
+
+
+def test_sentences_of_an_image_share_its_taps(path):
+    """Two images a step with two sentences each, cached and not."""
+    with tf.Graph().as_default(), new_session() as session:
+        model = LSTM_model(batch_size=4, num_images=2, mode="train", **SMALL)
+        networks.load_recipe(session)
+        numbers = [n for image in range(3) for n in (image, image)]
+        losses = []
+        for cache in (None, Cache(session, model, feature_cache.Memory())):
+            with contextlib.closing(feeds(model, samples(numbers), cache)) as feed:
+                steps = [next(feed) for _ in range(3)]
+            assert [len(step.samples) for step in steps] == [4] * 3
+            shown = [[sample["number"] for sample in step.samples] for step in steps]
+            assert shown == [[0, 0, 1, 1], [2, 2, 0, 0], [1, 1, 2, 2]]
+            fetched = [session.run(model.cls_loss, step.values) for step in steps]
+            losses.append(fetched)
+        np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
 def test_another_backbone_is_refused(path, trainer):
-    session, how = trainer.session, (trainer.model, path, "float32")
-    feature_cache.open_cache(session, *how)
-    feature_cache.open_cache(session, *how)
+    session, given = trainer.session, feature_cache.Options(path)
+    feature_cache.open_cache(session, trainer.model, given)
+    feature_cache.open_cache(session, trainer.model, given)
     (variance,) = [
         variable
         for variable in tf.global_variables()
@@ -419,12 +450,12 @@ def test_another_backbone_is_refused(path, trainer):
     variance.load(other, session)
     try:
         with pytest.raises(UserError, match="made with another backbone: "):
-            feature_cache.open_cache(session, *how)
+            feature_cache.open_cache(session, trainer.model, given)
     finally:
         variance.load(value, session)
-    feature_cache.open_cache(session, *how)
+    feature_cache.open_cache(session, trainer.model, given)
     with pytest.raises(UserError, match="made with another precision: "):
-        feature_cache.open_cache(session, trainer.model, path, "tf32")
+        feature_cache.open_cache(session, trainer.model, given, "tf32")
 
 
 def test_training_does_not_change_what_the_checksum_is_of(path, trainer):

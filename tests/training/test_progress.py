@@ -53,7 +53,8 @@ def shares(line, which):
 
 
 def lines(averages, step, learning_rate):
-    return progress.lines(step, averages.figures(), learning_rate)
+    figures, seconds = averages.figures(), averages.lap()
+    return progress.lines(step, figures, learning_rate, seconds)
 
 
 def test_a_run_that_is_resumed_goes_on_with_its_averages():
@@ -126,3 +127,35 @@ def test_time_is_that_of_a_step_since_the_last_lines(monkeypatch):
     averages.add(1.0, *RIGHT)
     now[0] = 114.0
     assert "time = 2.0000 s a step" in lines(averages, 6, 0.1)
+
+
+def test_figures_can_be_asked_for_twice():
+    averages = progress.Progress()
+    averages.add(3.0, *RIGHT)
+    assert averages.figures() == averages.figures()
+    assert averages.figures()["loss_avg"] == pytest.approx(0.03)
+
+
+def test_header_says_what_is_trained_on_what():
+    run = {
+        "model": "CMPC_model",
+        "parameters": 62000123,
+        "trained_values": 20000000,
+        "samples": 120624,
+        "data_set": "unc",
+        "split": "train",
+        "network": {"H": 320, "W": 480},
+        "devices": 2,
+        "workers": 3,
+        "precision": "float32",
+        "batch_size": 6,
+        "steps": 700000,
+        "seed": 9,
+    }
+    assert progress.header(run, "resumed: x").split("\n") == [
+        "model: CMPC_model, 62,000,123 parameters, 20,000,000 of them trained",
+        "samples: 120,624 of unc train, 480x320 pixels",
+        "devices: 2 a worker, workers: 3, precision: float32",
+        "batch: 6, until step 700000, seed 9",
+        "resumed: x",
+    ]

@@ -64,11 +64,13 @@ def test_resumed_run_forgets_what_it_takes_again(tmp_path):
 def test_run_json_tells_the_start_and_every_resumption(tmp_path):
     with run_log.RunLog(str(tmp_path)) as log:
         log.begin({"seed": 7})
-        log.begin({"seed": 7, "command": ["again"]}, step=30)
+        log.begin({"seed": 7, "options": {"resume": True}}, step=30)
     record = json.loads((tmp_path / "run.json").read_text())
-    assert record["seed"] == 7 and record["started"] and "git" in record
+    assert record["seed"] == 7 and record["started"]
+    assert record["revision"] == run_log.git_revision()
     (again,) = record["resumed"]
-    assert again["step"] == 30 and again["command"] == ["again"]
+    assert record["command"] == again["command"] == run_log.command_line()
+    assert again["step"] == 30 and again["options"] == {"resume": True}
 
 
 def test_images_show_image_true_and_found_mask(tmp_path):

@@ -1,6 +1,5 @@
 """util.training.train, with a stand-in for the network where one is needed."""
 
-import argparse
 import itertools
 import json
 import os
@@ -105,10 +104,10 @@ def feed_of(numbers):
         yield Feed({"fed": number}, [sample(value=number)])
 
 
-def learn(session, numbers, snapshots, last, every=999, begin=BEGIN, **plan):
-    plan = loop.Schedule(last=last, every=every, **plan)
+def learn(session, numbers, snapshots, last, every=999, begin=BEGIN, **more):
+    schedule = loop.Schedule(last=last, every=every, **more)
     model = mock.Mock(losses={"pred": 1, "c5": 2})
-    steps = loop.Loop(session, model, snapshots, plan, begin)
+    steps = loop.Loop(session, model, snapshots, schedule, begin)
     return steps.run(feed_of(numbers))
 
 
@@ -198,7 +197,9 @@ def test_loss_that_is_no_number_names_the_step_and_the_samples(loss):
 
 def test_weights_that_are_no_numbers_are_not_saved():
     snapshots = Snapshots(finite=False)
-    with pytest.raises(Stopped, match="after step 2 some weights .* is none yet; "):
+    with pytest.raises(
+        Stopped, match="after step 2 some weights are NaN .* is none yet; "
+    ):
         learn(Session(), range(9), snapshots, 9, every=2)
     assert snapshots.steps == []
 
@@ -277,7 +278,7 @@ class Evil:
         (np.zeros(3), r"holds an array of \(3,\)"),
         (np.array([Evil()] * 3, object), "cannot read the word vectors"),
         (np.array([["a", "b"]] * 3), "cannot read the word vectors"),
-        (np.full((3, 2), np.nan), "holds values that are no numbers"),
+        (np.full((3, 2), np.nan), "holds values that are NaN"),
     ],
 )
 def test_word_vectors_that_do_not_fit_are_refused(tmp_path, content, told):
@@ -299,26 +300,25 @@ def test_damaged_or_missing_word_vectors_are_refused(tmp_path, content):
 
 @pytest.mark.parametrize("where", ["beside", "named", "nowhere"])
 def test_fine_tuning_knows_the_words_of_the_other_run(tmp_path, monkeypatch, where):
-    asked = []
+    given = []
 
     def load_weights(session, model, snapshot, words, known):
-        asked.append((snapshot, words, known))
+        given.append((snapshot, words, known))
         return "loaded"
 
     monkeypatch.setattr(start, "load_weights", load_weights)
     old, new = "<pad>\n<unk>\nleft\n", "<pad>\n<unk>\nright\n"
-    (tmp_path / "vocabulary_shapes.txt").write_text(new)
     (tmp_path / "run").mkdir()
     path = {"beside": "run/vocabulary.txt", "named": "x.txt", "nowhere": "y.txt"}[where]
     (tmp_path / path).write_text(old)
-    args = argparse.Namespace(
-        dataset="shapes",
-        data=str(tmp_path),
+    other = start.Start(
+        BEGIN,
         init_from=str(tmp_path / "run" / "unc_iter_9.tfmodel.index"),
         init_vocabulary=str(tmp_path / path) if where == "named" else None,
     )
-    assert start.init_from(None, None, args) == "loaded"
-    ((snapshot, words, known),) = asked
+    training_set = mock.Mock(words=new.split)
+    assert start.init_from(None, None, training_set, other) == "loaded"
+    ((snapshot, words, known),) = given
     assert snapshot == str(tmp_path / "run" / "unc_iter_9.tfmodel")
     assert words == new.split()
     assert known == (None if where == "nowhere" else old.split())
@@ -328,6 +328,7 @@ def test_fine_tuning_knows_the_words_of_the_other_run(tmp_path, monkeypatch, whe
 
 STEPS, EVERY_SNAPSHOT, EVERY_LOG = 30, 4, 3
 KILLS = 3
+HEADER = 5  # lines before those of the steps
 
 
 def begin_run(data, folder):
@@ -346,7 +347,7 @@ def read_lines(process, count):
 
 def end_softly(process):
     """Send SIGTERM after the first log line and check what comes of it."""
-    read_lines(process, 5)
+    read_lines(process, HEADER + 4)
     process.send_signal(signal.SIGTERM)
     out, _ = runs.finish(process)
     if f"iter = {STEPS}," not in out:
@@ -366,7 +367,7 @@ def test_run_killed_at_any_moment_gives_what_it_would_have_given(tmp_path):
     for _ in range(KILLS):
         process = begin_run(data, folder)
         # A log step prints four lines, a snapshot one.
-        lines = read_lines(process, chance.randrange(1, 16))
+        lines = read_lines(process, HEADER + chance.randrange(16))
         time.sleep(chance.uniform(0, 0.4))
         process.send_signal(signal.SIGKILL)
         process.wait()

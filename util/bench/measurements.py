@@ -231,8 +231,10 @@ def training_steps(
             release_freed_memory()
             cache, warm_up = None, WARM_UP
             if use_cache:
-                precision = setup.precision
-                cache = feature_cache.open_cache(session, model, path, precision)
+                options = feature_cache.Options(path)
+                cache = feature_cache.open_cache(
+                    session, model, options, setup.precision
+                )
                 # Each image once and the next step.
                 warm_up = TRAINING_IMAGES // batch_size + 1
             feed = feeds.feeds(model, samples, cache)

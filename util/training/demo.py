@@ -91,16 +91,14 @@ def train_small(model_class, dataset: Dataset, folder: str) -> str:
       folder: of the snapshot; older ones of the demo are replaced.
     """
     training_set = TrainingSet(dataset, "train", sentences_per_image=SENTENCES)
+    sentences = (sample["text_batch"] for sample in load_samples(dataset, "train"))
     network = network_options(
         model_class,
         training_set,
         start_lr=LEARNING_RATE,
         lr_decay_step=STEPS,
         # Padding changes nothing, but each position costs time.
-        num_steps=max(
-            np.count_nonzero(sample["text_batch"])
-            for sample in load_samples(dataset, "train")
-        ),
+        num_steps=int(max(map(np.count_nonzero, sentences))),
     )
     return train(
         model_class,

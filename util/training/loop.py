@@ -144,19 +144,19 @@ class Loop:
         step, model = self.state.step + 1, self._model
         reports = step == self._schedule.last or _divides(progress.EVERY, step)
         draws = self._log and _divides(self._schedule.image_steps, step)
-        fetches, figures = step_fetches(model), {}
+        fetches, losses, figures = step_fetches(model), {}, {}
         if reports:  # before the step changes the weights
             figures["regularisation"] = float(self._session.run(model.reg_loss))
-            fetches["losses"] = all_losses(model)
+            losses = all_losses(model)
         if draws:
             fetches["up"] = model.up
         values = dict(feed.values)
         values[model.noise_seed] = [self.state.seed, step]
-        found = self._session.run(fetches, values)
+        found = self._session.run(dict(fetches, **losses), values)
         self._check_loss(step, found["loss"], feed)
         self._note(step, feed, found)
         if reports:
-            figures.update((key, float(loss)) for key, loss in found["losses"].items())
+            figures.update((key, float(found[key])) for key in losses)
             self._report(found, figures)
         if draws:
             self._log.images(step, feed.samples, found["up"])
