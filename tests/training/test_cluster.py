@@ -1,14 +1,17 @@
 """One batch on one device, on several, and on several machines."""
 
+import itertools
 import json
 import os
 import signal
 
+import numpy as np
 import pytest
 import runs
 
 from util.bench import scaling
 from util.core.errors import UserError
+from util.graph.compat import tf
 from util.training import cluster
 
 ADDRESSES = {"ps": ["a:1"], "worker": ["b:2", "c:3"]}
@@ -61,6 +64,45 @@ def test_a_process_alone_needs_no_cluster(text):
 def test_wrong_configurations_are_told(text, told):
     with pytest.raises(UserError, match=told):
         cluster.read(text)
+
+
+class Session:
+    """Gives what workers sent, a shard of one sample each time."""
+
+    def __init__(self, sent):
+        self.sent = iter(sent)
+
+    def run(self, fetches):
+        return [np.array([part]) for part in next(self.sent)]
+
+
+def test_samples_of_a_worker_arrive_whole_and_its_error_is_the_chiefs():
+    sample = {
+        "text_batch": np.arange(4, dtype=np.int32),
+        "im_batch": np.full((2, 3, 3), 7, np.uint8),
+        "mask_batch": np.eye(2, 3).astype(bool),
+        "sent_batch": ["é"],
+        "number": 5,
+        "position": 6,
+        "skipped": 1,
+    }
+    form = (2, 3, 4)
+    error = "cannot read é".encode()
+    session = Session(
+        [[b"", *cluster._pack(sample)], [error, *cluster._nothing(*form)]]
+    )
+    with tf.Graph().as_default():
+        job = cluster.Cluster(ADDRESSES, "worker", 0)
+        chief = cluster.Chief(job, form, shard_size=1)
+    samples = chief.samples(session, itertools.repeat("own"))
+    assert next(samples) == "own"
+    found = next(samples)
+    assert set(found) == set(sample)
+    for key in sample:
+        np.testing.assert_array_equal(found[key], sample[key], key)
+    assert next(samples) == "own"
+    with pytest.raises(UserError, match="cannot read é"):
+        next(samples)
 
 
 @pytest.fixture(scope="module")
