@@ -597,7 +597,7 @@ def check_training(parser, args):
     if args.iteration is None:
         args.iteration = MOST_STEPS
     if args.backbone is None:
-        args.backbone = "file" if dataset.backbone else "random"
+        args.backbone = "file" if dataset.has_backbone else "random"
 
 
 def check_testing(parser, args):
@@ -625,7 +625,7 @@ def check_split(parser, args):
     if not args.split or not args.folder:
         parser.error(f"-m {args.mode} needs -t SPLIT and -f DIR")
     try:
-        datasets.check_split(args.dataset, args.split, args.data)
+        datasets.get(args.dataset, args.data).check_split(args.split)
     except UserError as error:
         parser.error(str(error))
 

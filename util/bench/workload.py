@@ -51,10 +51,10 @@ def random_samples(
 
 def draw_images(root: str, count: int, height: int, width: int) -> None:
     """Write `count` images and their annotations as RefCOCO's are."""
-    rng = np.random.RandomState(0)
+    unc, rng = datasets.get("unc", root), np.random.RandomState(0)
     refs, annotations = [], []
     for image in range(count):
-        path = datasets.image_file("unc", image, root)
+        path = unc.image_file(image)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         Image.fromarray(random_image(rng, height, width)).save(path, quality=90)
         for sentences in OBJECTS:
@@ -62,13 +62,13 @@ def draw_images(root: str, count: int, height: int, width: int) -> None:
             annotations.append(dict(one, segmentation=[_outline(rng, height, width)]))
             refs.append(_ref(rng, len(refs), image, sentences))
     images = [{"id": image, "height": height, "width": width} for image in range(count)]
-    refs_file = datasets.refs_file("unc", root)
+    refs_file = unc.annotation_file("train")
     with files.whole_file(refs_file) as file:
         pickle.dump(refs, file, protocol=2)
     path = os.path.join(os.path.dirname(refs_file), "instances.json")
     with files.whole_file(path, "w") as file:
         json.dump({"images": images, "annotations": annotations}, file)
-    with files.whole_file(datasets.vocabulary_file("unc", root), "w") as file:
+    with files.whole_file(unc.vocabulary_file, "w") as file:
         file.writelines(word + "\n" for word in text_processing.SPECIAL_WORDS)
         file.writelines(word + "\n" for word in WORDS)
 
@@ -104,10 +104,10 @@ def build_singly(root: str, folder: str, images: int, size: int) -> None:
 
     Each referent reads its image again, and each sentence stores it again.
     """
-    vocabulary = datasets.vocabulary_file("unc", root)
-    vocabulary = text_processing.load_vocab_dict_from_file(vocabulary)
+    unc = datasets.get("unc", root)
+    vocabulary = text_processing.load_vocab_dict_from_file(unc.vocabulary_file)
     numbers = itertools.count()
-    referents = annotations.referents(datasets.get("unc", root), "train")
+    referents = annotations.referents(unc, "train")
     for referent in referents[: images * len(OBJECTS)]:
         with Image.open(referent.image) as file:
             image = np.asarray(file)

@@ -67,11 +67,6 @@ class Dataset:
     batches: Optional[str] = None
 
     @property
-    def backbone(self) -> bool:
-        """What `has_backbone` was called."""
-        return self.has_backbone
-
-    @property
     def is_custom(self) -> bool:
         """Whether a user made it, with build_batches.py --annotations."""
         return self.annotations is not None
@@ -345,77 +340,3 @@ def remember(dataset: Dataset) -> None:
 def backbone_file(root: str = "data") -> str:
     """Return the path of the published weights of the backbone."""
     return os.path.join(root, "weights", "deeplab_resnet_init.ckpt")
-
-
-# --- What rooms use that do not pass a Dataset yet
-
-
-def check_split(dataset: str, split: str, root: str = "data") -> None:
-    """See `Dataset.check_split`."""
-    get(dataset, root).check_split(split)
-
-
-def vocabulary_file(dataset: str, root: str = "data") -> str:
-    """See `Dataset.vocabulary_file`."""
-    return get(dataset, root).vocabulary_file
-
-
-def embedding_file(dataset: str, root: str = "data") -> str:
-    """See `Dataset.embedding_file`."""
-    return get(dataset, root).embedding_file
-
-
-def annotation_dir(dataset: str, root: str = "data") -> str:
-    """See `Dataset.annotation_dir`."""
-    return get(dataset, root).annotation_dir
-
-
-def refs_file(dataset: str, root: str = "data") -> str:
-    """See `Dataset.annotation_file`."""
-    return get(dataset, root).annotation_file("")
-
-
-def query_file(split: str, root: str = "data") -> str:
-    """See `Dataset.annotation_file`."""
-    return get("referit", root).annotation_file(split)
-
-
-def annotation_file(dataset: str, split: str, root: str = "data") -> str:
-    """See `Dataset.annotation_file`."""
-    return get(dataset, root).annotation_file(split)
-
-
-def mask_file(name: str, root: str = "data") -> str:
-    """See `Dataset.mask_file`."""
-    return get("referit", root).mask_file(name)
-
-
-def image_file(dataset: str, image: Union[int, str], root: str = "data") -> str:
-    """See `Dataset.image_file`."""
-    return get(dataset, root).image_file(image)
-
-
-def sample_prefix(dataset: str, split: str) -> str:
-    """See `Dataset.prefix`."""
-    return f"{dataset}_{split}"
-
-
-def batch_dir(
-    dataset: str, split: str, root: str = "data", batches: Optional[str] = None
-) -> str:
-    """See `Dataset.build_dir`."""
-    return get(dataset, root, batches).build_dir(split)
-
-
-def find_batch_dir(
-    dataset: str, split: str, root: str = "data", batches: Optional[str] = None
-) -> str:
-    """See `Dataset.sample_dir`."""
-    return get(dataset, root, batches).sample_dir(split)
-
-
-def build_command(
-    dataset: str, split: str, root: str = "data", batches: Optional[str] = None
-) -> str:
-    """See `Dataset.build_command`."""
-    return get(dataset, root, batches).build_command(split)
