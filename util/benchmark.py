@@ -29,6 +29,7 @@ from util.core import files
 from util.core.cli import PRECISIONS, OneLineParser, command, within
 from util.core.errors import UserError
 from util.core.parallel import Pool
+from util.models import references
 
 EXAMPLES = """examples:
   python -m util.benchmark
@@ -36,16 +37,12 @@ EXAMPLES = """examples:
   python -m util.benchmark --distributed
   python -m util.benchmark --serve
 """
-GFLOP = {"test": 253, "train": 490}  # of the reference, a sentence
 # Names in the JSON -> sentences an image, with DenseCRF.
 TEST = {"1": (1, False), "7": (7, False), "1_crf": (1, True), "7_crf": (7, True)}
 # Names in the JSON -> sentences a step, with cached features.
 TRAIN = {"1": (1, False), "4": (4, False), "1_cached": (1, True), "4_cached": (4, True)}
+NETWORKS = ("test", "train")
 PARTS = ("test", "train", "prepare")
-# The reference on two cores, whose float32 product reached 187 GFLOP/s. It sees one
-# sentence at a time, however many there are; with DenseCRF one took 2.33 s.
-REFERENCE_RATES = {"test": 0.70, "crf": 253 / 2.33 / 187, "train": 0.62}
-REFERENCE_MB = {("train", "1"): 4400}
 
 
 # --- What is measured, in this order, and what comes of it
@@ -95,7 +92,9 @@ def _networks(part, cases, figures, peaks, setup, path):
             _report("not measured: the disk has less than 10 GB to spare for features")
             continue
         peaks.append(result.pop("peak_gflops"))
-        result["work_rate"] = GFLOP[part] * result["sentences_per_s"] / peaks[-1]
+        gflop = references.of(setup.model).gflop.get(part)
+        rate = gflop and gflop * result["sentences_per_s"] / peaks[-1]
+        result["work_rate"] = rate
     return found
 
 
@@ -132,14 +131,15 @@ def _report(line):
 # --- The table and the command
 
 
-def table(figures: Figures) -> str:
-    """Return the figures as text, next to those of the reference."""
+def table(figures: Figures, model: str) -> str:
+    """Return the figures as text, next to those of the model's reference."""
     form = "{:<17}{:>12}{:>11}{:>11}{:>9}{:>9}{:>11}".format
     lines = [form("network", "sentences/s", "work rate", "reference", "ratio",
                   "peak MB", "reference")]  # fmt: skip
-    for part in GFLOP:
+    for part in NETWORKS:
         for name, case in (figures[part] or {}).items():
-            lines.append(form(f"{part} {name}", *_network_row(part, name, case)))
+            row = _network_row(references.of(model), part, name, case)
+            lines.append(form(f"{part} {name}", *row))
     if len(lines) == 1:
         lines = []
     if figures["prepare"]:
@@ -163,17 +163,19 @@ def table(figures: Figures) -> str:
     return "\n".join([*lines, f"{stack}; {figures['precision']}"])
 
 
-def _network_row(part, name, case):
+def _network_row(reference, part, name, case):
     if case is None:
         return ("not measured", "", "", "", "", "")
-    reference = REFERENCE_RATES["crf" if name.endswith("_crf") else part]
+    rate = reference.rates.get("crf" if name.endswith("_crf") else part)
+    rates = "", "", ""
+    if rate:
+        compared = case["work_rate"], rate, case["work_rate"] / rate
+        rates = tuple(f"{value:.2f}" for value in compared)
     return (
         f"{case['sentences_per_s']:.3f}",
-        f"{case['work_rate']:.2f}",
-        f"{reference:.2f}",
-        f"{case['work_rate'] / reference:.2f}",
+        *rates,
         f"{case['peak_mb']:.0f}",
-        REFERENCE_MB.get((part, name), ""),
+        reference.peak_mb.get(f"{part} {name}", ""),
     )
 
 
@@ -230,7 +232,7 @@ def run(args: argparse.Namespace, sizes: Sizes) -> int:
     else:
         setup = Setup(args.model, args.precision, args.crf_backend, sizes)
         figures = measure(args.only, setup)
-        print(table(figures))
+        print(table(figures, args.model))
     if args.json:
         files.write_json(args.json, figures)
     return 0

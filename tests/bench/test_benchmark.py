@@ -16,6 +16,7 @@ from util.core.errors import UserError
 from util.data import datasets
 from util.data.build import build_samples
 from util.data.samples import read_sample, sample_file
+from util.models import references
 from util.training import feature_cache
 
 SIZES = measurements.Sizes(
@@ -109,8 +110,18 @@ def test_work_rate_and_ratio_to_the_reference(monkeypatch, capsys):
     peaks = []
     found = benchmark._networks("test", benchmark.TEST, {}, peaks, SETUP, "")
     assert found["7"]["work_rate"] == pytest.approx(0.7) and peaks == [100.0] * 4
-    row = benchmark._network_row("test", "7", found["7"])
+    row = benchmark._network_row(references.of("CMPC_model"), "test", "7", found["7"])
     assert row == ("0.277", "0.70", "0.70", "1.00", "1", "")
+
+
+def test_model_without_a_reference_is_measured_alone(monkeypatch):
+    case = {"sentences_per_s": 0.5, "peak_mb": 1.0, "peak_gflops": 100.0}
+    monkeypatch.setattr(benchmark, "alone", lambda *args: dict(case))
+    setup = SETUP._replace(model="toy_model")
+    found = benchmark._networks("train", benchmark.TRAIN, {}, [], setup, "")
+    assert found["1"]["work_rate"] is None
+    row = benchmark._network_row(references.of("toy_model"), "train", "1", found["1"])
+    assert row == ("0.500", "", "", "", "1", "")
 
 
 def test_full_disk_leaves_out_the_cached_cases(
@@ -124,7 +135,7 @@ def test_full_disk_leaves_out_the_cached_cases(
     assert "less than 10 GB" in capsys.readouterr().err
     figures = dict.fromkeys(KEYS, None)
     figures.update(train=train, stack={"python": "3"}, precision="float32")
-    assert "train 1_cached   not measured" in benchmark.table(figures)
+    assert "train 1_cached   not measured" in benchmark.table(figures, SETUP.model)
 
 
 def test_samples_of_the_reference_are_those_of_ours(tmp_path):

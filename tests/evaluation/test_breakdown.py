@@ -27,6 +27,7 @@ def record(rows=None, kinds=(WITHOUT_CRF,), **changes):
     scores.update(dict.fromkeys(breakdown.COUNTS, 3))
     results = {kind: scores for kind in kinds}
     found = {"data_set": "unc", "split": "val", "snapshot": "s", "results": results}
+    found["model"] = "CMPC_model"
     if rows is not None:
         found["samples"] = rows
     return dict(found, **changes)
@@ -219,3 +220,10 @@ def test_a_row_without_the_refined_mask_is_told(tmp_path):
 def test_a_missing_file_is_told(tmp_path):
     with pytest.raises(UserError, match="cannot read .*r.json: there is no such file"):
         breakdown.read_record(str(tmp_path / "r.json"))
+
+
+def test_a_record_of_before_there_was_another_model_is_of_cmpc(tmp_path):
+    found = {key: value for key, value in record().items() if key != "model"}
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(as_written(found)))
+    assert breakdown.read_record(str(path))["model"] == "CMPC_model"

@@ -35,7 +35,7 @@ SHOWN = examples.SIDE
 class Network:
     """A predictor that finds what is brighter than the last word of the sentence."""
 
-    vocab_size, word_classes = 50, LSTM_model.WORD_CLASSES
+    model, vocab_size, word_classes = "CMPC_model", 50, LSTM_model.WORD_CLASSES
 
     def __init__(self, snapshot, precision, model):
         assert model is None and precision == "float32"

@@ -58,8 +58,9 @@ def test_without_dense_crf_there_is_no_difference_to_the_published_figure():
     assert rows["overall IoU"] == ["50.00", "62.47", NONE]
 
 
-def test_data_sets_without_published_figures():
-    page = Page(html_report.report(result_of(ROWS, data_set="shapes"), ""))
+@pytest.mark.parametrize("other", [dict(data_set="shapes"), dict(model="toy_model")])
+def test_nothing_is_published(other):
+    page = Page(html_report.report(result_of(ROWS, **other), ""))
     assert page.table("Figures of all sentences")[0] == ["in %", *TITLES.values()]
 
 

@@ -147,6 +147,7 @@ def test_wrong_name_is_refused(trained, snapshot, image, tmp_path, capsys, mode)
 def test_tested_and_reported(trained, snapshot):
     assert run(trained, "test", "-t", "val", "--per-sample") == 0
     record = json.loads(open(snapshot + ".val.json").read())
+    assert record["model"] == "toy_model"
     assert record["results"]["without DenseCRF"]["count"] == len(record["samples"])
     pytest.importorskip("matplotlib")
     assert run(trained, "report", "-t", "val") == 0

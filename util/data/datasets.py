@@ -43,7 +43,6 @@ class Dataset:
       glove: pretrained word vectors can be used.
       v_emb_dim: channels of words and cells, see `LSTM_model`.
       mlp_dim: channels after fusion.
-      published: split -> overall IoU with DenseCRF in per cent, as published for CMPC.
       annotations: path of a custom data set's file, see `util.data.custom`; else None.
       images: path of the folder with a custom data set's images; else None.
       root: the data folder.
@@ -60,7 +59,6 @@ class Dataset:
     glove: bool = True
     v_emb_dim: int = 1000
     mlp_dim: int = 500
-    published: Dict[str, float] = dataclasses.field(default_factory=dict)
     annotations: Optional[str] = None
     images: Optional[str] = None
     root: str = "data"
@@ -191,21 +189,18 @@ _BUILT_IN = (
         {"train": 120624, "val": 10834, "testA": 5657, "testB": 5095},
         vocabulary="Gref",
         refs="refcoco/refs(unc).p",
-        published={"val": 62.47, "testA": 65.08, "testB": 60.82},
     ),
     Dataset(
         "unc+",
         {"train": 120191, "val": 10758, "testA": 5726, "testB": 4889},
         vocabulary="Gref",
         refs="refcoco+/refs(unc).p",
-        published={"val": 50.25, "testA": 54.04, "testB": 43.47},
     ),
     Dataset(
         "Gref",
         {"train": 85474, "val": 9536},
         vocabulary="Gref",
         refs="refcocog/refs(google).p",
-        published={"val": 49.89},
     ),
     Dataset(
         "referit",
@@ -213,7 +208,6 @@ _BUILT_IN = (
         vocabulary="referit",
         refs=None,
         image_pattern="referit/images/{}.jpg",
-        published={"test": 65.58},
     ),
     Dataset(
         "shapes",

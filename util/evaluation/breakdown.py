@@ -118,7 +118,8 @@ def _renamed(row):
 
 
 def _check(record):
-    for key in ("data_set", "split", "snapshot"):
+    record.setdefault("model", "CMPC_model")  # older versions had no other
+    for key in ("data_set", "split", "snapshot", "model"):
         _require(isinstance(record[key], str), key)
     results = record["results"]
     _require({WITHOUT_CRF} <= set(results) <= set(TITLES), "results")

@@ -86,7 +86,14 @@ def run(args) -> "Results":
             if args.visualize:
                 _draw(images, result, row)
     print(results.report())
-    path = write_record(snapshot, args.dataset, args.split, results, args.per_sample)
+    path = write_record(
+        snapshot,
+        args.dataset,
+        args.split,
+        results,
+        args.per_sample,
+        model=predictor.model,
+    )
     print(f"results: {path}")
     return results
 

@@ -15,6 +15,7 @@ from util.evaluation import breakdown, charts
 from util.evaluation.breakdown import COUNTS, FIGURES, Row
 from util.evaluation.eval_tools import TITLES, WITH_CRF, WITHOUT_CRF
 from util.evaluation.html import Column, Html, element, join, page, plot, table
+from util.models import references
 
 NONE, MINUS = "\u2013", "\u2212"
 SHOWN_CHANGES = 10  # each way
@@ -209,7 +210,8 @@ def _about(record, label=""):
 def _figures(record):
     """Show the figures of a test next to the published ones."""
     dataset = datasets.DATASETS.get(record["data_set"])
-    published = dataset and dataset.published.get(record["split"])
+    reference = references.of(record["model"])
+    published = reference.scores.get(record["data_set"], {}).get(record["split"])
     kinds = _kinds(record)
     columns = [Column("in %"), *(Column(TITLES[kind]) for kind in kinds)]
     if published:
@@ -225,14 +227,16 @@ def _figures(record):
             row += [NONE if found is None else _signed(found - published / 100)]
         rows.append(row)
     shown = table("Figures of all sentences", columns, rows)
-    return join([shown, _of_how_many(record, dataset)] if published else [shown])
+    return join(
+        [shown, _of_how_many(record, dataset, reference)] if published else [shown]
+    )
 
 
-def _of_how_many(record, dataset):
+def _of_how_many(record, dataset, reference):
     """Say what the published figure is of, where the test was of something else."""
     all_of_them = dataset.splits.get(record["split"])
     tested = record["results"][WITHOUT_CRF]["count"]
-    note = "Published: CMPC, in its later release."
+    note = f"Published: {reference.source}."
     if all_of_them and tested != all_of_them:
         note += f" It is of {all_of_them} sentences, this test of {tested}."
     return element("p", note, class_="faint")

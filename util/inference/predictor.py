@@ -71,6 +71,7 @@ class Predictor:
       image: uint8 [H, W, 3], the image as the network sees it; None before
         `set_image`.
       vocab_size: int, ids must be smaller.
+      model: name of the snapshot's model.
       word_classes: what the model tells words apart by; empty where it does not.
       levels: the names of its auxiliary scores, see `Outputs.levels`; may be empty.
 
@@ -91,7 +92,7 @@ class Predictor:
         dense_crf.check_backend(crf_backend)
         self._snapshot = checkpoint.without_ending(snapshot)
         model_class, sizes = models.of_snapshot(self._snapshot, model)
-        self.vocab_size = sizes["vocab_size"]
+        self.model, self.vocab_size = model_class.NAME, sizes["vocab_size"]
         self.word_classes = tuple(model_class.WORD_CLASSES)
         self.levels = tuple(name for name in model_class.LOSS_WEIGHTS if name != "pred")
         self.image, self._size = None, None

@@ -226,15 +226,6 @@ class Model:
         """Return the arguments for the channels that a user chooses."""
         return {"v_emb_dim": v_emb_dim, "mlp_dim": mlp_dim}
 
-    @classmethod
-    def published(cls, dataset):
-        """Return split -> overall IoU with DenseCRF in per cent, as published.
-
-        Args:
-          dataset: str, the data set's name.
-        """
-        return {}
-
     def dropout_channels(self):
         """Return what dropout applies to: name -> channels, of "emb" and "rnn"."""
         return {}
