@@ -1,6 +1,5 @@
 """util.dense_crf: the published refinement, and probabilities at the border."""
 
-import doctest
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +10,7 @@ import recipe
 from skimage import data
 
 from util.core.errors import UserError
-from util.inference import dense_crf, permutohedral
+from util.inference import dense_crf
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "dense_crf.npz"
 PHOTOGRAPHS = (  # those that scikit-image brings along
@@ -196,9 +195,3 @@ def test_threads_do_not_change_the_masks():
 def test_no_masks():
     none = np.zeros([0, 4, 6], np.float32)
     assert dense_crf.refine_all(np.zeros([4, 6, 3], np.uint8), none).shape == (0, 4, 6)
-
-
-@pytest.mark.parametrize("module", [dense_crf, permutohedral])
-def test_the_examples(module):
-    failed, attempted = doctest.testmod(module)
-    assert attempted and not failed

@@ -40,6 +40,13 @@ class DataReader:
     Each epoch gives every sample once. Use it as a context manager, or call
     `close` at the end.
 
+    Example:
+      >>> folder = "data/shapes/val_batch"
+      >>> with DataReader(folder, "shapes_val", shuffle=False) as reader:
+      ...     sample = reader.read_batch()
+      >>> sample["text_batch"].shape, sample["mask_batch"].dtype, reader.number
+      ((20,), dtype('bool'), 0)
+
     Attributes:
       num_batch: number of samples an epoch.
       number: of the sample given last; None before the first one.

@@ -83,7 +83,7 @@ def new_session(graph=None, precision="float32", threads=None, cpus=1, target=""
 
     Example:
       >>> with tf.Graph().as_default(), new_session() as session:
-      ...     session.run(tf.constant(2) + 3)
+      ...     print(session.run(tf.constant(2) + 3))
       5
     """
     require_precision(precision)

@@ -66,7 +66,7 @@ class Prediction(NamedTuple):
 
     @property
     def mask(self) -> np.ndarray:
-        """bool [rows, columns], True on the object, at the image's size."""
+        """Mask at the image's size: bool [rows, columns], True on the object."""
         return im_processing.restore_mask(self.on_object, *self.size)
 
     @property

@@ -134,6 +134,13 @@ class Predictor:
 
         Raises:
           UserError: it cannot be read; the image before it stays.
+
+        Example:
+          >>> predictor = Predictor("ckpts/shapes/demo/shapes_iter_2000.tfmodel")
+          >>> predictor.set_image(np.zeros([30, 50, 3], np.uint8))
+          >>> predictor.segment("the red circle").mask.shape
+          (30, 50)
+          >>> predictor.close()
         """
         model = self._model
         image = im_processing.to_image(image)
@@ -164,6 +171,14 @@ class Predictor:
         Raises:
           UserError: a sentence has no words, or the vocabulary cannot be read.
           RuntimeError: there is no image yet.
+
+        Example:
+          >>> with Predictor("ckpts/shapes/demo/shapes_iter_2000.tfmodel") as predictor:
+          ...     predictor.set_image("image.jpg")
+          ...     one = predictor.segment("the circle", with_dense_crf=True)
+          ...     several = predictor.segment(["the circle", "the red one"])
+          >>> print(one.sentence, "|", [found.sentence for found in several])
+          the circle | ['the circle', 'the red one']
         """
         if isinstance(sentences, str):
             return self.segment([sentences], with_dense_crf)[0]
