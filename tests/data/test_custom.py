@@ -370,7 +370,7 @@ def test_unknown_split_lists_those_that_are_there(data, capsys):
     assert "mine has no split 'test'; choose from train, val" in told(capsys)
 
 
-def test_unknown_data_set_lists_the_own_ones(data, capsys):
+def test_unknown_data_set_lists_the_custom_ones(data, capsys):
     build(data, as_list(data))
     capsys.readouterr()
     root = ["--data", str(data)]
