@@ -189,7 +189,7 @@ def test_size_is_bounded_and_what_is_there_still_serves(path, capsys):
     ] * 2
     told = capsys.readouterr().out
     assert told.count("\n") == 1 and "of 2 images" in told
-    assert "--cache-size is reached" in told and "training goes on" in told
+    assert "--cache-size is reached" in told and "training continues" in told
     assert sum(item.stat().st_size for item in os.scandir(path)) < limit
     # Another training with more room goes on; one with no more room adds nothing.
     Folder(path, SIZE, BELONGS, limit=limit).store("3", taps(3))

@@ -3,7 +3,7 @@
 The variable TF_CONFIG, as Kubernetes' training operators and launchers for Slurm set
 it, says which processes make the job and which of them this one is. The chief (worker 0
 where none is named so) builds the one graph, takes the steps and writes all files. The
-other workers compute their share of each step and read their share of the samples. The
+other workers compute their part of each step and read their shard of the samples. The
 parameter servers (`ps`) hold the variables.
 """
 
@@ -127,7 +127,7 @@ def start_server(cluster: Cluster, threads: Optional[int], devices: int):
       UserError: its port is taken.
     """
     config = session_config(threads=threads, cpus=devices)
-    # With a single one, nothing is sent to the others before the own share is done.
+    # With a single one, nothing is sent to the others before the own part is done.
     config.inter_op_parallelism_threads = max(SENDERS, os.cpu_count())
     keep_freed_memory()
     try:
@@ -218,7 +218,7 @@ class Task(Machine):
         """Be a worker or a parameter server until the chief ends the job.
 
         Raises:
-          UserError: the samples could not be read; the chief was told too.
+          UserError: the samples could not be read; the chief has the error, too.
         """
         cluster, shard = self._cluster, Shard()
         if cluster.job != "ps":
@@ -361,7 +361,7 @@ def serve(
       samples: function of (seed, position) that gives a worker's samples.
 
     Raises:
-      UserError: the samples could not be read; the chief was told too.
+      UserError: the samples could not be read; the chief has the error, too.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

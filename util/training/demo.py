@@ -38,7 +38,7 @@ Samples = List[Dict[str, Any]]
 
 
 def run(model_class, args) -> Dict[str, float]:
-    """Draw, build, train, test with DenseCRF, and show what was found.
+    """Draw, build, train, test with DenseCRF, and show predictions.
 
     Args:
       model_class: class with the arguments and attributes of `LSTM_model`.

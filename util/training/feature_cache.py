@@ -127,7 +127,9 @@ class Folder:
             size = os.path.getsize(path)
         except (UserError, OSError) as error:
             self._is_full = True
-            print(f"{self}; no more are added ({error}), training goes on", flush=True)
+            print(
+                f"{self}; no more are added ({error}), training continues", flush=True
+            )
             return
         with self._lock:
             self._bytes += size
@@ -159,15 +161,15 @@ class Folder:
                     json.dump(record, file, indent=2)
                 return
             with open(os.path.join(self.path, RECORD), encoding="utf-8") as file:
-                found = dict(json.load(file))
+                stored = dict(json.load(file))
         except OSError as error:
             raise UserError(
                 f"cannot keep features in {self.path} ({error}): name an empty folder "
                 "with --cache-features"
             ) from error
         except (ValueError, TypeError):  # damaged: what the files are is unknown
-            found = {}
-        differ = sorted(key for key in record if found.get(key) != record[key])
+            stored = {}
+        differ = sorted(key for key in record if stored.get(key) != record[key])
         if differ:
             raise UserError(
                 "the features in {} were made with another {}: name another folder "
@@ -239,7 +241,7 @@ def rounded(taps: Taps, dtype: np.dtype) -> Taps:
     return taps
 
 
-class Found(NamedTuple):
+class Lookup(NamedTuple):
     """An image, its key, and its taps where they are kept."""
 
     image: np.ndarray
@@ -259,18 +261,18 @@ class Cache:
     def __init__(self, session, model, store: Union[Folder, Memory]) -> None:
         self._session, self._model, self._store = session, model, store
 
-    def look_up(self, image: np.ndarray) -> Found:
+    def look_up(self, image: np.ndarray) -> Lookup:
         """Read the taps of an image, uint8 [H, W, 3]; several threads may."""
         key = image_key(image)
-        return Found(image, key, self._store.load(key))
+        return Lookup(image, key, self._store.load(key))
 
-    def feed(self, found: Sequence[Found]) -> Dict:
+    def feed(self, lookups: Sequence[Lookup]) -> Dict:
         """Return what to feed in place of the images of a step.
 
         Computes what is missing, all at once, and keeps it.
 
         Args:
-          found: of `look_up`, one for each of the P images that the model takes.
+          lookups: of `look_up`, one for each of the P images that the model takes.
 
         Returns:
           tensor -> float32 [P, h, w, C], for each tap.
@@ -279,7 +281,7 @@ class Cache:
           UserError: see `rounded`.
         """
         taps, missing = {}, {}
-        for image, key, known in found:
+        for image, key, known in lookups:
             if known is None:  # a step since the look-up may have made them
                 known = taps.get(key) or self._store.load(key)
             if known is None:
@@ -289,7 +291,7 @@ class Cache:
         taps.update(zip(missing, self._compute(list(missing.values()))))
         for key in missing:
             self._store.store(key, taps[key])
-        levels = zip(*(taps[one.key] for one in found))
+        levels = zip(*(taps[one.key] for one in lookups))
         stacked = [np.stack(level).astype(np.float32, copy=False) for level in levels]
         return dict(zip(tap_tensors(self._model), stacked))
 

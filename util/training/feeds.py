@@ -208,10 +208,10 @@ def _cached_feeds(model, groups, num_images, cache):
     depth = num_images + NUM_THREADS
     with contextlib.closing(prefetch(look_up, groups, depth, NUM_THREADS)) as ready:
         while True:
-            step, found = zip(*itertools.islice(ready, num_images))
+            step, lookups = zip(*itertools.islice(ready, num_images))
             batch = list(itertools.chain(*step))
             values = words_and_masks(model, batch)
-            values.update(cache.feed(found))
+            values.update(cache.feed(lookups))
             yield Feed(values, batch)
 
 

@@ -152,14 +152,14 @@ class Loop:
             fetches["up"] = model.up
         values = dict(feed.values)
         values[model.noise_seed] = [self.state.seed, step]
-        found = self._session.run(dict(fetches, **losses), values)
-        self._check_loss(step, found["loss"], feed)
-        self._note(step, feed, found)
+        outputs = self._session.run(dict(fetches, **losses), values)
+        self._check_loss(step, outputs["loss"], feed)
+        self._note(step, feed, outputs)
         if reports:
-            figures.update((key, float(found[key])) for key in losses)
-            self._report(found, figures)
+            figures.update((key, float(outputs[key])) for key in losses)
+            self._report(outputs, figures)
         if draws:
-            self._log.images(step, feed.samples, found["up"])
+            self._log.images(step, feed.samples, outputs["up"])
 
     def _check_loss(self, step, loss, feed):
         if not np.isfinite(loss):
@@ -169,16 +169,16 @@ class Loop:
                 + self._advice()
             )
 
-    def _note(self, step, feed, found):
-        self._progress.add(found["loss"], found["scores"], found["target"])
+    def _note(self, step, feed, outputs):
+        self._progress.add(outputs["loss"], outputs["scores"], outputs["target"])
         shards = np.array_split(feed.samples, len(self.state.positions))
         positions = [shard[-1]["position"] for shard in shards]
         self._skipped = sum(shard[-1]["skipped"] for shard in shards)
         self.state = self.state._replace(step=step, positions=positions)
 
-    def _report(self, found, figures):
+    def _report(self, outputs, figures):
         """Print and log how the training goes; `figures`: what else is logged."""
-        step, rate = self.state.step, float(found["learning_rate"])
+        step, rate = self.state.step, float(outputs["learning_rate"])
         averages, seconds = self._progress.figures(), self._progress.lap()
         _print(progress.lines(step, averages, rate, seconds))
         if self._log is None:
@@ -187,7 +187,7 @@ class Loop:
             averages,
             **figures,
             learning_rate=rate,
-            sentences_per_s=found["scores"].shape[0] / seconds,
+            sentences_per_s=outputs["scores"].shape[0] / seconds,
             memory_mb=progress.peak_memory_mb(),
             skipped=self._skipped,
         )

@@ -15,7 +15,7 @@ class Machine:
 
     Args:
       batch_size: int, sentences of a step.
-      devices: int, how many of each worker share them.
+      devices: int, how many of each worker a step is spread over.
       threads, precision: see `session.new_session`.
       workers: int, processes that share a step.
 
