@@ -40,6 +40,16 @@ def build_parser():
     return parser
 
 
+def check_size(size):
+    """Refuse a size that no network's input has."""
+    if size is None:
+        return
+    from util.data.im_processing import STRIDE  # NumPy loads here, not for -h
+
+    if size < STRIDE or size % STRIDE:
+        raise UserError(f"--size {size}: must be a multiple of {STRIDE}")
+
+
 def run(args):
     """Build the samples that the command line asks for."""
     is_new = args.annotations is not None or args.images is not None
@@ -48,8 +58,7 @@ def run(args):
     if not is_new:
         dataset = datasets.get(args.dataset, args.data, args.batches)
         dataset.check_split(args.split)
-    if args.size is not None and (args.size < 8 or args.size % 8):
-        raise UserError(f"--size {args.size}: must be a multiple of 8")
+    check_size(args.size)
     if args.jobs < 1:
         raise UserError(f"--jobs {args.jobs}: must be at least 1")
     from util.data import custom

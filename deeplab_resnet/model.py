@@ -24,7 +24,6 @@ BLOCKS = (
 )
 CHANNELS = {"c5": 2048, "c4": 1024, "c3": 512}  # of the levels, deep to shallow
 LEVELS = tuple(CHANNELS)
-STRIDE = 8  # pixels of the image, the side of a cell
 BATCH_NORM_EPSILON = 1e-3
 # What a unit drawn at random adds to its shortcut: the first of a block half of its
 # branch, the others nothing, as if they had not been trained yet (arXiv:1706.02677).

@@ -245,12 +245,12 @@ def _gpus():
 
 
 def _backbone(dataset):
-    from util.graph import checkpoint
+    from deeplab_resnet import weights
 
     path = datasets.backbone_file(dataset.root)
     if not glob.glob(glob.escape(path) + "*"):  # one file or several, by its format
         raise Missing(f"there is no {path}")
-    return f"{checkpoint.read_backbone(path)} variables in {path}"
+    return f"{weights.check(path)} variables in {path}"
 
 
 def _vectors(dataset):

@@ -12,6 +12,7 @@ import recipe
 
 import deeplab_resnet
 from deeplab_resnet import model as backbone
+from deeplab_resnet import weights
 from util import convert_backbone
 from util.convert_backbone import Layer
 from util.data import im_processing
@@ -130,7 +131,7 @@ def ours(keras):
             session,
             image,
             features,
-            checkpoint.load_backbone(session, made(keras[0])),
+            weights.load(session, made(keras[0])),
         )
 
 
@@ -146,7 +147,7 @@ def test_all_variables_are_there_and_no_others(keras, ours):
     assert said.startswith("backbone: 520 of 520 variables loaded")
     assert checkpoint.shapes(made(keras[0])) == {
         variable.op.name: variable.shape.as_list()
-        for variable in checkpoint.backbone_variables(session.graph)
+        for variable in weights.variables(session.graph)
     }
 
 

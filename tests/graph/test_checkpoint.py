@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from variables import load, make, save
 
+from deeplab_resnet import weights
 from util.core.errors import UserError
 from util.graph import checkpoint
 from util.graph.compat import tf
@@ -128,7 +129,7 @@ def lose_all(path):
     "damage",
     [truncate, lose_data, change_data, garble_index, empty_index, lose_all],
 )
-@pytest.mark.parametrize("function", [checkpoint.load, checkpoint.load_backbone])
+@pytest.mark.parametrize("function", [checkpoint.load, weights.load])
 def test_damaged_file_is_named_in_one_line(tmp_path, damage, function):
     values = {"res2a_branch1/weights": [2, 3], "conv1/weights": [4]}
     path = save(tmp_path, values)
@@ -140,50 +141,6 @@ def test_damaged_file_is_named_in_one_line(tmp_path, damage, function):
         "copy or "
         "download all its files again (.index and .data-...)"
     )
-
-
-BACKBONE = {
-    "conv1/weights": [2],
-    "bn_conv1/gamma": [3],
-    "res5c_branch2c/weights": [1, 1],
-    "bn5c_branch2c/moving_mean": [2],
-}
-
-
-def test_backbone_is_loaded_by_name_and_the_rest_left_alone(tmp_path):
-    stored = dict(BACKBONE, fc1_voc12_c0=[5], **{"text_objseg/a": [2]})
-    path = save(tmp_path, stored)
-    said, values = load(
-        checkpoint.load_backbone, path, dict(BACKBONE, **{"text_objseg/a": [2]})
-    )
-    assert said == "backbone: 4 of 4 variables loaded from " + path
-    for number, name in enumerate(BACKBONE, 1):
-        assert (values[name] == number).all(), name
-    assert (values["text_objseg/a"] == 0).all()
-
-
-def test_backbone_says_what_is_missing(tmp_path):
-    path = save(tmp_path, {"conv1/weights": [2], "bn_conv1/gamma": [3]})
-    said, values = load(checkpoint.load_backbone, path, BACKBONE)
-    assert said == (
-        f"backbone: 2 of 4 variables loaded from {path}; missing: "
-        "res5c_branch2c/weights, "
-        "bn5c_branch2c/moving_mean"
-    )
-    assert (values["bn_conv1/gamma"] == 2).all()
-    assert (values["res5c_branch2c/weights"] == 0).all()
-
-
-def test_backbone_of_other_shapes_is_refused(tmp_path):
-    path = save(tmp_path, dict(BACKBONE, **{"bn_conv1/gamma": [4]}))
-    with pytest.raises(UserError, match=r"bn_conv1/gamma is \[4\], not \[3\]"):
-        load(checkpoint.load_backbone, path, BACKBONE)
-
-
-def test_file_without_any_of_the_backbone_is_refused(tmp_path):
-    path = save(tmp_path, TWO)
-    with pytest.raises(UserError, match="has no variable of the backbone"):
-        load(checkpoint.load_backbone, path, BACKBONE)
 
 
 def test_the_last_four_snapshots_are_kept(tmp_path):

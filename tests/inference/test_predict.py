@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 
 import trainval_model
 from util.core.errors import UserError
+from util.data import text_processing
 from util.graph import checkpoint
 from util.graph.compat import tf
 from util.inference import predict, visualize
@@ -36,7 +37,7 @@ def snapshots(tmp_path_factory):
         Snapshots(str(folder), "unc").save(session, 5)
     words = ["<pad>", "<go>", "<eos>", "<unk>", "left", "box"]
     words += [f"w{n}" for n in range(6, 50)]
-    (folder / checkpoint.VOCABULARY).write_text("\n".join(words))
+    (folder / text_processing.VOCABULARY).write_text("\n".join(words))
     return folder
 
 

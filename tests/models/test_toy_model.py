@@ -83,7 +83,8 @@ def test_training_leaves_its_own_names_and_losses(trained, snapshot):
     assert {"text_objseg/embedding", "text_objseg/Variable"} <= head
     assert "text_objseg/Variable_1" not in head
     assert "text_objseg/text_objseg/embedding/Adam" in head
-    assert checkpoint.read(snapshot, "text_objseg/Variable") == 4
+    counter = "text_objseg/Variable"
+    assert checkpoint.read(snapshot, [counter]) == {counter: 4}
     log = runs.read_log(trained[0])
     assert [line["step"] for line in log] == [1, 2, 3, 4]
     losses = {key for line in log for key in line if key.startswith("loss")}

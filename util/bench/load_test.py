@@ -20,7 +20,7 @@ from util import models
 from util.bench import scaling
 from util.core.errors import UserError
 from util.core.files import whole_file
-from util.data import im_processing, shapes, shapes_scenes
+from util.data import im_processing, shapes, shapes_scenes, text_processing
 from util.inference import visualize
 
 CLIENTS = 8
@@ -83,9 +83,9 @@ def draw_network(model_class, folder: str, images: Sequence[str]) -> str:
     Returns:
       The path of the snapshot.
     """
-    from util.graph import checkpoint
     from util.graph.compat import tf
     from util.graph.session import new_session
+    from util.models.base import SCOPE
     from util.training import start
     from util.training.snapshots import Snapshots
 
@@ -94,18 +94,18 @@ def draw_network(model_class, folder: str, images: Sequence[str]) -> str:
         im_processing.fit_image(im_processing.read_image(path), rows, columns)
         for path in images
     ]
-    with whole_file(os.path.join(folder, checkpoint.VOCABULARY), "w") as file:
+    with whole_file(os.path.join(folder, text_processing.VOCABULARY), "w") as file:
         file.writelines(word + "\n" for word in words)
     with tf.Graph().as_default():
         tf.set_random_seed(1)
         model = model_class(batch_size=len(fitted), vocab_size=len(words), **SIZES)
         with new_session() as session:
             session.run(tf.global_variables_initializer())
-            start.calibrate(session, model, fitted)
+            start.calibrate(session, fitted)
             ids = np.random.RandomState(1).randint(4, len(words), [len(fitted), 20])
             inputs = im_processing.to_network_input(np.stack(fitted))
             up = session.run(model.up, {model.im: inputs, model.words: ids})
-            with tf.variable_scope("text_objseg/score", reuse=True):
+            with tf.variable_scope(f"{SCOPE}/score", reuse=True):
                 bias = tf.get_variable("biases")
             session.run(tf.assign_sub(bias, [np.median(up)]))
             return Snapshots(folder, "shapes").save(session, 1)

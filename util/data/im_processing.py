@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from util.core.errors import UserError
 
+STRIDE = 8  # pixels: of the network's input, the side of a cell of features
 MAX_PIXELS = 10**8  # of an image: more is a mistake or an attack
 MEAN_BGR = np.array((104.00698793, 116.66876762, 122.67891434))  # Caffe's ImageNet
 

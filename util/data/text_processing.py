@@ -7,6 +7,7 @@ from util.core.errors import UserError
 from util.core.files import require_file
 
 MAX_WORDS = 20  # T: words of a sentence that the network reads
+VOCABULARY = "vocabulary.txt"  # its file next to a snapshot
 PADDING = "<pad>"
 UNKNOWN = "<unk>"
 SPECIAL_WORDS = (PADDING, "<go>", "<eos>", UNKNOWN)  # first in every vocabulary

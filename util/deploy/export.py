@@ -166,7 +166,7 @@ def _write_saved_model(network: Network, path, vocab_dict, folder) -> Dict[str, 
         if odd:
             outputs = network.build(**inputs)
         else:
-            table_file = os.path.join(scratch, checkpoint.VOCABULARY)
+            table_file = os.path.join(scratch, text_processing.VOCABULARY)
             with open(table_file, "w", encoding="utf-8") as file:
                 text_ops.write_table(file, vocab_dict)
             ids = text_ops.ids(inputs["sentences"], table_file, vocab_dict)
@@ -245,7 +245,7 @@ def _write_onnx(network: Network, path, vocab_dict, folder) -> Dict[str, Any]:
         tensors_to_rename=names,
         output_path=model_file,
     )
-    shutil.copyfile(path, os.path.join(folder, checkpoint.VOCABULARY))
+    shutil.copyfile(path, os.path.join(folder, text_processing.VOCABULARY))
     session = onnxruntime.InferenceSession(
         model_file, providers=["CPUExecutionProvider"]
     )

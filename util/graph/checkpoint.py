@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import re
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterable, List, Optional
 
 import numpy as np
 
@@ -13,11 +13,7 @@ from util.graph.compat import tf
 
 NAMED = 10  # differences that an error message spells out
 
-BACKBONE_PREFIXES = ("res", "bn", "conv1")
-
 DATA, STATE, INDEX = ".data-00000-of-00001", ".state.json", ".index"
-
-VOCABULARY = "vocabulary.txt"  # beside the snapshots
 
 BEST = "best"
 
@@ -115,14 +111,15 @@ def shapes(checkpoint: str) -> Dict[str, List[int]]:
         return tf.train.NewCheckpointReader(checkpoint).get_variable_to_shape_map()
 
 
-def read(checkpoint: str, name: str) -> np.ndarray:
-    """Return the value of a variable that a checkpoint file has.
+def read(checkpoint: str, names: Iterable[str]) -> Dict[str, np.ndarray]:
+    """Return variable name -> value, of some that a checkpoint file has.
 
     Raises:
       UserError: the file is missing or damaged.
     """
     with _reading(checkpoint):
-        return tf.train.NewCheckpointReader(checkpoint).get_tensor(name)
+        reader = tf.train.NewCheckpointReader(checkpoint)
+        return {name: reader.get_tensor(name) for name in names}
 
 
 def load(session, checkpoint: str, variables: Optional[List] = None) -> None:
@@ -153,58 +150,3 @@ def load(session, checkpoint: str, variables: Optional[List] = None) -> None:
         )
     with _reading(checkpoint):
         tf.train.Saver(variables).restore(session, checkpoint)
-
-
-def backbone_variables(graph) -> List:
-    """Return the variables of the backbone: BACKBONE_PREFIXES begin their names."""
-    return [
-        variable
-        for variable in graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
-        if variable.op.name.startswith(BACKBONE_PREFIXES)
-    ]
-
-
-def read_backbone(checkpoint: str) -> int:
-    """Read the backbone's variables of a file, and return how many they are.
-
-    Raises:
-      UserError: the file cannot be read or has none.
-    """
-    names = [name for name in shapes(checkpoint) if name.startswith(BACKBONE_PREFIXES)]
-    if not names:
-        raise UserError(f"{checkpoint} has no variable of the backbone")
-    with _reading(checkpoint):
-        reader = tf.train.NewCheckpointReader(checkpoint)
-        for name in names:
-            reader.get_tensor(name)
-    return len(names)
-
-
-def load_backbone(session, checkpoint: str) -> str:
-    """Load the backbone's variables from the published starting weights.
-
-    What the file lacks keeps its value.
-
-    Returns:
-      A line that says how many were loaded and which were missing.
-
-    Raises:
-      UserError: the file cannot be read, a shape differs or nothing fits.
-    """
-    stored = shapes(checkpoint)
-    wanted = backbone_variables(session.graph)
-    found = [v for v in wanted if v.op.name in stored]
-    missing = [v.op.name for v in wanted if v.op.name not in stored]
-    for variable in found:
-        shape = stored[variable.op.name]
-        if shape != variable.shape.as_list():
-            raise UserError(
-                f"{checkpoint} does not fit the backbone: {variable.op.name} is "
-                f"{shape}, not {variable.shape.as_list()}"
-            )
-    if not found:
-        raise UserError(f"{checkpoint} has no variable of the backbone")
-    with _reading(checkpoint):
-        tf.train.Saver(found).restore(session, checkpoint)
-    line = f"backbone: {len(found)} of {len(wanted)} variables loaded from {checkpoint}"
-    return line + ("; missing: " + ", ".join(missing) if missing else "")

@@ -276,7 +276,7 @@ def vocabulary_of(snapshot: str, root: str = "data") -> str:
       UserError: neither can be found.
     """
     folder, name = os.path.split(snapshot)
-    neighbour = os.path.join(folder, checkpoint.VOCABULARY)
+    neighbour = os.path.join(folder, text_processing.VOCABULARY)
     if os.path.exists(neighbour):
         return neighbour
     try:

@@ -12,8 +12,9 @@ import re
 from typing import Any, Dict, List, NamedTuple
 
 import deeplab_resnet
-from deeplab_resnet import LEVELS, STRIDE
+from deeplab_resnet import LEVELS
 from util.core.errors import UserError
+from util.data.im_processing import STRIDE
 from util.graph import losses, optimizer
 from util.graph.compat import tf
 from util.graph.layers import dropout_mask
@@ -247,11 +248,6 @@ class Model:
         raise NotImplementedError
 
     # --- What is the same for all
-
-    @staticmethod
-    def calibrate_backbone(session, batches):
-        """Make a backbone drawn at random usable, see `deeplab_resnet.calibrate`."""
-        deeplab_resnet.calibrate(session, batches)
 
     def _make_inputs(self):
         options = self.options

@@ -18,9 +18,10 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tu
 
 import numpy as np
 
+from deeplab_resnet import weights
 from util.core.errors import UserError
 from util.data.data_reader import Shard
-from util.graph import checkpoint, towers
+from util.graph import towers
 from util.graph.compat import tf
 from util.graph.session import keep_freed_memory, new_session, session_config
 from util.training.feeds import Sample, TrainingSet
@@ -176,7 +177,7 @@ class Task(Machine):
             self._cluster.workers,
             len(self._cluster.addresses["ps"]),
             self.devices,
-            lambda name: not conv5 and name.startswith(checkpoint.BACKBONE_PREFIXES),
+            lambda name: not conv5 and weights.is_of_backbone(name),
         )
 
     def placement(self) -> Optional[Callable]:

@@ -16,11 +16,10 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Union
 
 import numpy as np
 
-from deeplab_resnet import CHANNELS, LEVELS, STRIDE
+from deeplab_resnet import CHANNELS, LEVELS, weights
 from util.core import files, npz
 from util.core.errors import UserError
 from util.data import im_processing
-from util.graph import checkpoint
 
 RECORD = "features.json"
 # Bytes of the disk that stay free whatever the limit: the snapshots need room.
@@ -45,7 +44,7 @@ def image_key(image: np.ndarray) -> str:
 
 def backbone_checksum(session) -> str:
     """Return a checksum of the names and values of the backbone's variables."""
-    variables = checkpoint.backbone_variables(session.graph)
+    variables = weights.variables(session.graph)
     variables.sort(key=lambda variable: variable.op.name)
     checksum = hashlib.sha256()
     for variable, value in zip(variables, session.run(variables)):
@@ -77,7 +76,7 @@ class Folder:
         limit: Optional[float] = None,
     ) -> None:
         self.path, self._dtype, self._limit = path, np.dtype(dtype), limit
-        rows, columns = (side // STRIDE for side in size)
+        rows, columns = (side // im_processing.STRIDE for side in size)
         self._shapes = [(rows, columns, channels) for channels in CHANNELS.values()]
         self._is_full = False
         self._lock = threading.Lock()

@@ -11,7 +11,6 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from deeplab_resnet import STRIDE
 from util.core.errors import UserError
 from util.core.parallel import prefetch
 from util.data import im_processing, text_processing
@@ -72,7 +71,7 @@ class TrainingSet:
         samples = open_samples(self.folder, self._prefix)
         self.number, self._skip_damaged = len(samples), skip_damaged
         self.rows, self.columns = samples.read(0)["im_batch"].shape[:2]
-        if self.rows % STRIDE or self.columns % STRIDE:
+        if self.rows % im_processing.STRIDE or self.columns % im_processing.STRIDE:
             raise UserError(
                 f"{samples.path(0)} shows an image of {self.columns}x{self.rows}, not "
                 "of a network's input size: train on a split with train in its name"

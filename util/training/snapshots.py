@@ -9,8 +9,9 @@ from typing import Any, Dict, Optional
 
 from util.core import files
 from util.core.errors import UserError
+from util.data import text_processing
 from util.graph import checkpoint
-from util.graph.checkpoint import BEST, DATA, INDEX, STATE, VOCABULARY
+from util.graph.checkpoint import BEST, DATA, INDEX, STATE
 from util.graph.compat import tf
 
 KEPT = 4  # snapshots a training run leaves
@@ -111,7 +112,9 @@ class Snapshots:
     def copy_vocabulary(self, vocabulary: str) -> None:
         """Keep a copy of the vocabulary, path of a file, next to the snapshots."""
         with open(vocabulary, "rb") as source:
-            with files.writing(os.path.join(self._folder, VOCABULARY)) as file:
+            with files.writing(
+                os.path.join(self._folder, text_processing.VOCABULARY)
+            ) as file:
                 shutil.copyfileobj(source, file)
 
     def _forget_old(self, newest):

@@ -9,6 +9,8 @@ from typing import List, NamedTuple, Optional
 
 import numpy as np
 
+import deeplab_resnet
+from deeplab_resnet import weights
 from util.core.errors import UserError
 from util.data import datasets, im_processing, text_processing
 from util.graph import checkpoint, towers
@@ -116,9 +118,9 @@ def begin(session, model, training_set: TrainingSet, start: Start) -> str:
         if start.init_from:
             line = init_from(session, model, training_set, start)
         elif start.backbone:
-            line = checkpoint.load_backbone(session, start.backbone)
+            line = weights.load(session, start.backbone)
         else:
-            line = draw_backbone(session, model, training_set, start.state.seed)
+            line = draw_backbone(session, training_set, start.state.seed)
     release_freed_memory()  # what drawing all variables at once took
     towers.copy_frozen(session)
     return line
@@ -139,22 +141,23 @@ def backbone_file(root: str) -> str:
     return path
 
 
-def draw_backbone(session, model, training_set: TrainingSet, seed: int) -> str:
+def draw_backbone(session, training_set: TrainingSet, seed: int) -> str:
     """Make a backbone drawn at random usable; return a line about it."""
     group = training_set.sentences_per_image
     with contextlib.closing(training_set.samples(seed)) as samples:
         chosen = itertools.islice(samples, 0, CALIBRATION_IMAGES * group, group)
-        calibrate(session, model, [sample["im_batch"] for sample in chosen])
+        calibrate(session, [sample["im_batch"] for sample in chosen])
     return "backbone: drawn at random, moments measured on training images"
 
 
-def calibrate(session, model, images: List[np.ndarray]) -> None:
+def calibrate(session, images: List[np.ndarray]) -> None:
     """Set the stored moments of a backbone drawn at random.
 
     Args:
+      session: of its graph; variables are initialised.
       images: a few uint8 [H, W, 3], of the network's size.
     """
-    model.calibrate_backbone(
+    deeplab_resnet.calibrate(
         session,
         (
             im_processing.to_network_input(
@@ -203,7 +206,7 @@ def init_from(session, model, training_set: TrainingSet, start: Start) -> str:
     Where the vocabularies differ, words that both know keep their vectors.
     """
     snapshot = checkpoint.without_ending(start.init_from)
-    stored = os.path.join(os.path.dirname(snapshot), checkpoint.VOCABULARY)
+    stored = os.path.join(os.path.dirname(snapshot), text_processing.VOCABULARY)
     path = start.init_vocabulary or (stored if os.path.exists(stored) else None)
     known = text_processing.read_words(path) if path else None
     return load_weights(session, model, snapshot, training_set.words(), known)
@@ -255,7 +258,8 @@ def load_weights(
 
 def _carry_over(session, snapshot, table, words, known):
     """Give words that are known their vectors; return how many they are."""
-    vectors = checkpoint.read(snapshot, table.op.name)
+    name = table.op.name
+    vectors = checkpoint.read(snapshot, [name])[name]
     value = session.run(table)
     if vectors.shape[1] != value.shape[1]:
         raise UserError(
