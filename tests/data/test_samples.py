@@ -9,7 +9,7 @@ from on_disk import IDS, IMAGE, MASK, contents, write
 
 from util.core import npz
 from util.core.errors import UserError
-from util.data.samples import read_sample, write_sample
+from util.data.samples import group_by_image, read_sample, write_sample
 
 
 @pytest.fixture
@@ -147,3 +147,7 @@ def test_sample_that_would_run_code_is_refused(path, tmp_path):
     with pytest.raises(UserError, match="unc_val_0.npz"):
         read_sample(path)
     assert not made.exists()
+
+
+def test_order_brings_the_samples_of_an_image_together():
+    assert group_by_image(["b", "a", "b", "c", "a"]) == [0, 2, 1, 4, 3]

@@ -154,10 +154,6 @@ def test_sentences_of_an_image_are_segmented_together(monkeypatch, workers):
         assert result.word_weights.tolist() == [[0] * 4] * 19 + [[word] * 4]
 
 
-def test_order_brings_the_samples_of_an_image_together():
-    assert evaluate.group_by_image(["b", "a", "b", "c", "a"]) == [0, 2, 1, 4, 3]
-
-
 def test_scores_do_not_depend_on_the_order_of_results():
     results = list(find(Constant(1.0), [sample(rows=n) for n in (3, 7, 11)]))
     forth, back = (evaluate.Results.of(some) for some in (results, results[::-1]))

@@ -5,8 +5,9 @@ is new; and the compact one of `util.data.compact`. Both give the same samples.
 Axes: H rows, W columns.
 """
 
+import itertools
 import os
-from typing import Any, Dict, Hashable, List, Union
+from typing import Any, Dict, Hashable, List, Sequence, Union
 
 import numpy as np
 
@@ -189,3 +190,18 @@ def open_samples(folder: str, prefix: str) -> Union[SampleFiles, compact.Samples
     build_info.check_complete(folder, samples.num_there)
     samples.check()
     return samples
+
+
+def group_by_image(images: Sequence[Hashable]) -> List[int]:
+    """Order samples such that those of an image are neighbours.
+
+    Args:
+      images: what each sample shows, see `SampleFiles.images`.
+
+    Returns:
+      The numbers of all samples; images in the order of their first sample.
+    """
+    groups: Dict[Hashable, List[int]] = {}
+    for number, image in enumerate(images):
+        groups.setdefault(image, []).append(number)
+    return list(itertools.chain(*groups.values()))

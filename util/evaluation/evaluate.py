@@ -2,18 +2,15 @@
 
 import collections
 import contextlib
-import itertools
 import os
 from typing import (
     Any,
     Dict,
-    Hashable,
     Iterable,
     Iterator,
     List,
     NamedTuple,
     Optional,
-    Sequence,
     Tuple,
 )
 
@@ -24,6 +21,7 @@ from util.core.errors import UserError
 from util.core.files import write_json
 from util.data import datasets, im_processing
 from util.data.data_reader import DataReader
+from util.data.samples import group_by_image
 from util.evaluation.eval_tools import (
     TITLES,
     WITH_CRF,
@@ -144,21 +142,6 @@ def reading(
     folder, prefix = dataset.sample_dir(split), dataset.prefix(split)
     with DataReader(folder, prefix, shuffle=False, order=order) as reader:
         yield order, ((number, reader.read_batch()) for number in order)
-
-
-def group_by_image(images: Sequence[Hashable]) -> List[int]:
-    """Order samples such that those of an image are neighbours.
-
-    Args:
-      images: what each sample shows, see `DataReader.images`.
-
-    Returns:
-      The numbers of all samples; images in the order of their first sample.
-    """
-    groups = collections.OrderedDict()
-    for number, image in enumerate(images):
-        groups.setdefault(image, []).append(number)
-    return list(itertools.chain(*groups.values()))
 
 
 # --- Masks

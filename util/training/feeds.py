@@ -16,8 +16,7 @@ from util.core.parallel import prefetch
 from util.data import im_processing, text_processing
 from util.data.data_reader import EVERYTHING, DataReader, Shard
 from util.data.datasets import Dataset
-from util.data.samples import open_samples
-from util.evaluation.evaluate import group_by_image
+from util.data.samples import group_by_image, open_samples
 from util.training import feature_cache
 
 NUM_THREADS = 4  # that read cached features

@@ -9,11 +9,9 @@ import numpy as np
 from util import models
 from util.core.errors import UserError
 from util.data import datasets, text_processing
-from util.evaluation.evaluate import quick_scores
 from util.graph import checkpoint
 from util.graph.compat import tf
 from util.graph.session import versions
-from util.inference.predictor import Predictor
 from util.models.base import grid_sizes, is_trained
 from util.training import feature_cache, progress
 from util.training.feeds import TrainingSet, feeds
@@ -250,6 +248,9 @@ def evaluation(
     Raises:
       UserError: there are no samples of the split.
     """
+    from util.evaluation.evaluate import quick_scores  # not for most runs
+    from util.inference.predictor import Predictor
+
     dataset.sample_dir(split)  # refused now rather than at the first evaluation
 
     def evaluate(snapshot):
