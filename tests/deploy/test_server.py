@@ -1,6 +1,5 @@
 """util.deploy: the service, the call, and the page in a browser."""
 
-import argparse
 import contextlib
 import http.client
 import json
@@ -9,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import types
 from concurrent import futures
 from pathlib import Path
 
@@ -448,7 +448,7 @@ def test_many_clients_are_measured(predictor, url, images, monkeypatch):
     for path, sentence in questions:
         predictor.set_image(path)
         answers[path, sentence] = predictor.segment(sentence).mask
-    process = argparse.Namespace(pid=os.getpid())
+    process = types.SimpleNamespace(pid=os.getpid())
     figures = load_test._ask(url, process, answers, 1.5)
     assert figures["calls"] > 1 and figures["wrong"] == 0
     assert 0 < figures["p50_s"] <= figures["p95_s"] < 30

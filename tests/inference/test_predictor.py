@@ -135,6 +135,22 @@ def test_dense_crf_refines_the_mask_and_nothing_else(predictor):
     np.testing.assert_array_equal(plain.probability, refined.probability)
 
 
+def test_dense_crf_is_that_of_the_backend(wanted, monkeypatch):
+    asked = []
+
+    def refine_all(image, probabilities, backend):
+        asked.append(backend)
+        return np.ones(probabilities.shape, bool)
+
+    monkeypatch.setattr(dense_crf, "check_backend", asked.append)
+    monkeypatch.setattr(dense_crf, "refine_all", refine_all)
+    with Predictor(wanted[0], crf_backend="pydensecrf") as predictor:
+        predictor.set_image(IMAGES[0])
+        assert asked == ["pydensecrf"]
+        assert predictor.segment("the w9", with_dense_crf=True).mask.all()
+    assert asked == ["pydensecrf"] * 2
+
+
 def test_images_come_in_any_form(predictor, tmp_path):
     array = IMAGES[1]
     Image.fromarray(array).save(str(tmp_path / "a.png"))

@@ -26,7 +26,7 @@ from util.inference import visualize
 CLIENTS = 8
 SECONDS = 120
 SETTLED = 0.5  # share of the time after which memory must not grow any more
-SIZES = dict(H=64, W=64, vf_h=8, vf_w=8, v_emb_dim=16, rnn_size=16, mlp_dim=8)
+SIDE, V_EMB_DIM, MLP_DIM = 64, 16, 8  # of the network
 IMAGES, SENTENCES = 6, 5  # more images than a server remembers
 START_S = 120
 
@@ -73,10 +73,10 @@ def draw_images(folder: str) -> List[str]:
 
 
 def draw_network(model_class, folder: str, images: Sequence[str]) -> str:
-    """Save a small network drawn at random that finds half of what it sees.
+    """Save a small network drawn at random whose masks cover half of the images.
 
     Args:
-      model_class: one of CMPC's arguments and attributes, see `models.load`.
+      model_class: see `models.load`.
       folder: gets the snapshot of step 1 and its vocabulary, that of `shapes`.
       images: paths, which it is fitted to.
 
@@ -85,30 +85,41 @@ def draw_network(model_class, folder: str, images: Sequence[str]) -> str:
     """
     from util.graph.compat import tf
     from util.graph.session import new_session
-    from util.models.base import SCOPE
+    from util.models.base import grid_sizes
     from util.training import start
     from util.training.snapshots import Snapshots
 
-    words, rows, columns = shapes_scenes.vocabulary(), SIZES["H"], SIZES["W"]
+    words = shapes_scenes.vocabulary()
     fitted = [
-        im_processing.fit_image(im_processing.read_image(path), rows, columns)
+        im_processing.fit_image(im_processing.read_image(path), SIDE, SIDE)
         for path in images
     ]
     with whole_file(os.path.join(folder, text_processing.VOCABULARY), "w") as file:
         file.writelines(word + "\n" for word in words)
     with tf.Graph().as_default():
         tf.set_random_seed(1)
-        model = model_class(batch_size=len(fitted), vocab_size=len(words), **SIZES)
+        model = model_class(
+            batch_size=len(fitted),
+            vocab_size=len(words),
+            **grid_sizes(SIDE, SIDE),
+            **model_class.channels(V_EMB_DIM, MLP_DIM),
+        )
         with new_session() as session:
             session.run(tf.global_variables_initializer())
             start.calibrate(session, fitted)
             ids = np.random.RandomState(1).randint(4, len(words), [len(fitted), 20])
             inputs = im_processing.to_network_input(np.stack(fitted))
             up = session.run(model.up, {model.im: inputs, model.words: ids})
-            with tf.variable_scope(f"{SCOPE}/score", reuse=True):
-                bias = tf.get_variable("biases")
-            session.run(tf.assign_sub(bias, [np.median(up)]))
+            session.run(tf.assign_sub(_bias(model), [np.median(up)]))
             return Snapshots(folder, "shapes").save(session, 1)
+
+
+def _bias(model):
+    """Return the variable [1] that is added to the score of every cell."""
+    from util.graph.compat import tf
+
+    numbers = [v for v in tf.trainable_variables() if v.shape.as_list() == [1]]
+    return next(v for v in numbers if tf.gradients(model.pred, v)[0] is not None)
 
 
 def right_answers(snapshot: str, images: Sequence[str]):
