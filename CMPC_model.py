@@ -1,22 +1,24 @@
 """CMPC: find the pixels a sentence refers to (arXiv:2010.00514).
 
-From top to bottom: words, image, entity perception (MUTAN fusion of sentence and
-image), relation reasoning (a graph over the image's cells whose edges are the
-relation words), text-guided exchange between three feature levels, a ConvLSTM over the
-levels, and the loss. Every sentence of a batch is treated as if it were alone.
+From top to bottom: words; entity perception (MUTAN fusion of sentence and image);
+relation reasoning (a graph over the image's cells whose edges are the relation words);
+text-guided exchange between three feature levels; and `LSTM_model.head`, which puts
+them together and reads the levels with a ConvLSTM. The rest of a network, from the
+placeholders to the training step, is in `base.Model`. Every sentence of a batch is
+treated as if it were alone.
 
 Axes: B batch of sentences, P images, T words, H rows, W columns, N = H * W cells,
 C channels. Words are kept as images of one row, [B, 1, T, C].
 """
 
 from deeplab_resnet import LEVELS
-from util.graph import layers
 from util.graph.algebra import project_back, sum_of_products, sums_of_one_image
 from util.graph.compat import tf
 from util.graph.layers import (
     conv,
     conv_variables,
     convolve,
+    coordinates,
     l2_normalize,
     layer_norm,
     layer_norm_of_product,
@@ -24,7 +26,7 @@ from util.graph.layers import (
 from util.graph.recurrent import conv_lstm, lstm
 from util.models import base
 
-MUTAN_HEADS = 5
+MUTAN_HEADS = 5  # terms of the fusion: its rank
 WORD_CLASSES = ("entity", "attribute", "relation", "unnecessary")
 PARSE_CHANNELS = 500
 WORD_VECTOR_SCALE = 0.6  # standard deviation, about that of public GloVe vectors
@@ -53,8 +55,32 @@ def word_vectors(ids, vocab_size, size, initial=None):
     return tf.nn.embedding_lookup(table, ids)
 
 
+def read(ids, vectors, size, dropout):
+    """Read sentences with an LSTM and scale each word to unit length.
+
+    Args:
+      ids: int32 [B, T], 0 is padding.
+      vectors: float32 [B, T, C_in], of `word_vectors`.
+      size: int, C.
+      dropout: see `base.Model.head`, for "emb" and "rnn".
+
+    Returns:
+      float32 [B, 1, T, C], zeros at padding.
+
+    Variables:
+      RNN/multi_rnn_cell/cell_0/basic_lstm_cell/...: see lstm
+    """
+    if "emb" in dropout:
+        vectors *= dropout["emb"]
+    cell = "RNN/multi_rnn_cell/cell_0/basic_lstm_cell"
+    outputs = lstm(vectors, tf.not_equal(ids, 0), size, cell)
+    if "rnn" in dropout:
+        outputs *= dropout["rnn"]
+    return l2_normalize(outputs)[:, tf.newaxis]
+
+
 def word_classes(words):
-    """Tell what each word is for.
+    """Classify each word: softmax(W2 relu(W1 word)).
 
     Args:
       words: float32 [B, 1, T, C].
@@ -86,55 +112,59 @@ def sentence_vector(words, weights):
 def mutan_fusion(visual, place, sentence, level, differentiable):
     """Fuse a sentence with every cell of one feature level.
 
-    MUTAN (arXiv:1705.06676) of rank 5: a sum of products of two tanh projections,
-    squashed by tanh and scaled to unit length. The image's projections serve all
-    its sentences.
+    MUTAN (arXiv:1705.06676) of rank 5, scaled to unit length: l2n(tanh(sum_k
+    tanh(U_k [visual, place]) * tanh(V_k sentence))). The image's projections, the first
+    factors, serve all its sentences.
 
     Args:
       visual: float32 [P, H, W, C], unit length.
-      place: float32 [P, H, W, 8], see `layers.coordinates`.
+      place: float32 [1, H, W, 8], see `layers.coordinates`.
       sentence: float32 [B, 1, 1, C], unit length; B is a multiple of P, and the
         sentences of an image stand together.
       level: str, one of LEVELS.
       differentiable: bool, take the way with fast gradients.
 
     Returns:
-      (fused, seen): float32 [B, H, W, C], unit length; and the image's projections,
-      which know nothing of the sentence: five float32 [P, H, W, C], or where the sum
-      need not be differentiable one [P, H, W, 5 * C].
+      (fused, of_image): float32 [B, H, W, C], unit length; and the image's
+      projections: five float32 [P, H, W, C], or where the sum need not be
+      differentiable one [P, H, W, 5 * C].
 
     Variables:
       vis_trans_{level}_head{1..5}: see conv_variables
       lang_trans_{level}_head{1..5}: see conv
     """
     _, rows, columns, channels = visual.shape.as_list()
+    place = tf.tile(place, [tf.shape(visual)[0], 1, 1, 1])
     cells = tf.concat([visual, place], axis=3)
-    kernels, biases, said = [], [], []
+    kernels, biases, of_sentence = [], [], []
     for head in range(1, MUTAN_HEADS + 1):
         name = f"{level}_head{head}"
         kernel, bias = conv_variables(channels + 8, channels, 1, "vis_trans_" + name)
         kernels.append(kernel)
         biases.append(bias)
-        said.append(conv(sentence, channels, 1, "lang_trans_" + name, tf.tanh))
+        term = conv(sentence, channels, 1, "lang_trans_" + name, tf.tanh)
+        of_sentence.append(term)
 
     def project(kernel, bias):
         return convolve(cells, kernel, bias, activation=tf.tanh)
 
     if differentiable or visual.shape.as_list()[0] != 1:
-        seen = [project(*variables) for variables in zip(kernels, biases)]
-        fused = sum_of_products(seen, said)
+        of_image = [project(*variables) for variables in zip(kernels, biases)]
+        fused = sum_of_products(of_image, of_sentence)
     else:
-        seen = [project(tf.concat(kernels, axis=3), tf.concat(biases, axis=0))]
-        fused = sums_of_one_image(seen[0], said)
+        of_image = [project(tf.concat(kernels, axis=3), tf.concat(biases, axis=0))]
+        fused = sums_of_one_image(of_image[0], of_sentence)
     fused = tf.reshape(fused, [-1, rows, columns, channels])
-    return l2_normalize(tf.tanh(fused)), seen
+    return l2_normalize(tf.tanh(fused)), of_image
 
 
 def relation_graph(fused, words, relation, is_word, level):
     """Pass messages between the cells along the relation words.
 
     An edge from one cell to another is as strong as the words make it: how much the
-    first attends to each word times how much the word attends to the second.
+    first attends to each word times how much the word attends to the second. With X the
+    cells and A = relation * (Q X) (K words)^T / sqrt(C), the result is
+    l2n(relu(norm(U relu(X + norm(softmax_words(A) softmax_cells(A)^T X))))).
 
     Args:
       fused: float32 [B, H, W, C], unit length.
@@ -177,9 +207,9 @@ def relation_graph(fused, words, relation, is_word, level):
 
 
 def fusion(perceived, reasoned, sentence, place, filters, level):
-    """Mix what was perceived, what was reasoned, the sentence and the place.
+    """Mix a cell's features, its relations, the sentence and the place.
 
-    A 1x1 convolution of all of them side by side; the sentence is the same in every
+    relu(W [perceived, reasoned, sentence, place]); the sentence is the same in every
     cell and the place in every image, so their parts are computed once.
 
     Args:
@@ -206,6 +236,10 @@ def fusion(perceived, reasoned, sentence, place, filters, level):
 
 def gated_exchange(features, sentence, level, suffix):
     """Add to one level what the sentence selects from the other two.
+
+    A context g = l2n(W [pooled, sentence]) of the level, pooled over the cells by their
+    match with the sentence, opens the gates: l2n(own + sum_other sigmoid(V g) *
+    relu(U other)).
 
     Args:
       features: dict, level -> float32 [B, H, W, C].
@@ -309,10 +343,13 @@ class LSTM_model(base.Model):
 
     def head(self, ids, taps, dropout):
         """Find the pixels, see `base.Model.head`."""
-        words = self.read(ids, dropout)
+        options = self.options
+        sizes = options.vocab_size, options.glove_dim
+        vectors = word_vectors(ids, *sizes, options.glove)
+        words = read(ids, vectors, options.rnn_size, dropout)
         visual = {}
         for level in LEVELS:
-            lateral = conv(taps[level], self.options.v_emb_dim, 1, level + "_lateral")
+            lateral = conv(taps[level], options.v_emb_dim, 1, level + "_lateral")
             visual[level] = l2_normalize(lateral)
         # A sentence begins at its first id that is not padding.
         begun = tf.cumsum(tf.cast(tf.not_equal(ids, 0), tf.int32), axis=1)
@@ -322,54 +359,25 @@ class LSTM_model(base.Model):
         entities = sentence_vector(words, entity + attribute)
         necessary = sentence_vector(words, entity + attribute + relation)
 
-        fused, image_parts = {}, []
+        place = tf.constant(coordinates(options.vf_h, options.vf_w)[tf.newaxis])
+        differentiable = options.mode == "train"
+        cells, image_parts = {}, []
         for level in LEVELS:
-            fused[level], seen = self.comprehend(
-                visual[level], words, entities, relation, is_word, level
+            perceived, of_image = mutan_fusion(
+                visual[level], place, entities, level, differentiable
             )
-            image_parts += seen
-        logits = {level: conv(fused[level], 1, 3, "score_" + level) for level in LEVELS}
-        fused = exchange(fused, necessary, suffix="")
-        fused = exchange(fused, necessary, suffix="_2")
+            reasoned = relation_graph(perceived, words, relation, is_word, level)
+            parts = perceived, reasoned, entities, place
+            cells[level] = fusion(*parts, options.mlp_dim, level)
+            image_parts += of_image
+        logits = {level: conv(cells[level], 1, 3, "score_" + level) for level in LEVELS}
+        cells = exchange(cells, necessary, suffix="")
+        cells = exchange(cells, necessary, suffix="_2")
         with tf.variable_scope("rnn"):
-            shallow_to_deep = [fused[level] for level in sorted(fused)]
+            shallow_to_deep = [cells[level] for level in sorted(cells)]
             hidden = conv_lstm(shallow_to_deep, "conv_lstm_cell")
         logits["pred"] = conv(hidden, 1, 3, "score")
         return base.Answer(logits, image_parts, {"words_parse": classes[:, 0]})
-
-    def read(self, ids, dropout):
-        """Return the words' features [B, 1, T, C], unit length, zeros at padding."""
-        options = self.options
-        vectors = word_vectors(
-            ids, options.vocab_size, options.glove_dim, options.glove
-        )
-        if "emb" in dropout:
-            vectors *= dropout["emb"]
-        cell = "RNN/multi_rnn_cell/cell_0/basic_lstm_cell"
-        outputs = lstm(vectors, tf.not_equal(ids, 0), options.rnn_size, cell)
-        if "rnn" in dropout:
-            outputs *= dropout["rnn"]
-        return l2_normalize(outputs)[:, tf.newaxis]
-
-    def comprehend(self, visual, words, sentence, relation, is_word, level):
-        """Perceive the entities and reason about their relations on one level.
-
-        Returns:
-          (float32 [B, H, W, mlp_dim], the image's projections, see `mutan_fusion`).
-
-        Variables:
-          those of `mutan_fusion`, `relation_graph` and `fusion`
-        """
-        place = layers.coordinates(*visual.shape.as_list()[1:3])
-        place = tf.constant(place[tf.newaxis])
-        everywhere = tf.tile(place, [tf.shape(visual)[0], 1, 1, 1])
-        differentiable = self.options.mode == "train"
-        perceived, seen = mutan_fusion(
-            visual, everywhere, sentence, level, differentiable
-        )
-        reasoned = relation_graph(perceived, words, relation, is_word, level)
-        parts = perceived, reasoned, sentence, place
-        return fusion(*parts, self.options.mlp_dim, level), seen
 
 
 def __getattr__(name):

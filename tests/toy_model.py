@@ -71,8 +71,8 @@ class LSTM_model(base.Model):
             vectors *= dropout["emb"]
         words = tf.reduce_sum(vectors, axis=1)[:, tf.newaxis, tf.newaxis]
         grid = [options.vf_h, options.vf_w, options.mlp_dim]
-        seen = conv(taps["c5"], options.mlp_dim, 1, "toy", tf.nn.relu)
-        seen += tf.get_variable("place", grid)
-        said = conv(words, options.mlp_dim, 1, "said", tf.tanh)
-        cells = tf.reshape(sum_of_products([seen], [said]), [-1, *grid])
-        return base.Answer({"pred": conv(cells, 1, 3, "score")}, [seen], {})
+        image = conv(taps["c5"], options.mlp_dim, 1, "toy", tf.nn.relu)
+        image += tf.get_variable("place", grid)
+        sentence = conv(words, options.mlp_dim, 1, "sentence", tf.tanh)
+        cells = tf.reshape(sum_of_products([image], [sentence]), [-1, *grid])
+        return base.Answer({"pred": conv(cells, 1, 3, "score")}, [image], {})

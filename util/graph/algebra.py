@@ -23,45 +23,46 @@ def project_back(x, kernel):
     return tf.reshape(y, [-1, x.shape.as_list()[1], channels])
 
 
-def sum_of_products(seen, said):
+def sum_of_products(images, sentences):
     """Weight the projections of images with those of their sentences, and add up.
 
     Args:
-      seen: list of K float32 [P, H, W, C].
-      said: list of K float32 [B, 1, 1, C]; the sentences of an image stand together.
+      images: list of K float32 [P, H, W, C].
+      sentences: list of K float32 [B, 1, 1, C]; those of an image stand together.
 
     Returns:
       float32 [B, H, W, C], or another shape of as many elements in their order.
     """
-    images, rows, columns, channels = seen[0].shape.as_list()
-    if said[0].shape.as_list()[0] == images:
-        return tf.add_n([one * weights for one, weights in zip(seen, said)])
+    number, rows, columns, channels = images[0].shape.as_list()
+    if sentences[0].shape.as_list()[0] == number:
+        return tf.add_n([image * weights for image, weights in zip(images, sentences)])
     # Several sentences an image: for each channel a product [N, K] x [K, sentences].
-    shape = [-1, rows * columns, channels, len(seen)]
-    seen = tf.transpose(tf.reshape(tf.stack(seen, axis=4), shape), [0, 2, 1, 3])
-    shape = [tf.shape(seen)[0], -1, channels, len(said)]
-    said = tf.transpose(tf.reshape(tf.stack(said, axis=4), shape), [0, 2, 3, 1])
-    return tf.transpose(tf.matmul(seen, said), [0, 3, 2, 1])
+    shape = [-1, rows * columns, channels, len(images)]
+    images = tf.transpose(tf.reshape(tf.stack(images, axis=4), shape), [0, 2, 1, 3])
+    shape = [tf.shape(images)[0], -1, channels, len(sentences)]
+    sentences = tf.reshape(tf.stack(sentences, axis=4), shape)
+    products = tf.matmul(images, tf.transpose(sentences, [0, 2, 3, 1]))
+    return tf.transpose(products, [0, 3, 2, 1])
 
 
-def sums_of_one_image(seen, said):
+def sums_of_one_image(image, sentences):
     """Weight an image's projections with those of its sentences and add them up.
 
     A depthwise convolution over the heads reads the image once for each sentence
     and makes nothing but the sum. (Its gradients are slow.)
 
     Args:
-      seen: float32 [1, H, W, K * C].
-      said: list of K float32 [B, 1, 1, C].
+      image: float32 [1, H, W, K * C].
+      sentences: list of K float32 [B, 1, 1, C].
 
     Returns:
       float32 [B, H * W, 1, 1, C].
     """
-    heads, channels = len(said), said[0].shape.as_list()[3]
-    seen = tf.reshape(seen, [-1, heads, 1, channels])
-    weights = tf.reshape(tf.concat(said, axis=1), [-1, heads, 1, channels, 1])
+    heads, channels = len(sentences), sentences[0].shape.as_list()[3]
+    image = tf.reshape(image, [-1, heads, 1, channels])
+    weights = tf.reshape(tf.concat(sentences, axis=1), [-1, heads, 1, channels, 1])
 
     def of_sentence(weights):
-        return tf.nn.depthwise_conv2d(seen, weights, [1, 1, 1, 1], "VALID")
+        return tf.nn.depthwise_conv2d(image, weights, [1, 1, 1, 1], "VALID")
 
     return tf.map_fn(of_sentence, weights, parallel_iterations=1)

@@ -153,7 +153,7 @@ class Model:
         self.options = self.Arguments(*arguments, **options)
         self.check(self.options)
         self._make_inputs()
-        taps = self._see()
+        taps = self._compute_taps()
         with tf.variable_scope(SCOPE):
             self._answer(taps)
             if self.options.mode == "train":
@@ -262,13 +262,13 @@ class Model:
         chance = tf.random_uniform([2], maxval=2**31, dtype=tf.int64)
         self.noise_seed = tf.placeholder_with_default(chance, [2])
 
-    def _see(self):
+    def _compute_taps(self):
         """Return the taps, which gradients pass only with conv5."""
 
-        def see(inputs):
+        def features(inputs):
             return deeplab_resnet.features(inputs["im"])
 
-        taps = spread(see, self.options.towers, {"im": self.im})
+        taps = spread(features, self.options.towers, {"im": self.im})
         for level, tap in taps.items():
             setattr(self, "visual_feat_" + level, tap)
         if self.options.conv5:

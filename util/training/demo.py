@@ -41,7 +41,7 @@ def run(model_class, args) -> Dict[str, float]:
     """Draw, build, train, test with DenseCRF, and show predictions.
 
     Args:
-      model_class: class with the arguments and attributes of `LSTM_model`.
+      model_class: of `models.load`.
       args: options of `trainval_model.py -m demo`.
 
     Returns:
@@ -69,7 +69,8 @@ def run(model_class, args) -> Dict[str, float]:
         "two sentences about two objects of a scene: {pair_accuracy:.4f} of the pairs "
         "find each its own".format(**summary)
     )
-    evaluate.write_record(snapshot, DATASET, "test", results_of_all, demo=summary)
+    about = {"model": model_class.NAME, "demo": summary}
+    evaluate.write_record(snapshot, DATASET, "test", results_of_all, **about)
     sheet = os.path.join(args.folder, "demo.png")
     visualize.save_png(sheet, visualize.contact_sheet(choose(results)))
     print(f"images: {sheet}")
@@ -86,7 +87,7 @@ def train_small(model_class, dataset: Dataset, folder: str) -> str:
     """Train a small network and return the path of its snapshot.
 
     Args:
-      model_class: class with the arguments and attributes of `LSTM_model`.
+      model_class: of `models.load`.
       dataset: `shapes`, with the samples of its split train.
       folder: of the snapshot; older ones of the demo are replaced.
     """

@@ -32,7 +32,7 @@ def run(model_class, args) -> None:
     """Train a network and leave snapshots, alone or as a task of a cluster.
 
     Args:
-      model_class: class with the arguments and attributes of `LSTM_model`.
+      model_class: of `models.load`.
       args: options of `trainval_model.py -m train`.
 
     Raises:
@@ -126,7 +126,7 @@ def train(
     They end in the opposite order, also after an error.
 
     Args:
-      model_class: class with the arguments and attributes of `LSTM_model`.
+      model_class: of `models.load`.
       network: arguments of `model_class`, see `network_options`.
       training_set: what is trained on.
       start: where to start.
