@@ -263,11 +263,17 @@ def train(start_lr, decay_steps, steps_taken):
             weight = tf.get_variable("c/DW", [], initializer=tf.zeros_initializer())
             biases = tf.get_variable("c/biases", [], initializer=tf.zeros_initializer())
             rate, step = optimizer.adam(
-                weight + biases, [weight, biases], [], 0.0, start_lr, decay_steps
+                weight + biases,
+                [weight, biases],
+                [],
+                0.0,
+                start_lr,
+                decay_steps,
+                step_counter="steps",
             )
         session.run(tf.global_variables_initializer())
         values = {v.op.name: v for v in tf.global_variables()}
-        values["text_objseg/Variable_1"].load(steps_taken, session)
+        values["text_objseg/steps"].load(steps_taken, session)
         rate, _ = session.run([rate, step])
         return rate, session.run(values)
 
@@ -284,7 +290,7 @@ def train(start_lr, decay_steps, steps_taken):
 def test_schedule_of_the_learning_rate(steps_taken, wanted):
     rate, values = train(2.5e-4, 800000, steps_taken)
     assert rate == pytest.approx(wanted, rel=1e-5)
-    assert values["text_objseg/Variable_1"] == steps_taken + 1
+    assert values["text_objseg/steps"] == steps_taken + 1
 
 
 def test_gradients_of_biases_count_twice():
