@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence
 
 import numpy as np
 
-from util.core.cli import OneLineParser, count, exit_code, within
+from util.core.cli import OneLineParser, command, count, within
 from util.core.errors import UserError
 from util.core.figures import new_figure
 from util.core.files import writing
@@ -197,8 +197,7 @@ def plot(args: argparse.Namespace) -> int:
 
 def main(argv=None) -> int:
     """Run the command line and return its exit code."""
-    args = build_parser().parse_args(argv)
-    return exit_code(lambda: plot(args))
+    return command(build_parser(), plot, argv)
 
 
 if __name__ == "__main__":
