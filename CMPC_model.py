@@ -32,48 +32,31 @@ PARSE_CHANNELS = 500
 WORD_VECTOR_SCALE = 0.6  # standard deviation, about that of public GloVe vectors
 
 
-def word_vectors(ids, vocab_size, size, initial=None):
-    """Look up the vectors of words.
+def read(ids, options, dropout):
+    """Read sentences with an LSTM over word vectors; scale each word to unit length.
 
     Args:
       ids: int32 [B, T], 0 is padding.
-      vocab_size, size: int, the table's shape.
-      initial: float32 [vocab_size, size], first values; None draws normal noise.
-
-    Returns:
-      float32 [B, T, size].
-
-    Variables:
-      Variable  [vocab_size, size]
-    """
-    initializer = (
-        tf.random_normal_initializer(stddev=WORD_VECTOR_SCALE)
-        if initial is None
-        else tf.constant_initializer(initial)
-    )
-    table = tf.get_variable("Variable", [vocab_size, size], initializer=initializer)
-    return tf.nn.embedding_lookup(table, ids)
-
-
-def read(ids, vectors, size, dropout):
-    """Read sentences with an LSTM and scale each word to unit length.
-
-    Args:
-      ids: int32 [B, T], 0 is padding.
-      vectors: float32 [B, T, C_in], of `word_vectors`.
-      size: int, C.
+      options: of the model; without `glove` the vectors begin as normal noise.
       dropout: see `base.Model.head`, for "emb" and "rnn".
 
     Returns:
-      float32 [B, 1, T, C], zeros at padding.
+      float32 [B, 1, T, C], C = rnn_size; zeros at padding.
 
     Variables:
+      Variable  [vocab_size, glove_dim]
       RNN/multi_rnn_cell/cell_0/basic_lstm_cell/...: see lstm
     """
+    first = tf.random_normal_initializer(stddev=WORD_VECTOR_SCALE)
+    if options.glove is not None:
+        first = tf.constant_initializer(options.glove)
+    shape = [options.vocab_size, options.glove_dim]
+    table = tf.get_variable("Variable", shape, initializer=first)
+    vectors = tf.nn.embedding_lookup(table, ids)
     if "emb" in dropout:
         vectors *= dropout["emb"]
     cell = "RNN/multi_rnn_cell/cell_0/basic_lstm_cell"
-    outputs = lstm(vectors, tf.not_equal(ids, 0), size, cell)
+    outputs = lstm(vectors, tf.not_equal(ids, 0), options.rnn_size, cell)
     if "rnn" in dropout:
         outputs *= dropout["rnn"]
     return l2_normalize(outputs)[:, tf.newaxis]
@@ -303,9 +286,9 @@ class LSTM_model(base.Model):
     """
 
     NAME = "CMPC_model"
-    SIGNATURE = "text_objseg/words_parse_1/DW"
-    WORD_TABLE = "text_objseg/Variable"
-    STEP_COUNTER = "text_objseg/Variable_1"
+    SIGNATURE = f"{base.SCOPE}/words_parse_1/DW"
+    WORD_TABLE = f"{base.SCOPE}/Variable"
+    STEP_COUNTER = f"{base.SCOPE}/Variable_1"
     LOSS_WEIGHTS = {"pred": 0.7, "c5": 0.1, "c4": 0.1, "c3": 0.1}  # noqa: RUF012
     WORD_CLASSES = WORD_CLASSES
 
@@ -342,11 +325,17 @@ class LSTM_model(base.Model):
         return {"emb": self.options.glove_dim, "rnn": self.options.rnn_size}
 
     def head(self, ids, taps, dropout):
-        """Find the pixels, see `base.Model.head`."""
+        """Find the pixels, see `base.Model.head`.
+
+        Variables:
+          {level}_lateral for each of LEVELS: see conv
+          those of the functions above
+          score_{level} for each of LEVELS: see conv
+          rnn/conv_lstm_cell/...: see conv_lstm
+          score: see conv
+        """
         options = self.options
-        sizes = options.vocab_size, options.glove_dim
-        vectors = word_vectors(ids, *sizes, options.glove)
-        words = read(ids, vectors, options.rnn_size, dropout)
+        words = read(ids, options, dropout)
         visual = {}
         for level in LEVELS:
             lateral = conv(taps[level], options.v_emb_dim, 1, level + "_lateral")

@@ -7,6 +7,7 @@ A file here is a command. Everything else is in a room, and imports run down thi
   training     -m train and -m demo
   evaluation   -m test and -m report
   inference    -m predict, and Predictor
+  models       the registry, and what all models share (CMPC_model.py: the paper)
   graph, data  TensorFlow without data; data without TensorFlow
   core         errors, files, command lines, processes
 """

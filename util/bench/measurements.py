@@ -24,7 +24,7 @@ class Sizes(NamedTuple):
     """How much is measured.
 
     Attributes:
-      network: arguments of `LSTM_model`.
+      network: arguments of the model.
       image: (height, width) of images to test and to prepare, in pixels.
       product: rows of the square matrices of the float32 product.
       runs: how many of each kind are timed; of long training steps fewer.

@@ -41,7 +41,7 @@ class Dataset:
       input_size: height and width of the network's input, in pixels.
       has_backbone: training starts from the published backbone weights.
       glove: pretrained word vectors can be used.
-      v_emb_dim: channels of words and cells, see `LSTM_model`.
+      v_emb_dim: channels of words and cells, see `models.base.Arguments`.
       mlp_dim: channels after fusion.
       annotations: path of a custom data set's file, see `util.data.custom`; else None.
       images: path of the folder with a custom data set's images; else None.

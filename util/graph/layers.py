@@ -235,6 +235,10 @@ def coordinates(rows: int, columns: int) -> np.ndarray:
     Returns:
       float32 [rows, columns, 8]: left, top, right, bottom, centre x, centre y, all in
       [-1, 1] over the image, then 1 / columns and 1 / rows.
+
+    Example:
+      >>> coordinates(1, 2)[0, 0].tolist()
+      [-1.0, -1.0, 0.0, 1.0, -0.5, 0.0, 0.5, 1.0]
     """
     top, left = np.meshgrid(
         np.arange(rows) / rows * 2 - 1,

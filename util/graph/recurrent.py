@@ -17,6 +17,9 @@ ConvLstmVariables = namedtuple(
 def lstm(x, is_word, size, name):
     """Read sentences with an LSTM; padding leaves its state alone.
 
+    With forget bias 1: cell = sigmoid(f + 1) * cell + sigmoid(i) * tanh(j), and
+    hidden = sigmoid(o) * tanh(cell).
+
     Args:
       x: float32 [B, T, C_in], one vector a word; T and C_in known.
       is_word: bool [B, T], False where the position is padding.
@@ -114,7 +117,12 @@ def conv_lstm(inputs, name):
 
 
 def _conv_lstm_step(x, state, v):
-    """Return the new (cell, hidden); `state` is the old one, None for zeros."""
+    """Return the new (cell, hidden); `state` is the old one, None for zeros.
+
+    [j, i, f, o] = [x, hidden] kernel; cell = sigmoid(norm(f + W_cf cell) + 1) * cell +
+    sigmoid(norm(i + W_ci cell)) * tanh(norm(j)); o = norm(o + W_co cell); then cell =
+    norm(cell), which is carried on, and hidden = sigmoid(o) * tanh(cell).
+    """
     _, rows, columns, channels = x.shape.as_list()
 
     def product(x, kernel):

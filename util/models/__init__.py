@@ -5,16 +5,19 @@ imported when asked for, so that the names cost nothing.
 """
 
 import importlib
-from typing import Any, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple, Type
 
 from util.core.errors import UserError
+
+if TYPE_CHECKING:  # TensorFlow: the names do without it
+    from util.models.base import Model
 
 MODELS = {"CMPC_model": "CMPC_model"}  # name -> module; the first one is the default
 
 SHOWN = 3  # variables of a checkpoint that is of no model
 
 
-def load(name: str) -> Any:
+def load(name: str) -> "Type[Model]":
     """Return the class `LSTM_model` of a model.
 
     Args:
@@ -34,7 +37,7 @@ def load(name: str) -> Any:
     return importlib.import_module(MODELS[name]).LSTM_model
 
 
-def of_checkpoint(shapes: Dict[str, List[int]]) -> Any:
+def of_checkpoint(shapes: Dict[str, List[int]]) -> "Type[Model]":
     """Return the class whose variables a checkpoint holds.
 
     Args:
@@ -55,7 +58,9 @@ def _looks_like(shapes):
     return f"it has {len(shapes)} variables" + ": " * bool(first) + ", ".join(first)
 
 
-def of_snapshot(snapshot: str, name: Optional[str] = None) -> Tuple[Any, Dict]:
+def of_snapshot(
+    snapshot: str, name: Optional[str] = None
+) -> "Tuple[Type[Model], Dict[str, Any]]":
     """Return the class of a snapshot's model, and the sizes of its network.
 
     Args:
@@ -68,7 +73,7 @@ def of_snapshot(snapshot: str, name: Optional[str] = None) -> Tuple[Any, Dict]:
     Raises:
       UserError: the file cannot be read, is of no model or of another one.
     """
-    from util.graph import checkpoint  # TensorFlow: the names do without it
+    from util.graph import checkpoint  # TensorFlow loads here
 
     shapes = checkpoint.shapes(snapshot)
     try:

@@ -356,7 +356,12 @@ class Model:
 
 
 def grid_sizes(rows: int, columns: int) -> Dict[str, int]:
-    """Return the arguments for images of a size in pixels, a multiple of STRIDE."""
+    """Return the arguments for images of a size in pixels, a multiple of STRIDE.
+
+    Example:
+      >>> grid_sizes(64, 96)
+      {'H': 64, 'W': 96, 'vf_h': 8, 'vf_w': 12}
+    """
     return {
         "H": rows,
         "W": columns,
@@ -371,5 +376,9 @@ def is_trained(name: str, conv5: bool) -> bool:
     Args:
       name: op name.
       conv5: also train the convolutions (not the normalisations) of res3 to res5.
+
+    Example:
+      >>> is_trained("text_objseg/score/DW", False), is_trained("res3a/weights", False)
+      (True, False)
     """
     return name.startswith(SCOPE + "/") or (conv5 and name.startswith(TRAINED_BLOCKS))

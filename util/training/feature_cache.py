@@ -253,7 +253,7 @@ class Cache:
 
     Args:
       session: of the model's graph; the backbone has its weights.
-      model: as `LSTM_model`, its backbone is frozen.
+      model: a `models.base.Model`, its backbone is frozen.
       store: where the taps are looked up and kept.
     """
 
@@ -323,7 +323,7 @@ def open_cache(session, model, options: Options, precision: str = "float32") -> 
 
     Args:
       session: of the model's graph, ready to train.
-      model: as `LSTM_model`.
+      model: a `models.base.Model`.
       options: where and how.
       precision: of the session.
 

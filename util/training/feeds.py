@@ -176,7 +176,7 @@ def feeds(
     """Yield what to feed for each step, for ever.
 
     Args:
-      model: as `LSTM_model`, of B sentences about P images.
+      model: a `models.base.Model`, of B sentences about P images.
       samples: of `fitting_samples`; B make a step, B / P neighbours about each image.
       cache: gives the features of the images, in place of the images.
     """

@@ -204,7 +204,7 @@ def network_options(
     """Return the arguments of a model for training, save batch size and devices.
 
     Args:
-      model_class: class with the arguments of `LSTM_model`.
+      model_class: of `models.load`.
       training_set: gives sizes of images and vocabulary, and the default channels.
       channels: those that are chosen, by the name of the argument; None: the default.
       init_from: a snapshot whose sizes are the default.
