@@ -19,6 +19,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tu
 import numpy as np
 
 from util.core.errors import UserError
+from util.core.surroundings import cores
 from util.data.data_reader import Shard
 from util.graph import checkpoint, towers
 from util.graph.compat import tf
@@ -128,7 +129,7 @@ def start_server(cluster: Cluster, threads: Optional[int], devices: int):
     """
     config = session_config(threads=threads, cpus=devices)
     # With a single one, nothing is sent to the others before the own share is done.
-    config.inter_op_parallelism_threads = max(SENDERS, os.cpu_count())
+    config.inter_op_parallelism_threads = max(SENDERS, cores())
     keep_freed_memory()
     try:
         return tf.train.Server(

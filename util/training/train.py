@@ -45,7 +45,7 @@ def run(model_class, args) -> None:
     """
     dataset = datasets.get(args.dataset, args.data, args.batches)
     training_set = TrainingSet(dataset, args.split, args.skip_damaged)
-    devices = len(args.gpus.split(","))
+    devices = args.gpus.count(",") + 1 if args.gpus else 1
     machine = find_machine(args.batch_size, devices, args.threads, args.precision)
     if not machine.is_chief:
         machine.serve(training_set)
