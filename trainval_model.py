@@ -504,6 +504,12 @@ def add_prediction_options(parser):
         help="also write COCO's file of results",
     )
     add(
+        "--coco-images",
+        metavar="FILE",
+        help="--coco with the images' ids of this ground truth (default: those in "
+        "COCO's own file names, otherwise invented)",
+    )
+    add(
         "--output",
         metavar="PATH",
         modes=("predict", "export", "test", "report"),
