@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import re
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterable, List, Optional
 
 import numpy as np
 
@@ -134,7 +134,8 @@ def load(session, checkpoint: str, variables: Optional[List] = None) -> None:
       variables: of tf.Variable; None: all of the graph.
 
     Raises:
-      UserError: the file cannot be read or does not fit; names what differs.
+      UserError: the file cannot be read, does not fit, or holds NaN or infinite
+        values; names what differs.
     """
     if variables is None:
         variables = session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
@@ -153,6 +154,30 @@ def load(session, checkpoint: str, variables: Optional[List] = None) -> None:
         )
     with _reading(checkpoint):
         tf.train.Saver(variables).restore(session, checkpoint)
+    check_finite(checkpoint, [variable.op.name for variable in variables])
+
+
+def check_finite(checkpoint: str, names: Iterable[str]) -> None:
+    """Refuse values that are no numbers, with which a network answers nonsense.
+
+    Args:
+      checkpoint: path of a file.
+      names: of variables in it.
+
+    Raises:
+      UserError: one is NaN or infinite somewhere; or the file cannot be read.
+    """
+    with _reading(checkpoint):
+        reader = tf.train.NewCheckpointReader(checkpoint)
+        for name in sorted(names):
+            value = reader.get_tensor(name)
+            if np.issubdtype(value.dtype, np.floating):
+                bad = np.size(value) - np.count_nonzero(np.isfinite(value))
+                if bad:
+                    raise UserError(
+                        f"{checkpoint} is of no use: {bad} of {np.size(value)} values "
+                        f"of {name} are NaN or infinite: take another file"
+                    )
 
 
 def backbone_variables(graph) -> List:
@@ -168,15 +193,12 @@ def read_backbone(checkpoint: str) -> int:
     """Read the backbone's variables of a file, and return how many they are.
 
     Raises:
-      UserError: the file cannot be read or has none.
+      UserError: the file cannot be read, has none, or has some that are NaN.
     """
     names = [name for name in shapes(checkpoint) if name.startswith(BACKBONE_PREFIXES)]
     if not names:
         raise UserError(f"{checkpoint} has no variable of the backbone")
-    with _reading(checkpoint):
-        reader = tf.train.NewCheckpointReader(checkpoint)
-        for name in names:
-            reader.get_tensor(name)
+    check_finite(checkpoint, names)
     return len(names)
 
 
@@ -206,5 +228,6 @@ def load_backbone(session, checkpoint: str) -> str:
         raise UserError(f"{checkpoint} has no variable of the backbone")
     with _reading(checkpoint):
         tf.train.Saver(found).restore(session, checkpoint)
+    check_finite(checkpoint, [variable.op.name for variable in found])
     line = f"backbone: {len(found)} of {len(wanted)} variables loaded from {checkpoint}"
     return line + ("; missing: " + ", ".join(missing) if missing else "")

@@ -212,6 +212,9 @@ class Predictor:
 
         Args:
           ids: int32 [B, T], padded in front with 0; any B above 0.
+
+        Raises:
+          UserError: the network answers with NaN.
         """
         model, ids = self._model, np.asarray(ids)
         fetches = {"sigm": model.sigm, **model.ups}
@@ -223,6 +226,11 @@ class Predictor:
             for chunk in chunks
         ]
         found = {name: np.concatenate([run[name] for run in runs]) for name in fetches}
+        if not np.isfinite(found["pred"]).all():
+            raise UserError(
+                f"{self._snapshot} answers with NaN or infinite scores: its weights are "
+                "too large, or --precision is too low"
+            )
         return Outputs(
             logits=found["pred"][..., 0],
             probability=found["sigm"][..., 0],
