@@ -18,6 +18,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tu
 
 import numpy as np
 
+from util.core import signals
 from util.core.errors import UserError
 from util.core.surroundings import cores
 from util.data.data_reader import Shard
@@ -353,7 +354,7 @@ def serve(
 ) -> None:
     """Be a worker or a parameter server until the chief ends the job.
 
-    Ctrl-C and SIGTERM, which launchers send to all processes, are the chief's business.
+    Signals to stop, which launchers send to all processes, are the chief's business.
 
     Args:
       cluster: with this process' task.
@@ -364,7 +365,7 @@ def serve(
     Raises:
       UserError: the samples could not be read; the chief was told too.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in signals.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     watch = Watch([cluster.chief_address])
     failures = []
