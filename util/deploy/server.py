@@ -21,6 +21,7 @@ from util.core.errors import UserError
 from util.core.signals import Listener
 from util.data import im_processing
 from util.deploy import page
+from util.deploy.store import GONE, Store
 from util.graph import checkpoint
 from util.inference.prediction import Prediction, describe, run_lengths
 from util.inference.predictor import Predictor, vocabulary_of
@@ -32,7 +33,7 @@ MAX_LETTERS = 1000  # of a sentence
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow's names
 REMEMBERED = 4  # images
 MAX_WAITING = 32  # requests
-KEPT_S = 3600  # uploads and what was made of them
+CLEANED_S = 60  # seconds between two looks for old files
 # Gradio and its parts read these when they are imported.
 QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",
@@ -125,7 +126,7 @@ def read_upload(path: str) -> np.ndarray:
     """
     name = os.path.basename(path)
     if not os.path.isfile(path):
-        raise UserError("the image is not here any more: upload it again")
+        raise UserError(GONE)
     if os.path.getsize(path) > MAX_UPLOAD_BYTES:
         raise UserError(
             f"{name} has more than {MAX_UPLOAD_BYTES // 10**6} MB: make it smaller"
@@ -212,11 +213,14 @@ def serving(
     from starlette.middleware import Middleware
 
     with tempfile.TemporaryDirectory(prefix="refseg-web-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        examples = page.draw_examples(folder) if has_examples else []
-        blocks = page.build(
-            service.answer, folder, examples, KEPT_S, MAX_LETTERS, service.levels
-        )
+        store = Store(folder)
+        os.environ["GRADIO_TEMP_DIR"] = store.folder
+        examples = page.draw_examples(store.folder) if has_examples else []
+
+        def answer(path, sentence, with_dense_crf):
+            return service.answer(store.check(path), sentence, with_dense_crf)
+
+        blocks = page.build(answer, store, examples, MAX_LETTERS, service.levels)
         blocks.queue(max_size=MAX_WAITING, api_open=False)
         _, url, _ = blocks.launch(
             server_name=host,
@@ -237,9 +241,44 @@ def serving(
             css=page.CSS,
         )
         try:
-            yield url
+            with _repeated(lambda: _clean(store, blocks)):
+                yield url
         finally:
             blocks.close(verbose=False)
+
+
+@contextlib.contextmanager
+def _repeated(do):
+    """Do something each CLEANED_S seconds while the `with` lasts, also after errors."""
+    ended = threading.Event()
+
+    def repeat():
+        while not ended.wait(CLEANED_S):
+            try:
+                do()
+            except Exception as error:  # the next time may go well
+                print(f"clean-up: {error!r}", file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _clean(store, blocks):
+    """Remove old files, and from Gradio's memory the names of those that are gone.
+
+    Gradio's own clean-up (`delete_cache`) ends for good when a name that it
+    remembers is that of a folder.
+    """
+    store.clean()
+    for names in blocks.temp_file_sets:
+        for name in list(names):
+            if not os.path.isfile(name):
+                names.discard(name)
 
 
 def import_gradio():
