@@ -19,6 +19,8 @@ DATA, STATE, INDEX = ".data-00000-of-00001", ".state.json", ".index"
 
 VOCABULARY = "vocabulary.txt"  # beside the snapshots
 
+WORDS = "vocabulary"  # key of its checksum in a state
+
 BEST = "best"
 
 
@@ -68,6 +70,17 @@ def read_state(snapshot: str) -> Dict[str, Any]:
             f"cannot read {snapshot + STATE}: move the snapshot away to resume from an "
             "older one"
         ) from error
+
+
+def read_vocabulary_checksum(snapshot: str) -> Optional[str]:
+    """Return the checksum of the words that a snapshot knows; None: it is unknown.
+
+    Raises:
+      UserError: its state is damaged.
+    """
+    if not os.path.exists(snapshot + STATE):
+        return None
+    return read_state(snapshot).get(WORDS)
 
 
 def find(folder: str, dataset: str, step: Any) -> str:

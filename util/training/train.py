@@ -8,12 +8,12 @@ import numpy as np
 
 from util import models
 from util.core.errors import UserError
-from util.data import datasets, text_processing
+from util.data import datasets, text_processing, vocabularies
 from util.evaluation.evaluate import quick_scores
 from util.graph import checkpoint
 from util.graph.compat import tf
 from util.graph.session import versions
-from util.inference.predictor import Predictor
+from util.inference.predictor import Predictor, check_samples
 from util.models.base import grid_sizes, is_trained
 from util.training import feature_cache, progress
 from util.training.feeds import TrainingSet, feeds
@@ -237,7 +237,9 @@ def network_options(
         **learning,
     }
     if embedding:
-        vectors = load_word_vectors(dataset.embedding_file, training_set.vocab_size)
+        vectors = load_word_vectors(
+            dataset.embedding_file, training_set.vocab_size, dataset.vocabulary_file
+        )
         network.update(glove=vectors, glove_dim=vectors.shape[1])
     return network
 
@@ -248,11 +250,13 @@ def evaluation(
     """Return a function that tests a snapshot on the way, see `quick_scores`.
 
     Raises:
-      UserError: there are no samples of the split.
+      UserError: there are no samples of the split, or those of another vocabulary.
     """
-    dataset.sample_dir(split)  # refused now rather than at the first evaluation
+    # Refused now rather than at the first evaluation.
+    vocabularies.check_samples(dataset.sample_dir(split), dataset.vocabulary_file)
 
     def evaluate(snapshot):
+        check_samples(snapshot, dataset, split)
         with Predictor(snapshot, precision=precision) as predictor:
             return quick_scores(predictor, dataset, split, most)
 
