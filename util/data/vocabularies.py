@@ -38,7 +38,9 @@ def _checksums(path) -> Set[str]:
     lines = content.replace(b"\r\n", b"\n")
     if lines.endswith(b"\n"):
         lines = lines[:-1]
-    forms = [lines, lines + b"\n"]
+    forms = [lines + b"\n"]
+    if not lines.endswith(b"\n"):  # its last word is not empty
+        forms.append(lines)
     forms += [form.replace(b"\n", b"\r\n") for form in forms]
     return {hashlib.sha256(form).hexdigest() for form in [content, *forms]}
 
