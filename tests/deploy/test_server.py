@@ -23,7 +23,7 @@ from pycocotools import mask as coco_mask
 import trainval_model
 from util.bench import load_test, scaling
 from util.core.errors import UserError
-from util.deploy import page, server
+from util.deploy import guard, page, server
 from util.deploy.store import Store
 from util.inference.predictor import Predictor
 
@@ -288,7 +288,7 @@ def test_uploads_are_bounded(url):
     host = url.split("/")[2]
     connection = http.client.HTTPConnection(host, timeout=30)
     with contextlib.closing(connection), contextlib.suppress(ConnectionError):
-        body = b"x" * (server.MAX_REQUEST_BYTES + 10**6)
+        body = b"x" * (guard.MAX_REQUEST_BYTES + 10**6)
         headers = {"Content-Type": "multipart/form-data; boundary=b"}
         connection.request("POST", "/gradio_api/upload", body, headers)
         assert connection.getresponse().status in (400, 413)

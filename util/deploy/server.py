@@ -21,14 +21,13 @@ from util.core.errors import UserError
 from util.core.signals import Listener
 from util.data import im_processing
 from util.deploy import page
+from util.deploy.guard import MAX_UPLOAD_BYTES, Guard, own_names
 from util.deploy.store import GONE, Store
 from util.graph import checkpoint
 from util.inference.prediction import Prediction, describe, run_lengths
 from util.inference.predictor import Predictor, vocabulary_of
 
-MAX_UPLOAD_BYTES = 20 * 10**6
 MAX_UPLOAD_PIXELS = 25 * 10**6
-MAX_REQUEST_BYTES = MAX_UPLOAD_BYTES + 10**6  # an image and what comes with it
 MAX_LETTERS = 1000  # of a sentence
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow's names
 REMEMBERED = 4  # images
@@ -40,11 +39,6 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_OFFLINE": "1",
 }
-# Whatever the page may hold, the browser asks nobody else for it.
-POLICY = (
-    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
-    "frame-ancestors 'self'; form-action 'self'; base-uri 'self'"
-)
 
 
 class Answer(NamedTuple):
@@ -236,7 +230,7 @@ def serving(
             ssr_mode=False,
             pwa=False,
             max_file_size=MAX_UPLOAD_BYTES,
-            app_kwargs={"middleware": [Middleware(Guard)]},
+            app_kwargs={"middleware": [Middleware(Guard, store, own_names(host))]},
             theme=gradio.themes.Default(**page.LOOK),
             css=page.CSS,
         )
@@ -314,32 +308,3 @@ def check_address(host: str, port: int) -> None:
             f"cannot listen at {host} port {port} ({error.strerror}): choose another "
             "--port or --host"
         ) from error
-
-
-class Guard:
-    """ASGI middleware: bounds what a request sends, and sends POLICY with answers."""
-
-    def __init__(self, app) -> None:
-        self._app = app
-
-    async def __call__(self, scope, receive, send) -> None:
-        """Pass a request on."""
-        from starlette.exceptions import HTTPException
-
-        left = MAX_REQUEST_BYTES
-
-        async def receive_some():
-            nonlocal left
-            message = await receive()
-            left -= len(message.get("body", b""))
-            if left < 0:
-                raise HTTPException(413, "the request is too large")
-            return message
-
-        async def send_more(message):
-            if message["type"] == "http.response.start":
-                policy = (b"content-security-policy", POLICY.encode("ascii"))
-                message = dict(message, headers=[*message["headers"], policy])
-            await send(message)
-
-        await self._app(scope, receive_some, send_more)
