@@ -1,11 +1,11 @@
 """Turn the annotations and images of a data set into samples for the network."""
 
 import argparse
-import os
 import sys
 
 from util.core.cli import OneLineParser, command
 from util.core.errors import UserError
+from util.core.surroundings import cores
 from util.data import datasets
 
 EXAMPLES = """examples:
@@ -30,7 +30,7 @@ def build_parser():
     add("--batches", metavar="DIR", help="where the samples go (default: --data)")
     number = {"type": int, "metavar": "N"}
     add("--size", **number, help="side of training samples (default: 320; shapes: 160)")
-    add("-j", "--jobs", **number, default=os.cpu_count(), help="(default: %(default)s)")
+    add("-j", "--jobs", **number, default=cores(), help="(default: %(default)s)")
     compact = "store each image and mask once, in far less space"
     add("--compact", action="store_true", help=compact)
     about = "your own, remembered as NAME: see data/README.md"

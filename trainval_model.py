@@ -1,7 +1,6 @@
 """Train or test a referring image segmentation model, or see it work (-m demo)."""
 
 import argparse
-import os
 import sys
 from typing import Any, Callable, Dict, NamedTuple, Sequence
 
@@ -20,6 +19,7 @@ from util.core.cli import (
     step,
 )
 from util.core.errors import UserError
+from util.core.surroundings import choose_gpus, cores
 from util.data import datasets
 
 MOST_STEPS = 800000  # of -m train where -i says nothing else
@@ -228,10 +228,9 @@ def add_common_options(parser):
         "-g",
         dest="gpus",
         type=gpus,
-        default="0",
         metavar="LIST",
-        help="GPUs to use: 0, or 0,1 to share each training step; -1: none (default: "
-        "{default})",
+        help="GPUs to use: 0, or 0,1 to share each training step; -1: none; counted "
+        "within CUDA_VISIBLE_DEVICES where that is set (default: what it says, or 0)",
     )
     add(
         "-emb",
@@ -456,7 +455,7 @@ def add_testing_options(parser):
     add(
         "--crf-jobs",
         type=count,
-        default=os.cpu_count(),
+        default=cores(),
         metavar="N",
         help="processes for DenseCRF (default: the cores)",
     )
@@ -503,6 +502,12 @@ def add_prediction_options(parser):
         action="store_true",
         default=False,
         help="also write COCO's file of results",
+    )
+    add(
+        "--coco-images",
+        metavar="FILE",
+        help="--coco with the images' ids of this ground truth (default: those in "
+        "COCO's own file names, otherwise invented)",
     )
     add(
         "--output",
@@ -659,9 +664,9 @@ def check_demo(parser, args):
 def main(argv=None):
     """Run the command line and return its exit code."""
     args = parse(argv)
-    os.environ["CUDA_VISIBLE_DEVICES"] = args.gpus
 
     def run():
+        choose_gpus(args.gpus)
         return MODES[args.mode](args) or 0
 
     return exit_code(run)

@@ -27,12 +27,13 @@ def check(path: str) -> int:
     """Read the backbone's variables of a file, and return how many they are.
 
     Raises:
-      UserError: the file cannot be read or has none.
+      UserError: the file cannot be read, has none, or has some that are NaN.
     """
     names = list(filter(is_of_backbone, checkpoint.shapes(path)))
     if not names:
         raise UserError(f"{path} has no variable of the backbone")
-    return len(checkpoint.read(path, names))
+    checkpoint.check_finite(path, names)
+    return len(names)
 
 
 def load(session, path: str) -> str:

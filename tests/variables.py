@@ -1,5 +1,7 @@
 """Snapshots of a few variables, for the tests."""
 
+import numpy as np
+
 from util.graph import checkpoint
 from util.graph.compat import tf
 
@@ -9,11 +11,17 @@ ZEROS = tf.zeros_initializer()
 def make(values):
     """Add variables of these names and shapes, filled with numbers from 1 on."""
     for number, (name, shape) in enumerate(values.items(), 1):
+        if isinstance(shape, np.ndarray):
+            tf.get_variable(name, initializer=shape)
+            continue
         tf.get_variable(name, shape, initializer=tf.constant_initializer(number))
 
 
 def save(folder, values, step=7, **options):
-    """Write a snapshot of such variables and return its path."""
+    """Write a snapshot of such variables and return its path.
+
+    In place of a shape a value may stand.
+    """
     path = checkpoint.path(str(folder), "unc", step)
     with tf.Graph().as_default(), tf.Session() as session:
         make(values)

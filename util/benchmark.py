@@ -29,6 +29,7 @@ from util.core import files
 from util.core.cli import PRECISIONS, OneLineParser, command, within
 from util.core.errors import UserError
 from util.core.parallel import Pool
+from util.core.surroundings import cores
 from util.models import references
 
 EXAMPLES = """examples:
@@ -121,7 +122,7 @@ def _silently(work, args):
         result = work(*args)
     from util.graph.session import versions  # after the clocks have stopped
 
-    return result, dict(versions(), cores=os.cpu_count())
+    return result, dict(versions(), cores=cores())
 
 
 def _report(line):

@@ -16,7 +16,13 @@ from typing import Any, Callable, List, NamedTuple, Sequence
 from util.core import files
 from util.core.cli import PRECISIONS, OneLineParser, command
 from util.core.errors import UserError
-from util.data import annotations, datasets, im_processing, text_processing
+from util.data import (
+    annotations,
+    datasets,
+    im_processing,
+    text_processing,
+    vocabularies,
+)
 from util.data.datasets import Dataset
 from util.data.referent import Referent, load
 
@@ -178,6 +184,8 @@ def _samples(dataset, split):
     except UserError:
         raise Missing(f"there are none in {dataset.build_dir(split)}") from None
     samples = dataset.samples(split)
+    if os.path.isfile(dataset.vocabulary_file):
+        vocabularies.check_samples(folder, dataset.vocabulary_file)
     some = _some(range(len(samples)))
     for number in some:
         samples.read(number)
@@ -260,7 +268,7 @@ def _vectors(dataset):
     if not os.path.isfile(path):
         raise Missing(f"there is no file {path}")
     size = text_processing.vocabulary_size(dataset.vocabulary_file)
-    vectors = start.load_word_vectors(path, size)
+    vectors = start.load_word_vectors(path, size, dataset.vocabulary_file)
     return f"{vectors.shape[0]} of {vectors.shape[1]} numbers in {path}"
 
 

@@ -20,7 +20,7 @@ from util.core import cli
 from util.core.cli import OneLineParser, command
 from util.core.errors import UserError
 from util.core.files import require_file, writing
-from util.data import datasets
+from util.data import datasets, vocabularies
 from util.data.text_processing import (
     PADDING,
     SPECIAL_WORDS,
@@ -187,6 +187,7 @@ def run(args: argparse.Namespace) -> int:
     table, found = word_vectors(words, args.vectors, args.seed)
     with writing(output) as file:
         np.save(file, table)
+    vocabularies.write_table_record(output, vocabulary)
     percent = 100 * found / len(words)
     print(f"{found} of {len(words)} words found ({percent:.1f} %)")
     print(f"{output}: {table.shape[0]} x {table.shape[1]}")

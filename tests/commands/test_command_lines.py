@@ -130,7 +130,7 @@ def test_commands_of_the_help_parse(command):
 
 def test_options_have_the_defaults_of_the_reference():
     args = trainval_model.parse("-m train -t trainval -f x".split())
-    assert (args.dataset, args.model, args.gpus) == ("referit", None, "0")
+    assert (args.dataset, args.model, args.gpus) == ("referit", None, None)
     assert (args.iteration, args.snapshot, args.stop) == (800000, 100000, 700000)
     assert (args.learning_rate, args.batch_size) == (0.00025, 1)
     assert not (args.embedding or args.conv5 or args.dense_crf or args.visualize)
@@ -296,13 +296,29 @@ def test_wrong_value_gets_one_line_and_exit_code_2(capsys, options, told):
     assert printed.err.count("\n") == 1 and printed.out == ""
 
 
-@pytest.mark.parametrize("gpus", ["0", "-1", "0,1"])
-def test_gpus_are_those_asked_for(tmp_path, monkeypatch, gpus):
+@pytest.mark.parametrize(
+    "options, visible",
+    [([], "7,5"), (["-g", "1"], "5"), (["-g", "1,0"], "5,7"), (["-g", "-1"], "-1")],
+)
+def test_gpus_are_those_asked_for_among_those_given(
+    tmp_path, monkeypatch, options, visible
+):
     monkeypatch.chdir(str(tmp_path))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    options = ["-m", "test", "-d", "unc", "-t", "val", "-f", "x", "-g", gpus]
-    assert trainval_model.main(options) == 2
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == gpus
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,5")
+    test = ["-m", "test", "-d", "unc", "-t", "val", "-f", "x"]
+    assert trainval_model.main(test + options) == 2
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
+
+
+def test_gpu_that_was_not_given_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    test = ["-m", "test", "-d", "unc", "-t", "val", "-f", "x", "-g", "1"]
+    assert trainval_model.main(test) == 2
+    assert "-g 1: CUDA_VISIBLE_DEVICES=3 leaves this process 1 GPUs" in (
+        capsys.readouterr().err
+    )
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
 
 
 # --- Missing and bad files

@@ -201,7 +201,7 @@ def test_what_a_killed_conversion_left_is_made_good(root, layout):
         for name, content in dict(before, **left).items():
             with open(os.path.join(folder, name), "wb") as file:
                 file.write(content)
-        with open(os.path.join(folder, stray + ".77.part"), "wb"):
+        with open(os.path.join(folder, stray + ".99999999.part"), "wb"):
             pass
         check_same(samples, read_all(folder))
         assert run(root, "--to " + BACK[layout]) == 0

@@ -211,7 +211,7 @@ def test_the_command_reports_the_coverage(text_file, vocabulary, tmp_path, capsy
     assert "4 of 10 words found (40.0 %)" in capsys.readouterr().out
     expected, _ = glove.word_vectors(WORDS, text_file, seed=5)
     np.testing.assert_array_equal(np.load(str(output)), expected)
-    assert os.listdir(str(output.parent)) == ["emb.npy"]
+    assert sorted(os.listdir(str(output.parent))) == ["emb.json", "emb.npy"]
 
 
 def test_the_command_finds_the_files_of_a_data_set(text_file, vocabulary, tmp_path):

@@ -1,5 +1,8 @@
 """util.core.cli: a command ends with an exit code, whatever happens in it."""
 
+import os
+import signal
+
 import pytest
 
 from util.core import cli
@@ -26,6 +29,22 @@ def test_error_of_a_command_is_one_line(parser, capsys, error, code):
     assert capsys.readouterr().err == "error: two lines\n"
 
 
+@pytest.mark.parametrize(
+    "error, told",
+    [
+        (FileNotFoundError(2, "No such file", "a.json"), "a.json: No such file"),
+        (OSError(28, "No space left"), "[Errno 28] No space left"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(parser, capsys, error, told):
+    def run(args):
+        raise error
+
+    assert cli.command(parser, run, []) == 2
+    assert capsys.readouterr().err == f"error: {told}\n"
+
+
 def test_wrong_option_of_a_command_is_one_line(parser, capsys):
     with pytest.raises(SystemExit) as exit:
         cli.command(parser, lambda args: 0, ["-n", "0"])
@@ -33,3 +52,28 @@ def test_wrong_option_of_a_command_is_one_line(parser, capsys):
     assert capsys.readouterr().err == (
         "error: argument -n: '0' is not a whole number above 0 (-h shows all options)\n"
     )
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_to_end_clears_away_what_is_half_done(parser, capsys, number, code):
+    cleared = []
+
+    def run(args):
+        try:
+            os.kill(os.getpid(), number)
+            signal.pause()
+        finally:
+            cleared.append(True)
+
+    assert cli.command(parser, run, []) == code
+    assert cleared and "ended by SIG" in capsys.readouterr().err
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_a_signal_that_is_ignored_stays_so(parser):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    try:
+        run = lambda args: os.kill(os.getpid(), signal.SIGHUP)  # noqa: E731
+        assert cli.command(parser, run, []) is None
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -1,5 +1,7 @@
 """util.core.files: JSON that comes back, whole or not at all."""
 
+import os
+
 import pytest
 
 from util.core import files
@@ -28,3 +30,37 @@ def test_json_below_a_file_is_refused_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write .*file/a.json: "):
         files.write_json(str(tmp_path / "file" / "a.json"), [])
+
+
+def test_only_what_a_killed_process_of_ours_left_is_removed(tmp_path):
+    (tmp_path / "a.npz.99999999.part").write_text("no process has this number")
+    (tmp_path / f"b.npz.{os.getppid()}.part").write_text("this one is at work")
+    for name in ("film.part", "film.12.part.txt", "12.part"):
+        (tmp_path / name).write_text("somebody's own")
+    (tmp_path / "c.99999999.part").mkdir()
+    files.remove_parts(str(tmp_path))
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [
+        "12.part",
+        f"b.npz.{os.getppid()}.part",
+        "c.99999999.part",
+        "film.12.part.txt",
+        "film.part",
+    ]
+    files.remove_parts(str(tmp_path / "none"))
+
+
+def test_folder_that_a_killed_process_of_the_same_number_left_is_replaced(tmp_path):
+    out = tmp_path / "out"
+    part = tmp_path / f"out.{os.getpid()}.part"
+    part.mkdir()
+    (part / "old").write_text("")
+    with files.whole_folder(str(out)) as folder:
+        open(os.path.join(folder, "new"), "w").close()
+    assert os.listdir(str(out)) == ["new"] and not part.exists()
+
+
+def test_records_are_on_the_disk_before_they_have_their_name(tmp_path, monkeypatch):
+    done, path = [], str(tmp_path / "a.json")
+    monkeypatch.setattr(os, "fsync", lambda _: done.append(os.path.exists(path)))
+    files.write_json(path, [1])
+    assert done == [False, True]  # the file, then the folder with its name

@@ -63,6 +63,42 @@ def test_ctrl_c_ends_the_processes_even_when_pressed_twice(tmp_path):
     assert len(os.listdir(str(tmp_path))) < 399
 
 
+ENDED = """
+import os, sys, time, test_parallel
+from util.core import cli, parallel
+def run():
+    with parallel.Pool(2, died="it died") as pool:
+        futures = [pool.submit(os.getpid) for _ in range(2)]
+        for future in futures:
+            pool.result(future)
+        print(*pool._pool._processes, flush=True)
+        time.sleep(60)
+if __name__ == "__main__":
+    sys.exit(cli.exit_code(run))
+"""
+
+
+@pytest.mark.parametrize(
+    "number, code",
+    [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)],
+)
+def test_no_worker_outlives_its_parent(tmp_path, number, code):
+    script = tmp_path / "ended.py"
+    script.write_text(ENDED)
+    running = subprocess.Popen(
+        [sys.executable, str(script)],
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+    )
+    assert running.stdout.readline().split()
+    running.send_signal(number)
+    # Workers hold the pipes too: their end is reached when all are gone.
+    error = running.communicate(timeout=20)[1]
+    assert running.returncode == code and "Traceback" not in error
+
+
 def die(*_):
     os._exit(1)
 

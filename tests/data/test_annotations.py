@@ -3,12 +3,12 @@
 import json
 import os
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
 import tiny_sets
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from util.core.errors import UserError
 from util.data import annotations, datasets, refcoco
@@ -168,6 +168,28 @@ def test_binary_instances_are_refused_by_name(unc):
         read(unc, "unc", "train")
 
 
+@pytest.mark.parametrize("key", ["images", "annotations"])
+def test_id_twice_is_refused_unless_it_says_the_same(unc, key):
+    expected = read(unc, "unc", "train")
+    change_instances(unc, lambda content: content[key].append(content[key][0]))
+    assert read(unc, "unc", "train") == expected
+    other = {"images": {"height": 7}, "annotations": {"image_id": 3}}[key]
+    number = {"images": 4, "annotations": 5}[key]
+    change_instances(
+        unc, lambda content: content[key].append({**content[key][0], **other})
+    )
+    with pytest.raises(
+        UserError, match=f"json: the id .* twice in {key}, in entries 0 and {number}"
+    ):
+        read(unc, "unc", "train")
+
+
+def test_referent_and_annotation_in_two_images_are_refused(unc):
+    change_instances(unc, lambda content: content["annotations"][0].update(image_id=3))
+    with pytest.raises(UserError, match="101: its image is 1, but 3 in .*instances"):
+        read(unc, "unc", "train")
+
+
 def test_referent_without_annotation_or_image_is_named(unc):
     change_instances(unc, lambda content: content["annotations"].pop(3))
     with pytest.raises(UserError, match="referent 104 has no annotation"):
@@ -190,6 +212,8 @@ FULL = tiny_sets.run_lengths(np.ones((40, 60), bool))
         ([[1, 2, 3, 4, 5, 6, 7]], "3 or more points"),
         ([[0, 0, 9, 0, 9, 9], "x"], "damaged"),
         ([0, 0, 9, 0, 9, 9], "damaged"),
+        ([7, [0, 0, 9, 0, 9, 9]], "damaged"),
+        ([[[[0]]]], "damaged"),
         ([[0, 0, 1e9, 0, 1e9, 1e9]], "far outside"),
         ([[0, 0, float("nan"), 0, 9, 9]], "far outside"),
         ("polygon", "damaged"),
@@ -215,14 +239,58 @@ def test_bad_mask_names_its_referent(unc, segmentation, reason):
         load(read(unc, "unc", "train")[:1])
 
 
-def test_pixels_that_compressed_runs_leave_unset_are_noticed(monkeypatch):
-    """Such pixels hold whatever was in memory, here ones."""
+@pytest.mark.parametrize("counts", ["12", "d0d0", "PT"])
+def test_runs_that_end_early_are_noticed(counts):
+    """What pycocotools makes of them crashes it later, or is what was in memory."""
     runs = tiny_sets.compressed(tiny_sets.box(4, 5, (0, 2, 0, 2)))
     assert decode_segmentation(runs, 4, 5).sum() == 4
-    ones = np.ones((4, 5), np.uint8)
-    monkeypatch.setattr(coco_mask, "decode", lambda packed: ones)
     with pytest.raises(UserError, match="do not fill"):
-        decode_segmentation(runs, 4, 5)
+        decode_segmentation(dict(runs, counts=counts), 4, 5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_runs_are_unpacked_as_they_were_packed(seed):
+    noise = np.random.RandomState(seed).uniform(size=(70, 90)) > (0.1, 0.9)[seed % 2]
+    for mask in (noise, np.repeat(np.repeat(noise, 9, 0), 9, 1), noise & False):
+        found = decode_segmentation(tiny_sets.compressed(mask), *mask.shape)
+        np.testing.assert_array_equal(found, mask)
+
+
+def test_parts_of_every_kind_are_united():
+    one, other = tiny_sets.box(8, 9, (0, 4, 0, 4)), tiny_sets.box(8, 9, (2, 6, 2, 6))
+    polygon = [2, 2, 6, 2, 6, 6, 2, 6]
+    for parts in (
+        [tiny_sets.compressed(one), tiny_sets.run_lengths(other)],
+        [tiny_sets.run_lengths(one), polygon],
+        [polygon, tiny_sets.compressed(one), polygon],
+    ):
+        mask = decode_segmentation(parts, 8, 9)
+        np.testing.assert_array_equal(mask, one | other)
+
+
+@pytest.mark.parametrize("part", [[], [3, 3], [3, 3, 4, 4]])
+def test_part_without_an_area_is_left_out_beside_another(part):
+    box = tiny_sets.POLYGONS[101]
+    found = decode_segmentation([part, *box, part], 40, 60)
+    np.testing.assert_array_equal(found, tiny_sets.MASKS[101])
+    with pytest.raises(UserError, match="3 or more points"):
+        decode_segmentation([part, part], 40, 60)
+
+
+def test_parts_of_the_size_are_no_pixels():
+    relative = [[0.1, 0.1, 0.5, 0.1, 0.5, 0.5], [0, 0, 1, 0, 1, 1]]
+    with pytest.raises(UserError, match="between 0 and 1, .* multiply x by"):
+        decode_segmentation(relative, 40, 60)
+    assert decode_segmentation([*relative, [1, 1, 9, 1, 9, 9]], 40, 60).any()
+
+
+def test_memory_does_not_grow_with_the_parts():
+    parts = [[1, 1, 9, 1, 9, 9]] * 2000
+    tracemalloc.start()
+    assert decode_segmentation(parts, 1000, 1000).any()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**25  # 2000 masks are 2 GB
 
 
 def test_bad_image_is_named(unc):

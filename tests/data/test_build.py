@@ -231,7 +231,7 @@ def test_lost_half_and_leftover_files_are_made_good(root, capsys):
     whole = contents(folder)
     os.remove(sample_file(folder, "unc_train", 1))
     os.truncate(sample_file(folder, "unc_train", 2), 1000)
-    with open(sample_file(folder, "unc_train", 3) + ".77.part", "wb"):
+    with open(sample_file(folder, "unc_train", 3) + ".99999999.part", "wb"):
         pass
     with pytest.raises(UserError, match="3 of 4 samples"):
         open_samples(folder, "unc_train")

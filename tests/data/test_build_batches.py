@@ -8,6 +8,7 @@ import pytest
 import tiny_sets
 
 import build_batches
+from util.core.surroundings import cores
 
 TOP = os.path.dirname(os.path.abspath(build_batches.__file__))
 
@@ -24,7 +25,7 @@ def test_commands_of_the_reference_parse(command):
     args = build_batches.build_parser().parse_args(command.split())
     assert [args.dataset, args.split] == command.split()[1::2]
     assert (args.data, args.batches, args.size) == ("data", None, None)
-    assert args.jobs == os.cpu_count() and not args.compact
+    assert args.jobs == cores() and not args.compact
 
 
 def test_builds_with_all_options(tmp_path):

@@ -148,7 +148,7 @@ def test_numbered_files_are_no_others(tmp_path):
     for name in (
         "unc+_val_0.npz",
         "unc+_val_12.npz",
-        "unc+_val_1.npz.77.part",
+        "unc+_val_1.npz.99999999.part",
         "unc+_val_picture_2.npz",
         "unc+_val_01.npz",
         "uncc_val_3.npz",

@@ -1,5 +1,6 @@
 """util.deploy: the service, the call, and the page in a browser."""
 
+import argparse
 import contextlib
 import http.client
 import json
@@ -23,7 +24,8 @@ from pycocotools import mask as coco_mask
 import trainval_model
 from util.bench import load_test, scaling
 from util.core.errors import UserError
-from util.deploy import page, server
+from util.deploy import guard, page, server
+from util.deploy.store import Store
 from util.inference.predictor import Predictor
 
 NEW = sys.version_info >= (3, 10)
@@ -232,10 +234,10 @@ def test_the_call(url, service, images):
     ]
 
 
-def call(url, path):
+def call(site, path, **more):
     """Ask as curl does, in two requests; return the event stream."""
-    host = url.split("/")[2]
-    image = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    host = site.split("/")[2]
+    image = {"path": path, **more}
     body = json.dumps({"data": [image, "the circle", False]})
     connection = http.client.HTTPConnection(host, timeout=30)
     with contextlib.closing(connection):
@@ -252,10 +254,34 @@ def test_only_uploads_can_be_asked_about(url, images, monkeypatch):
     # Older Gradios took files of the working folder.
     monkeypatch.chdir(os.path.dirname(images[0]))
     inside = str(Path(os.environ["GRADIO_TEMP_DIR"]) / "examples" / "place.png")
-    assert "event: complete" in call(url, inside)
-    for path in (images[0], "/etc/passwd", "http://127.0.0.1:9/x.png"):
-        answer = call(url, path)
-        assert "event: error" in answer and "counts" not in answer
+    folder = os.path.dirname(inside)
+    marked = {"meta": {"_type": "gradio.FileData"}}
+    told = set()
+    for more in (marked, {}, {"url": "http://127.0.0.1:9/x.png"}):
+        assert "event: complete" in call(url, inside, **more)
+        for path in (images[0], "/etc/no-such-file", folder, "http://127.0.0.1:9/x"):
+            answer = call(url, path, **more)
+            assert "event: error" in answer and "counts" not in answer
+            if not more:
+                told.add(json.loads(answer.split("data: ")[1])["error"])
+    assert told == {"the image is not here any more: upload it again"}
+
+
+def test_old_files_go_after_a_clean_up_that_failed(tmp_path, monkeypatch):
+    store = Store(str(tmp_path))
+    blocks = argparse.Namespace(temp_file_sets=[{str(tmp_path), "/no/such/file"}])
+    monkeypatch.setattr(server, "CLEANED_S", 0.01)
+    may_end, cleaned = threading.Event(), []
+
+    def clean():
+        cleaned.append(server._clean(store, blocks))
+        if len(cleaned) == 3:
+            may_end.set()
+        raise OSError("not now")
+
+    with server._repeated(clean):
+        assert may_end.wait(30)
+    assert blocks.temp_file_sets == [set()]
 
 
 @needs_gradio
@@ -263,7 +289,7 @@ def test_uploads_are_bounded(url):
     host = url.split("/")[2]
     connection = http.client.HTTPConnection(host, timeout=30)
     with contextlib.closing(connection), contextlib.suppress(ConnectionError):
-        body = b"x" * (server.MAX_REQUEST_BYTES + 10**6)
+        body = b"x" * (guard.MAX_REQUEST_BYTES + 10**6)
         headers = {"Content-Type": "multipart/form-data; boundary=b"}
         connection.request("POST", "/gradio_api/upload", body, headers)
         assert connection.getresponse().status in (400, 413)

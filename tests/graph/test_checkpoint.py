@@ -93,6 +93,22 @@ def test_many_differences_are_counted(tmp_path):
     assert told.endswith("; and 3 more")
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_values_that_are_no_numbers_are_refused(tmp_path, bad):
+    value = np.ones([2, 3], np.float32)
+    value[1, 2] = bad
+    names = {"text_objseg/b": [], "res1/a": value}
+    path = save(tmp_path, names)
+    wanted = {"text_objseg/b": [], "res1/a": [2, 3]}
+    told = "1 of 6 values of res1/a are NaN or infinite"
+    for function in (checkpoint.load, weights.load):
+        with pytest.raises(UserError, match=told):
+            load(function, path, wanted)
+    with pytest.raises(UserError, match=told):
+        weights.check(path)
+    load(checkpoint.load, path, {"text_objseg/b": []})
+
+
 def data_file(path):
     return path + ".data-00000-of-00001"
 

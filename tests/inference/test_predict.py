@@ -80,16 +80,16 @@ def read(path):
 def test_masks_overlays_and_lines(snapshots, predictor, folder, capsys):
     options = "--image b_7.png a_12.png --text 'Left box' right --output out --coco"
     assert run(snapshots, options) == 0
-    assert (
-        "4 of 4 sentences segmented: out/predictions.jsonl" in capsys.readouterr().out
-    )
+    printed = capsys.readouterr().out
+    assert "4 of 4 sentences segmented: out/predictions.jsonl" in printed
+    assert "ids in coco_results.json: invented, from 1 in the order" in printed
     rows, queries = read_rows("out"), []
     for name in IMAGES:
         queries += [(name, "Left box"), (name, "right")]
     assert [(row["image"], row["sentence"]) for row in rows] == queries
     assert len(list((folder / "out").iterdir())) == 2 * len(rows) + 2
     results = json.loads((folder / "out" / "coco_results.json").read_text())
-    assert [result["image_id"] for result in results] == [7, 7, 12, 12]
+    assert [result["image_id"] for result in results] == [1, 1, 2, 2]
     for number, (row, result) in enumerate(zip(rows, results)):
         image = read(row["image"])
         predictor.set_image(image)
@@ -164,6 +164,10 @@ def test_what_cannot_be_segmented_is_told_and_the_rest_goes_on(
         ("--image a_12.png --text left --output full", "full is there already"),
         ("--image a_12.png --text left --output out -i 6", "choose one with -i: 5"),
         (
+            "--image a_12.png --text left --output out --coco-images none.json",
+            "there is no file none.json",
+        ),
+        (
             "--image a_12.png --text left --output out --vocabulary bad.csv",
             "bad.csv has 2 words, but",
         ),
@@ -198,13 +202,14 @@ def test_what_was_found_stays_after_an_interruption(predictor, folder, monkeypat
     assert [row["image"] for row in read_rows("out")] == ["b_7.png"]
 
 
-def test_images_without_numbers_of_their_own_get_their_places():
-    assert predict.image_ids(["x/COCO_train2014_000000000009.jpg", "7.png"]) == {
-        "x/COCO_train2014_000000000009.jpg": 9,
-        "7.png": 7,
-    }
-    assert predict.image_ids(["a1.jpg", "b.jpg", "a1.jpg"]) == {"a1.jpg": 1, "b.jpg": 2}
-    assert predict.image_ids(["a1.jpg", "b1.jpg"]) == {"a1.jpg": 1, "b1.jpg": 2}
+def test_ids_of_a_ground_truth(snapshots, folder, capsys):
+    images = [{"id": 3, "file_name": "a_12.png"}, {"id": 12, "file_name": "b_7.png"}]
+    (folder / "truth.json").write_text(json.dumps({"images": images}))
+    options = "--image b_7.png a_12.png --text left --output out "
+    assert run(snapshots, options + "--coco-images truth.json") == 0
+    assert "ids in coco_results.json: those of truth.json" in capsys.readouterr().out
+    results = json.loads((folder / "out" / "coco_results.json").read_text())
+    assert [result["image_id"] for result in results] == [12, 3]
 
 
 # --- Broken inputs: a mask or one line, and nothing else

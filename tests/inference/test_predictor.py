@@ -106,6 +106,19 @@ def test_a_sentence_and_what_the_network_makes_of_it(predictor, monkeypatch):
     np.testing.assert_allclose(prediction.levels["c3"], right, atol=1e-6)
 
 
+def test_answers_that_are_no_numbers_are_refused(predictor, monkeypatch):
+    predictor.set_image(IMAGES[0])
+    ids = [predictor.ids("the")]
+    run = predictor._session.run
+
+    def overflowing(fetches, feed):
+        return dict(run(fetches, feed), pred=np.full([1, 64, 64, 1], np.nan))
+
+    monkeypatch.setattr(predictor._session, "run", overflowing)
+    with pytest.raises(UserError, match="answers with NaN or infinite scores"):
+        predictor.find(ids)
+
+
 def test_several_sentences_are_one_run(predictor):
     predictor.set_image(IMAGES[0])
     texts = ["the w9", "w10 w11"]

@@ -163,7 +163,7 @@ def test_interrupted_file_leaves_nothing(path, monkeypatch):
 
 def test_what_a_killed_training_left_is_removed(path):
     Folder(path, SIZE, BELONGS)
-    open(os.path.join(path, "a.npz.123.part"), "w").close()
+    open(os.path.join(path, "a.npz.99999999.part"), "w").close()
     folder = Folder(path, SIZE, BELONGS)
     assert os.listdir(path) == [feature_cache.RECORD]
     assert folder.num_images == 0

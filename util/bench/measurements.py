@@ -11,6 +11,7 @@ from typing import Any, Dict, Iterator, NamedTuple, Optional, Tuple
 
 from util import models
 from util.bench import workload
+from util.core.surroundings import cores
 from util.data import datasets
 from util.data.build import build_samples
 
@@ -184,7 +185,7 @@ def testing(setup: Setup, snapshot: str, sentences: int, use_crf: bool) -> Figur
 
     sizes, seeds = setup.sizes, itertools.count()
     images = sizes.streams[sentences] if use_crf else 1
-    jobs = os.cpu_count()
+    jobs = cores()
     with contextlib.ExitStack() as stack:
         workers = None
         if use_crf:

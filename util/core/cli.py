@@ -2,12 +2,17 @@
 
 import argparse
 import contextlib
+import os
 import re
 import signal
 import sys
+import threading
 from typing import Callable, Optional, Sequence
 
 from util.core.errors import Stopped, UserError
+
+ENDINGS = (signal.SIGTERM, signal.SIGHUP)  # a scheduler's, a closed terminal's
+NOBODY_READS = 128 + signal.SIGPIPE
 
 PRECISIONS = ("float32", "bfloat16", "float16", "tf32")
 
@@ -72,22 +77,76 @@ def command(
 
 
 def exit_code(main: Callable[[], int]) -> int:
-    """Run a command and turn a `UserError` into its exit code.
+    """Run a command and turn its errors into one line and an exit code.
 
     Args:
       main: does the work and returns an exit code.
 
     Returns:
-      What `main` returned; 2 after a `UserError`, whose text went to stderr as
-      one line; 1 after a `Stopped`, likewise; 130 after Ctrl-C. From then on the
-      process ends undisturbed: it ignores another Ctrl-C.
+      What `main` returned; 2 after a `UserError` or an OSError, whose text went to
+      stderr as one line; 1 after a `Stopped`, likewise; 130 after Ctrl-C, 128 + n
+      after signal n of ENDINGS: what is half done is cleared away first. From then on
+      the process ends undisturbed: it ignores another Ctrl-C.
     """
     try:
-        return main()
+        with _endings_raised():
+            return main()
     except (UserError, Stopped) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
+    except BrokenPipeError:  # whoever read what is printed has gone
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOBODY_READS
+    except OSError as error:
+        print(f"error: {' '.join(_told(error).split())}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("interrupted", file=sys.stderr)
         return 130
+    except _Ended as ended:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        print(f"ended by {signal.Signals(ended.number).name}", file=sys.stderr)
+        return 128 + ended.number
+
+
+class _Ended(BaseException):
+    """A signal of ENDINGS has come."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextlib.contextmanager
+def _endings_raised():
+    """Raise `_Ended` for the first signal of ENDINGS; a second one ends at once.
+
+    One that the process was told to ignore (nohup) stays ignored.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [n for n in ENDINGS if signal.getsignal(n) is signal.SIG_DFL]
+
+    def end(number, _):
+        for each in numbers:
+            signal.signal(each, signal.SIG_DFL)
+        raise _Ended(number)
+
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _told(error):
+    """Return what an OSError says, the file first."""
+    if error.filename is None:
+        return str(error) or type(error).__name__
+    name = os.fsdecode(error.filename)
+    return f"{name}: {error.strerror or type(error).__name__}"

@@ -1,22 +1,25 @@
 """Files that appear whole or not at all; JSON files."""
 
 import contextlib
-import glob
 import json
 import os
+import re
 import shutil
 from typing import IO, Any, Iterator
 
 from util.core.errors import UserError
 
+PART = re.compile(r".+\.([0-9]+)\.part", re.DOTALL)  # name of a file before it is whole
+
 
 @contextlib.contextmanager
-def whole_file(path: str, mode: str = "wb") -> Iterator[IO]:
+def whole_file(path: str, mode: str = "wb", durable: bool = False) -> Iterator[IO]:
     """Write a file next to its place and rename it when it is complete.
 
     Args:
       path: the file to make or replace; its folder is made where missing.
       mode: "wb", or "w" for UTF-8 text.
+      durable: it survives a power cut: it is on the disk before it has its name.
 
     Yields:
       The open file. After an exception nothing is left of it and an older file
@@ -28,17 +31,37 @@ def whole_file(path: str, mode: str = "wb") -> Iterator[IO]:
     try:
         with open(part, mode, encoding=encoding) as file:
             yield file
+            if durable:
+                flush(file)
         os.replace(part, path)
+        if durable:
+            flush_folder(os.path.dirname(path) or ".")
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(part)
 
 
+def flush(file: IO) -> None:
+    """Bring what was written to an open file to the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def flush_folder(folder: str) -> None:
+    """Bring the names in a folder to the disk, where its file system can."""
+    with contextlib.suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
 @contextlib.contextmanager
-def writing(path: str, mode: str = "wb") -> Iterator[IO]:
+def writing(path: str, mode: str = "wb", durable: bool = False) -> Iterator[IO]:
     """Open a `whole_file`; a full disk or a refused folder is a UserError."""
     try:
-        with whole_file(path, mode) as file:
+        with whole_file(path, mode, durable) as file:
             yield file
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
@@ -62,6 +85,8 @@ def whole_folder(path: str) -> Iterator[str]:
         raise UserError(f"{path} is there already: choose another --output")
     part = f"{path}.{os.getpid()}.part"
     try:
+        if os.path.isdir(part):  # killed in a container, where numbers come again
+            shutil.rmtree(part)
         os.makedirs(part)
         yield part
         os.rename(part, path)
@@ -72,10 +97,27 @@ def whole_folder(path: str) -> Iterator[str]:
 
 
 def remove_parts(folder: str) -> None:
-    """Remove what a process that was killed left of its `whole_file`."""
-    for leftover in glob.glob(os.path.join(glob.escape(folder), "*.part")):
-        with contextlib.suppress(FileNotFoundError):  # another process was faster
-            os.remove(leftover)
+    """Remove what processes that were killed left of a `whole_file`, nothing else."""
+    if not os.path.isdir(folder):
+        return
+    for name in os.listdir(folder):
+        part, path = PART.fullmatch(name), os.path.join(folder, name)
+        if part and os.path.isfile(path) and not _is_alive(int(part.group(1))):
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                os.remove(path)
+
+
+def _is_alive(process):
+    """Tell whether there is a process of this number, other than this one."""
+    if process == os.getpid():
+        return False  # the file is older: one of a container that had the same number
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def require_file(path: str) -> str:
@@ -92,7 +134,7 @@ def require_file(path: str) -> str:
 
 
 def write_json(path: str, value: Any) -> None:
-    """Write a JSON file, whole or not at all.
+    """Write a JSON file, whole or not at all, and to the disk.
 
     Args:
       path: the file to make or replace.
@@ -101,7 +143,7 @@ def write_json(path: str, value: Any) -> None:
     Raises:
       UserError: the file cannot be written.
     """
-    with writing(path) as file:
+    with writing(path, durable=True) as file:
         file.write(json.dumps(value, indent=2).encode("ascii") + b"\n")
 
 

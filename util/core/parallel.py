@@ -5,7 +5,9 @@ import contextlib
 import functools
 import itertools
 import multiprocessing
+import os
 import signal
+import threading
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Callable, Iterable, Iterator, Optional, Sequence
@@ -16,7 +18,7 @@ _END = object()
 
 
 class Pool:
-    """Processes that do work next to this one.
+    """Processes that do work next to this one, and never outlive it.
 
     Use it as a context manager, whose end waits for what is under way.
 
@@ -35,7 +37,12 @@ class Pool:
         self.jobs, self._died = jobs, died
         # A fork would copy the threads of whatever is loaded already.
         context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(jobs, context)
+        # Only this process holds the pipe's other end, so however it ends, its workers
+        # read the end of the file.
+        ours, self._alive = context.Pipe(duplex=False)
+        self._pool = ProcessPoolExecutor(
+            jobs, context, initializer=_end_with_parent, initargs=(ours,)
+        )
 
     def submit(self, work: Callable, *args: Any) -> Future:
         """Start `work(*args)`, all of which can be pickled; `result` waits for it.
@@ -72,6 +79,17 @@ class Pool:
 
     def __exit__(self, *exception: Any) -> None:
         self._pool.shutdown()
+
+
+def _end_with_parent(alive):
+    """Begin to wait, in a worker, for the end of the process that started it."""
+
+    def wait():
+        with contextlib.suppress(EOFError, OSError):
+            alive.recv_bytes()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def run(work: Callable, tasks: Sequence, jobs: int) -> Iterator[Any]:

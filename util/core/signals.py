@@ -3,11 +3,13 @@
 import signal
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Listener:
-    """Notes the first SIGINT or SIGTERM while its `with` lasts; a second one acts.
+    """Notes the first of SIGNALS while its `with` lasts; a second one acts.
+
+    SIGHUP, which comes when a terminal closes, stays ignored where it is (nohup).
 
     Attributes:
       heard: whether one has come.
@@ -18,9 +20,11 @@ class Listener:
         self._handlers = {}
 
     def __enter__(self) -> "Listener":
-        self._handlers = {number: signal.getsignal(number) for number in SIGNALS}
         for number in SIGNALS:
-            signal.signal(number, self._hear)
+            handler = signal.getsignal(number)
+            if (number, handler) != (signal.SIGHUP, signal.SIG_IGN):
+                self._handlers[number] = handler
+                signal.signal(number, self._hear)
         return self
 
     def __exit__(self, *exception: Any) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from util.core.errors import UserError
+from util.data.mask_images import to_mask
 
 STRIDE = 8  # pixels: of the network's input, the side of a cell of features
 MAX_PIXELS = 10**8  # of an image: more is a mistake or an attack
@@ -25,12 +26,13 @@ def read_image(path: str) -> np.ndarray:
 
     Returns:
       uint8 [H, W, 3], RGB, turned upright as its EXIF data say. Of 16 bits the
-      high byte is taken; transparency is left out.
+      high byte is taken, of 12 of them (nothing above 4095) the upper 8, and values
+      up to 255 are taken as they are; transparency is left out.
 
     Raises:
       UserError: the file is missing, damaged, truncated or not an image.
     """
-    return _read(path, "image", _to_rgb)
+    return _read(path, "image", lambda image, _: _to_rgb(image))
 
 
 def read_mask(path: str) -> np.ndarray:
@@ -40,14 +42,13 @@ def read_mask(path: str) -> np.ndarray:
       path: the file.
 
     Returns:
-      bool [H, W], turned upright as its EXIF data say: True where a value is not 0.
-      That is the index where there is a palette, and any of the colours; transparency
-      is left out.
+      bool [H, W], turned upright as its EXIF data say: True on what it shows, see
+      `mask_images.to_mask`.
 
     Raises:
-      UserError: the file is missing, damaged, truncated or not an image.
+      UserError: the file is missing, damaged, truncated, not an image or no mask.
     """
-    return _read(path, "mask", _to_mask)
+    return _read(path, "mask", to_mask)
 
 
 def _read(path, what, convert):
@@ -59,17 +60,9 @@ def _read(path, what, convert):
             warnings.simplefilter("ignore")
             with Image.open(path) as file:
                 _check_size(*file.size[::-1])
-                return convert(ImageOps.exif_transpose(file))
+                return convert(ImageOps.exif_transpose(file), file.format)
     except Exception as error:  # Pillow's readers raise anything on damaged files
         raise UserError(f"cannot read the {what} {path}: {error}") from error
-
-
-def _to_mask(image: Image.Image) -> np.ndarray:
-    """Return bool [H, W] of a Pillow image of any mode."""
-    if image.mode in ("LA", "RGBA"):
-        image = image.convert(image.mode[:-1])
-    values = np.asarray(image) != 0
-    return values.any(axis=2) if values.ndim == 3 else values
 
 
 def to_image(image: Any) -> np.ndarray:
@@ -115,8 +108,10 @@ def _check_size(rows: int, columns: int) -> None:
 def _to_rgb(image: Image.Image) -> np.ndarray:
     """Return uint8 [H, W, 3] of a Pillow image of any mode."""
     if image.mode.startswith("I"):
-        high_byte = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
-        image = Image.fromarray(high_byte.astype(np.uint8))
+        values = np.asarray(image).astype(np.int64)
+        bits = next((n for n in (8, 12) if values.max() < 2**n), 16)
+        values = np.clip(values >> (bits - 8), 0, 255)
+        image = Image.fromarray(values.astype(np.uint8))
     if image.mode == "P":
         # Pillow warns about transparent palettes unless asked to keep them first.
         image = image.convert("RGBA")

@@ -52,7 +52,8 @@ def with_instances(
       (what to call it in an error, the ref, its image's entry, its annotation).
 
     Raises:
-      UserError: instances.json is missing or damaged, or lacks an entry.
+      UserError: instances.json is missing or damaged, lacks an entry, has an id
+        twice, or says another image of a referent.
     """
     instances = os.path.join(os.path.dirname(path), "instances.json")
     images, annotations = coco_entries(instances, read_json(instances))
@@ -63,6 +64,11 @@ def with_instances(
             raise UserError(f"{name} has no annotation in {instances}")
         if image not in images:
             raise UserError(f"{name}: its image {image} is not in {instances}")
+        shown = annotations[annotation].get("image_id", image)
+        if shown != image:
+            raise UserError(
+                f"{name}: its image is {image}, but {shown!r} in {instances}"
+            )
         yield name, ref, images[image], annotations[annotation]
 
 
@@ -77,7 +83,8 @@ def coco_entries(path: str, content: Any) -> Tuple[Dict[Any, Dict], Dict[Any, Di
       {id: image} and {id: annotation}; both have COCO_FIELDS.
 
     Raises:
-      UserError: it is not a COCO file; names the first bad entry.
+      UserError: it is not a COCO file, or two entries differ and have the same id;
+        names the first bad entry.
     """
     by_id = []
     for key, fields in COCO_FIELDS.items():
@@ -90,8 +97,21 @@ def coco_entries(path: str, content: Any) -> Tuple[Dict[Any, Dict], Dict[Any, Di
                     f"{path} is not a COCO file: {key}, entry {number}: expected an "
                     f"object with {', '.join(fields)}"
                 )
-        by_id.append({entry["id"]: entry for entry in entries})
+        by_id.append(_by_id(path, key, entries))
     return tuple(by_id)
+
+
+def _by_id(path, key, entries):
+    """Return {id: entry}; an id twice is refused unless both say the same."""
+    numbers = {}
+    for number, entry in enumerate(entries):
+        first = numbers.setdefault(entry["id"], number)
+        if entries[first] != entry:
+            raise UserError(
+                f"{path}: the id {entry['id']!r} stands twice in {key}, in entries "
+                f"{first} and {number}, which differ: give each its own id"
+            )
+    return {entry_id: entries[number] for entry_id, number in numbers.items()}
 
 
 def _has(entry, fields):

@@ -15,6 +15,9 @@ from util.core import files
 from util.core.errors import UserError
 from util.data.im_processing import read_image, read_mask
 
+# What wrong numbers and types in a segmentation raise.
+UNREADABLE = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
+
 
 class Referent(NamedTuple):
     """One object that sentences refer to.
@@ -110,9 +113,10 @@ def decode_segmentation(
     """Draw a mask from COCO's segmentation of it.
 
     Args:
-      segmentation: polygons [[x, y, x, y, ...], ...], in pixels, which are
-        united; or {"size": [H, W], "counts": run lengths}, the counts as a list
-        or in COCO's compressed text.
+      segmentation: a list of parts, which are united: polygons [x, y, x, y, ...], in
+        pixels, and {"size": [H, W], "counts": run lengths}, the counts as a list or in
+        COCO's compressed text; or one of the latter. Polygons of fewer than three
+        points are left out where there is another part.
       height: H of the image, in pixels.
       width: W of the image, in pixels.
 
@@ -120,46 +124,82 @@ def decode_segmentation(
       bool [H, W], True on the object.
 
     Raises:
-      UserError: the mask is missing, damaged or of another size.
+      UserError: the mask is missing, damaged, of another size, or in parts of the
+        image's size, 0 to 1.
     """
     if not segmentation:
         raise UserError("the mask is missing")
+    parts = [segmentation] if isinstance(segmentation, dict) else segmentation
     try:
-        if isinstance(segmentation, dict):
-            return _decode_run_lengths(segmentation, height, width)
-        return _draw_polygons(segmentation, height, width)
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"the mask is damaged: {error!r}") from error
-
-
-def _draw_polygons(polygons, height, width):
-    for polygon in polygons:
-        points = np.asarray(polygon, np.float64)
-        if points.ndim != 1 or points.size < 6 or points.size % 2:
+        _refuse_relative(parts, height, width)
+        packed = [_pack(part, height, width) for part in parts]
+        # Their union takes no more memory than one mask, however many there are.
+        packed = coco_mask.merge([part for part in packed if part])
+        if not packed["counts"]:
             raise ValueError("a polygon needs 3 or more points")
-        # Far corners and NaN make pycocotools crash or hang.
-        limit = 10 * max(height, width)
-        if not np.isfinite(points).all() or np.abs(points).max() > limit:
-            raise ValueError("a polygon reaches far outside the image")
-    drawn = coco_mask.decode(coco_mask.frPyObjects(polygons, height, width))
-    return drawn.any(axis=2)
-
-
-def _decode_run_lengths(run_lengths, height, width):
-    if list(run_lengths["size"]) != [height, width]:
-        raise ValueError(f"its size is {run_lengths['size']}, not {[height, width]}")
-    counts = run_lengths["counts"]
-    if isinstance(counts, list):
-        if sum(counts) != height * width:
-            raise ValueError("its run lengths do not fill the image")
-        packed = coco_mask.frPyObjects(run_lengths, height, width)
-    else:
-        packed = {"size": [height, width], "counts": counts.encode("ascii")}
-    mask = coco_mask.decode(packed)
-    # Where compressed runs end early, pycocotools leaves the rest unset.
-    if mask.sum() != coco_mask.area(packed):
-        raise ValueError("its run lengths do not fill the image")
+        mask = coco_mask.decode(packed)
+    except UNREADABLE as error:
+        raise UserError(f"the mask is damaged: {error!r}") from error
     return mask.astype(bool)
+
+
+def _refuse_relative(parts, height, width):
+    """Refuse polygons whose numbers are all from 0 to 1, parts of the image's size."""
+    polygons = [part for part in parts if not isinstance(part, dict)]
+    is_relative = all(0 <= number <= 1 for part in polygons for number in part)
+    if any(polygons) and max(height, width) > 2 and is_relative:
+        raise UserError(
+            "the mask lies between 0 and 1, but polygons count pixels: multiply x by "
+            "the width and y by the height"
+        )
+
+
+def _pack(part, height, width):
+    """Return the run lengths of a part as pycocotools has them; None: it is no area."""
+    if isinstance(part, dict):
+        return _pack_run_lengths(part, height, width)
+    points = np.asarray(part, np.float64)
+    if points.ndim != 1 or points.size % 2:
+        raise ValueError("a polygon needs 3 or more points, an x and a y each")
+    if points.size < 6:
+        return None
+    # Far corners and NaN make pycocotools crash or hang.
+    limit = 10 * max(height, width)
+    if not np.isfinite(points).all() or np.abs(points).max() > limit:
+        raise ValueError("a polygon reaches far outside the image")
+    (packed,) = coco_mask.frPyObjects([part], height, width)
+    return packed
+
+
+def _pack_run_lengths(run_lengths, height, width):
+    size, counts = list(run_lengths["size"]), run_lengths["counts"]
+    if size != [height, width]:
+        raise ValueError(f"its size is {size}, not {[height, width]}")
+    if not isinstance(counts, list):
+        counts = _unpack_counts(counts.encode("ascii"))
+    # Where runs end early, pycocotools crashes or leaves the rest unset.
+    if min(counts, default=0) < 0 or sum(counts) != height * width:
+        raise ValueError("its run lengths do not fill the image")
+    return coco_mask.frPyObjects({"size": size, "counts": counts}, height, width)
+
+
+def _unpack_counts(text: bytes) -> List[int]:
+    """Return the run lengths of COCO's compressed text.
+
+    A number has 5 bits a character, the lowest first; from the fourth on they are
+    differences from the last but one.
+    """
+    counts, number, shift = [], 0, 0
+    for character in text:
+        bits = character - 48
+        number |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            if bits & 16:
+                number -= 1 << shift
+            counts.append(number + (counts[-2] if len(counts) > 2 else 0))
+            number, shift = 0, 0
+    return counts
 
 
 def _read_mat(path):

@@ -13,7 +13,7 @@ import numpy as np
 from util import models
 from util.core import files
 from util.core.errors import Stopped, UserError
-from util.data import text_processing
+from util.data import text_processing, vocabularies
 from util.deploy import image_ops, text_ops
 from util.evaluation.eval_tools import compute_mask_IU
 from util.graph import checkpoint
@@ -72,6 +72,7 @@ def run(args) -> None:
         "format": args.format,
         "network_input": [sizes["H"], sizes["W"], 3],
         "vocabulary_size": sizes["vocab_size"],
+        "vocabulary": vocabularies.checksum(path),
         "foreground": f"logit >= {FOREGROUND}",
         "not_in_the_graph": ["DenseCRF"],
         "versions": versions(),

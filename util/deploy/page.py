@@ -13,6 +13,7 @@ from PIL import Image
 
 from util.core.errors import UserError
 from util.data import im_processing, shapes, shapes_scenes
+from util.deploy.store import EXAMPLES, Store
 from util.inference import visualize
 from util.inference.prediction import Prediction
 from util.inference.visualize import class_colour
@@ -66,7 +67,7 @@ def draw_examples(folder: str) -> List[List[str]]:
     examples = []
     for kind in shapes_scenes.KINDS:
         scene = shapes_scenes.make_scene(rng, kind)
-        path = os.path.join(folder, "examples", kind + ".png")
+        path = os.path.join(folder, EXAMPLES, kind + ".png")
         visualize.save_png(path, shapes.render(rng, scene))
         examples.append([path, scene.sentences[0].text])
     return examples
@@ -74,9 +75,8 @@ def draw_examples(folder: str) -> List[List[str]]:
 
 def build(
     answer: Callable,
-    folder: str,
+    store: Store,
     examples: Sequence,
-    kept_s: int,
     max_letters: int,
     levels: Sequence[str] = (),
 ) -> Any:
@@ -84,9 +84,8 @@ def build(
 
     Args:
       answer: function of path, sentence and whether to refine; see `Service.answer`.
-      folder: where files for the browser go.
+      store: where files come from the browser and go to it.
       examples: see `draw_examples`; may be empty.
-      kept_s: seconds after which files are removed.
       max_letters: most letters of a sentence.
       levels: the model's, see `Predictor.levels`.
 
@@ -97,10 +96,8 @@ def build(
 
     # One question at a time: page and call wait in one queue.
     network = {"concurrency_id": "network", "concurrency_limit": 1}
-    with gr.Blocks(
-        title="RefSeg", analytics_enabled=False, delete_cache=(60, kept_s)
-    ) as blocks:
-        parts = _lay_out(gr, max_letters, levels)
+    with gr.Blocks(title="RefSeg", analytics_enabled=False) as blocks:
+        parts = _lay_out(gr, store, max_letters, levels)
         question = [parts.image, parts.sentence, parts.refine]
         if examples:
             gr.Examples(
@@ -111,7 +108,7 @@ def build(
             )
         gr.on(
             [parts.button.click, parts.sentence.submit],
-            _shower(gr, parts, answer, folder),
+            _shower(gr, parts, answer, store.folder),
             [*question, parts.asked],
             [parts.message, parts.result, parts.history, parts.asked, *parts.shown],
             show_progress_on=[parts.button],
@@ -190,12 +187,12 @@ class Parts(NamedTuple):
     asked: Any
 
 
-def _lay_out(gr, max_letters, levels):
+def _lay_out(gr, store, max_letters, levels):
     """Put the parts on the page that is being built."""
     gr.Markdown("## RefSeg\nChoose an image and say which object you mean.")
     with gr.Row():
         with gr.Column():
-            question = _question_parts(gr, max_letters)
+            question = _question_parts(gr, store, max_letters)
         with gr.Column():
             message = gr.HTML(elem_id="message", visible=False)
             with gr.Column(visible=False) as result:
@@ -204,7 +201,7 @@ def _lay_out(gr, max_letters, levels):
     return Parts(*question, message, result, shown, history, gr.State([]))
 
 
-def _question_parts(gr, max_letters):
+def _question_parts(gr, store, max_letters):
     """Return image, sentence, whether to refine, button."""
     image = gr.Image(
         type="filepath",
@@ -214,7 +211,7 @@ def _question_parts(gr, max_letters):
         height=320,
         elem_id="image",
     )
-    _take_uploads_only(gr, image)
+    _take_uploads_only(gr, store, image)
     sentence = gr.Textbox(
         label="Sentence",
         placeholder="the small red circle left of the square",
@@ -227,7 +224,7 @@ def _question_parts(gr, max_letters):
     return image, sentence, refine, button
 
 
-def _take_uploads_only(gr, image):
+def _take_uploads_only(gr, store, image):
     """Leave reading to the service, and fetch nothing from elsewhere.
 
     Gradio would open the file with its own messages, and download any URL that a
@@ -235,6 +232,8 @@ def _take_uploads_only(gr, image):
     component are replaced. (A class derived from gradio.Image would do, but Gradio
     writes a file next to the module of such a class when it is imported.) A test
     asks with a URL, so a Gradio that calls other methods does not go unnoticed.
+    Only what a request marks as a file ("meta") comes through the first method;
+    everything comes through the second.
     """
     move = image.async_move_resource_to_block_cache
 
@@ -244,7 +243,14 @@ def _take_uploads_only(gr, image):
         return await move(path)
 
     image.async_move_resource_to_block_cache = move_file
-    image.preprocess = lambda payload: payload and payload.path
+
+    def preprocess(payload):
+        try:
+            return payload and store.check(payload.path)
+        except UserError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    image.preprocess = preprocess
 
 
 def _answer_parts(gr, names):

@@ -21,29 +21,24 @@ from util.core.errors import UserError
 from util.core.signals import Listener
 from util.data import im_processing
 from util.deploy import page
+from util.deploy.guard import MAX_UPLOAD_BYTES, Guard, own_names
+from util.deploy.store import GONE, Store
 from util.graph import checkpoint
 from util.inference.prediction import Prediction, describe, run_lengths
 from util.inference.predictor import Predictor, vocabulary_of
 
-MAX_UPLOAD_BYTES = 20 * 10**6
 MAX_UPLOAD_PIXELS = 25 * 10**6
-MAX_REQUEST_BYTES = MAX_UPLOAD_BYTES + 10**6  # an image and what comes with it
 MAX_LETTERS = 1000  # of a sentence
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow's names
 REMEMBERED = 4  # images
 MAX_WAITING = 32  # requests
-KEPT_S = 3600  # uploads and what was made of them
+CLEANED_S = 60  # seconds between two looks for old files
 # Gradio and its parts read these when they are imported.
 QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_OFFLINE": "1",
 }
-# Whatever the page may hold, the browser asks nobody else for it.
-POLICY = (
-    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
-    "frame-ancestors 'self'; form-action 'self'; base-uri 'self'"
-)
 
 
 class Answer(NamedTuple):
@@ -125,7 +120,7 @@ def read_upload(path: str) -> np.ndarray:
     """
     name = os.path.basename(path)
     if not os.path.isfile(path):
-        raise UserError("the image is not here any more: upload it again")
+        raise UserError(GONE)
     if os.path.getsize(path) > MAX_UPLOAD_BYTES:
         raise UserError(
             f"{name} has more than {MAX_UPLOAD_BYTES // 10**6} MB: make it smaller"
@@ -212,11 +207,14 @@ def serving(
     from starlette.middleware import Middleware
 
     with tempfile.TemporaryDirectory(prefix="refseg-web-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        examples = page.draw_examples(folder) if has_examples else []
-        blocks = page.build(
-            service.answer, folder, examples, KEPT_S, MAX_LETTERS, service.levels
-        )
+        store = Store(folder)
+        os.environ["GRADIO_TEMP_DIR"] = store.folder
+        examples = page.draw_examples(store.folder) if has_examples else []
+
+        def answer(path, sentence, with_dense_crf):
+            return service.answer(store.check(path), sentence, with_dense_crf)
+
+        blocks = page.build(answer, store, examples, MAX_LETTERS, service.levels)
         blocks.queue(max_size=MAX_WAITING, api_open=False)
         _, url, _ = blocks.launch(
             server_name=host,
@@ -232,14 +230,49 @@ def serving(
             ssr_mode=False,
             pwa=False,
             max_file_size=MAX_UPLOAD_BYTES,
-            app_kwargs={"middleware": [Middleware(Guard)]},
+            app_kwargs={"middleware": [Middleware(Guard, store, own_names(host))]},
             theme=gradio.themes.Default(**page.LOOK),
             css=page.CSS,
         )
         try:
-            yield url
+            with _repeated(lambda: _clean(store, blocks)):
+                yield url
         finally:
             blocks.close(verbose=False)
+
+
+@contextlib.contextmanager
+def _repeated(do):
+    """Do something each CLEANED_S seconds while the `with` lasts, also after errors."""
+    ended = threading.Event()
+
+    def repeat():
+        while not ended.wait(CLEANED_S):
+            try:
+                do()
+            except Exception as error:  # the next time may go well
+                print(f"clean-up: {error!r}", file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _clean(store, blocks):
+    """Remove old files, and from Gradio's memory the names of those that are gone.
+
+    Gradio's own clean-up (`delete_cache`) ends for good when a name that it
+    remembers is that of a folder.
+    """
+    store.clean()
+    for names in blocks.temp_file_sets:
+        for name in list(names):
+            if not os.path.isfile(name):
+                names.discard(name)
 
 
 def import_gradio():
@@ -275,32 +308,3 @@ def check_address(host: str, port: int) -> None:
             f"cannot listen at {host} port {port} ({error.strerror}): choose another "
             "--port or --host"
         ) from error
-
-
-class Guard:
-    """ASGI middleware: bounds what a request sends, and sends POLICY with answers."""
-
-    def __init__(self, app) -> None:
-        self._app = app
-
-    async def __call__(self, scope, receive, send) -> None:
-        """Pass a request on."""
-        from starlette.exceptions import HTTPException
-
-        left = MAX_REQUEST_BYTES
-
-        async def receive_some():
-            nonlocal left
-            message = await receive()
-            left -= len(message.get("body", b""))
-            if left < 0:
-                raise HTTPException(413, "the request is too large")
-            return message
-
-        async def send_more(message):
-            if message["type"] == "http.response.start":
-                policy = (b"content-security-policy", POLICY.encode("ascii"))
-                message = dict(message, headers=[*message["headers"], policy])
-            await send(message)
-
-        await self._app(scope, receive_some, send_more)

@@ -34,7 +34,7 @@ from util.evaluation.eval_tools import (
 from util.graph import checkpoint
 from util.graph.session import versions
 from util.inference import dense_crf, visualize
-from util.inference.predictor import Predictor, is_on_object
+from util.inference.predictor import Predictor, check_samples, is_on_object
 
 GROUP = 24  # samples of an image that are held at once
 
@@ -69,6 +69,7 @@ def run(args) -> "Results":
     """
     snapshot = checkpoint.find(args.folder, args.dataset, args.iteration)
     dataset = datasets.get(args.dataset, args.data, args.batches)
+    check_samples(snapshot, dataset, args.split)
     images, results = f"{snapshot}.{args.split}", Results()
     with contextlib.ExitStack() as stack:
         order, samples = stack.enter_context(reading(dataset, args.split))

@@ -13,7 +13,7 @@ from util.evaluation.eval_tools import WITH_CRF, WITHOUT_CRF, Scores, compute_ma
 from util.evaluation.html import Html, element, join, photo, swatch
 from util.inference import dense_crf, visualize
 from util.inference.prediction import Word, read_words
-from util.inference.predictor import Predictor
+from util.inference.predictor import Predictor, check_samples
 
 NUMBER = 4  # of each kind
 NEAR = 0.01  # IoU: what may differ between two runs of the same network
@@ -92,6 +92,7 @@ def find(
     kind = breakdown.last_kind(record)
     chosen = breakdown.choose(record["samples"], kind, NUMBER)
     rows = {row["number"]: row for some in chosen.values() for row in some}
+    check_samples(snapshot, dataset, record["split"])
     samples = _read(dataset, record["split"], rows)
     with Predictor(snapshot, precision=precision, model=model) as predictor:
         classes = predictor.word_classes

@@ -15,6 +15,8 @@ NAMED = 10  # differences that an error message spells out
 
 DATA, STATE, INDEX = ".data-00000-of-00001", ".state.json", ".index"
 
+WORDS = "vocabulary"  # key of its checksum in a state
+
 BEST = "best"
 
 
@@ -64,6 +66,17 @@ def read_state(snapshot: str) -> Dict[str, Any]:
             f"cannot read {snapshot + STATE}: move the snapshot away to resume from an "
             "older one"
         ) from error
+
+
+def read_vocabulary_checksum(snapshot: str) -> Optional[str]:
+    """Return the checksum of the words that a snapshot knows; None: it is unknown.
+
+    Raises:
+      UserError: its state is damaged.
+    """
+    if not os.path.exists(snapshot + STATE):
+        return None
+    return read_state(snapshot).get(WORDS)
 
 
 def find(folder: str, dataset: str, step: Any) -> str:
@@ -131,7 +144,8 @@ def load(session, checkpoint: str, variables: Optional[List] = None) -> None:
       variables: of tf.Variable; None: all of the graph.
 
     Raises:
-      UserError: the file cannot be read or does not fit; names what differs.
+      UserError: the file cannot be read, does not fit, or holds NaN or infinite
+        values; names what differs.
     """
     if variables is None:
         variables = session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
@@ -150,3 +164,27 @@ def load(session, checkpoint: str, variables: Optional[List] = None) -> None:
         )
     with _reading(checkpoint):
         tf.train.Saver(variables).restore(session, checkpoint)
+    check_finite(checkpoint, [variable.op.name for variable in variables])
+
+
+def check_finite(checkpoint: str, names: Iterable[str]) -> None:
+    """Refuse values that are no numbers, with which a network answers nonsense.
+
+    Args:
+      checkpoint: path of a file.
+      names: of variables in it.
+
+    Raises:
+      UserError: one is NaN or infinite somewhere; or the file cannot be read.
+    """
+    with _reading(checkpoint):
+        reader = tf.train.NewCheckpointReader(checkpoint)
+        for name in sorted(names):
+            value = reader.get_tensor(name)
+            if np.issubdtype(value.dtype, np.floating):
+                bad = np.size(value) - np.count_nonzero(np.isfinite(value))
+                if bad:
+                    raise UserError(
+                        f"{checkpoint} is of no use: {bad} of {np.size(value)} values "
+                        f"of {name} are NaN or infinite: take another file"
+                    )

@@ -4,10 +4,9 @@ import csv
 import itertools
 import json
 import os
-import re
 import sys
 import time
-from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from tqdm import tqdm
 
@@ -15,7 +14,7 @@ from util.core.errors import UserError
 from util.core.files import require_file, writing
 from util.data import im_processing, text_processing
 from util.graph import checkpoint
-from util.inference import visualize
+from util.inference import coco, visualize
 from util.inference.prediction import Prediction, describe, run_lengths
 from util.inference.predictor import Predictor, vocabulary_of
 
@@ -52,6 +51,10 @@ def run(args) -> int:
         raise UserError(
             f"{args.output} is there already and not empty: choose another --output"
         )
+    identities = None
+    if args.coco or args.coco_images:
+        images = [query.image for query in queries]
+        identities = coco.image_ids(images, args.coco_images)
     predictor = Predictor(
         snapshot,
         args.vocabulary or vocabulary_of(snapshot, args.data),
@@ -60,12 +63,14 @@ def run(args) -> int:
         crf_backend=args.crf_backend,
     )
     with predictor:
-        rows = predict(predictor, queries, args.output, args.dense_crf, args.coco)
+        rows = predict(predictor, queries, args.output, args.dense_crf, identities)
     num_failed = sum("error" in row for row in rows)
     print(
         f"{len(rows) - num_failed} of {len(rows)} sentences segmented: "
         f"{os.path.join(args.output, RECORD)}"
     )
+    if identities:
+        print(f"ids in {COCO_RECORD}: {identities.source}")
     return 1 if num_failed else 0
 
 
@@ -129,7 +134,7 @@ def predict(
     queries: Sequence[Query],
     folder: str,
     with_dense_crf: bool = False,
-    as_coco: bool = False,
+    coco_ids: Optional[coco.Ids] = None,
 ) -> List[Dict[str, Any]]:
     """Segment sentences and write what was found.
 
@@ -140,28 +145,27 @@ def predict(
         `N_overlay.png`, both of the image's size, and all rows as RECORD, also
         after Ctrl-C.
       with_dense_crf: refine the masks.
-      as_coco: also write COCO's file of results.
+      coco_ids: also write COCO's file of results, with these ids of the images.
 
     Returns:
       A row a query, see `prediction.describe`; with "image", "seconds", "mask" and
       "overlay" (names of files), or with "error" alone.
     """
     rows, results = [], []
-    identities = image_ids([query.image for query in queries])
     try:
         with tqdm(total=len(queries), desc="segmenting", unit="sentence") as bar:
             for path, sentences in by_image(queries):
                 for row, found in _answer(predictor, path, sentences, with_dense_crf):
                     if found:
                         row.update(_draw(folder, len(rows), *found))
-                    if found and as_coco:
-                        results.append(_coco_result(identities[path], row, found[1]))
+                    if found and coco_ids:
+                        results.append(_coco_result(coco_ids.of[path], row, found[1]))
                     rows.append(row)
                     bar.update()
     finally:
         if rows:
             _write_rows(folder, RECORD, map(json.dumps, rows))
-        if rows and as_coco:
+        if rows and coco_ids:
             _write_rows(folder, COCO_RECORD, [json.dumps(results)])
     return rows
 
@@ -213,22 +217,6 @@ def _draw(folder, number, image, prediction: Prediction) -> Dict[str, str]:
     for kind, name in names.items():
         visualize.save_png(os.path.join(folder, name), images[kind])
     return names
-
-
-def image_ids(paths: Sequence[str]) -> Dict[str, int]:
-    """Number images for COCO.
-
-    Returns:
-      path -> the number at the end of its name, as COCO's images have it; where not
-      all have another one, their places, from 1.
-    """
-    paths = list(dict.fromkeys(paths))
-    stems = [os.path.splitext(path)[0] for path in paths]
-    numbers = [re.search(r"[0-9]{1,18}$", stem) for stem in stems]
-    ids = [int(number.group()) for number in numbers if number]
-    if len(set(ids)) < len(paths):
-        ids = range(1, len(paths) + 1)
-    return dict(zip(paths, ids))
 
 
 def _coco_result(identity, row, prediction):

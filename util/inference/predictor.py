@@ -14,7 +14,7 @@ from scipy.special import expit
 
 from util import models
 from util.core.errors import UserError
-from util.data import datasets, im_processing, text_processing
+from util.data import datasets, im_processing, text_processing, vocabularies
 from util.graph import checkpoint
 from util.graph.compat import tf
 from util.graph.session import new_session
@@ -212,6 +212,9 @@ class Predictor:
 
         Args:
           ids: int32 [B, T], padded in front with 0; any B above 0.
+
+        Raises:
+          UserError: the network answers with NaN.
         """
         model, ids = self._model, np.asarray(ids)
         fetches = {"sigm": model.sigm, **model.ups}
@@ -223,6 +226,11 @@ class Predictor:
             for chunk in chunks
         ]
         found = {name: np.concatenate([run[name] for run in runs]) for name in fetches}
+        if not np.isfinite(found["pred"]).all():
+            raise UserError(
+                f"{self._snapshot} answers with NaN or infinite scores: its weights "
+                "are too large, or --precision is too low"
+            )
         return Outputs(
             logits=found["pred"][..., 0],
             probability=found["sigm"][..., 0],
@@ -296,7 +304,7 @@ def read_vocabulary(snapshot: str, file: str) -> Dict[str, int]:
       file: the vocabulary, see `vocabulary_of`.
 
     Raises:
-      UserError: it cannot be read, or has another number of words than the snapshot.
+      UserError: it cannot be read, or is another one than that of the snapshot.
     """
     _, sizes = models.of_snapshot(snapshot)
     known, found = sizes["vocab_size"], text_processing.vocabulary_size(file)
@@ -305,4 +313,49 @@ def read_vocabulary(snapshot: str, file: str) -> Dict[str, int]:
             f"{file} has {found} words, but {snapshot} knows {known}: name its own "
             "vocabulary (--vocabulary)"
         )
+    check_vocabulary(snapshot, file)
     return text_processing.load_vocab_dict_from_file(file)
+
+
+def check_vocabulary(snapshot: str, file: str) -> None:
+    """Refuse a vocabulary that a snapshot was not trained with, where that is known.
+
+    Args:
+      snapshot: path of a checkpoint.
+      file: a vocabulary.
+
+    Raises:
+      UserError: the snapshot or the vocabulary next to it tells another one.
+    """
+    recorded = checkpoint.read_vocabulary_checksum(snapshot)
+    if recorded and not vocabularies.is_of(file, recorded):
+        raise UserError(
+            f"{snapshot} was trained with another vocabulary than {file}: its ids are "
+            "other words; put the file that it was trained with there"
+        )
+    neighbour = os.path.join(os.path.dirname(snapshot), text_processing.VOCABULARY)
+    if os.path.exists(neighbour) and not vocabularies.are_same(file, neighbour):
+        raise UserError(
+            f"{file} is another vocabulary than {neighbour}, the words of {snapshot}: "
+            "use that one"
+        )
+
+
+def check_samples(snapshot: str, dataset: datasets.Dataset, split: str) -> None:
+    """Refuse samples whose ids are not of the words that a snapshot knows.
+
+    Args:
+      snapshot: path of a checkpoint.
+      dataset: bound to its folders.
+      split: one of its splits.
+
+    Raises:
+      UserError: they are of another vocabulary; or there are none.
+    """
+    folder = dataset.sample_dir(split)
+    if vocabularies.of_samples(folder) is None:
+        return
+    file = vocabulary_of(snapshot, dataset.root)
+    if os.path.exists(file):
+        check_vocabulary(snapshot, file)
+        vocabularies.check_samples(folder, file)

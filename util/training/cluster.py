@@ -19,7 +19,9 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tu
 import numpy as np
 
 from deeplab_resnet import weights
+from util.core import signals
 from util.core.errors import UserError
+from util.core.surroundings import cores
 from util.data.data_reader import Shard
 from util.graph import towers
 from util.graph.compat import tf
@@ -129,7 +131,7 @@ def start_server(cluster: Cluster, threads: Optional[int], devices: int):
     """
     config = session_config(threads=threads, cpus=devices)
     # With a single one, nothing is sent to the others before the own part is done.
-    config.inter_op_parallelism_threads = max(SENDERS, os.cpu_count())
+    config.inter_op_parallelism_threads = max(SENDERS, cores())
     keep_freed_memory()
     try:
         return tf.train.Server(
@@ -353,7 +355,7 @@ def serve(
 ) -> None:
     """Be a worker or a parameter server until the chief ends the job.
 
-    Ctrl-C and SIGTERM, which launchers send to all processes, are the chief's business.
+    Signals to stop, which launchers send to all processes, are the chief's business.
 
     Args:
       cluster: with this process' task.
@@ -364,7 +366,7 @@ def serve(
     Raises:
       UserError: the samples could not be read; the chief has the error, too.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in signals.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     watch = Watch([cluster.chief_address])
     failures = []

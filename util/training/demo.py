@@ -13,6 +13,7 @@ from typing import Any, Dict, List
 import numpy as np
 from tqdm import tqdm
 
+from util.core.surroundings import cores
 from util.data import datasets
 from util.data.build import build_samples
 from util.data.datasets import Dataset
@@ -49,11 +50,11 @@ def run(model_class, args) -> Dict[str, float]:
     """
     dataset = datasets.get(DATASET, args.data, args.batches)
     for split in ("train", "test"):
-        build_samples(dataset, split, jobs=os.cpu_count())
+        build_samples(dataset, split, jobs=cores())
     snapshot = train_small(model_class, dataset, args.folder)
     samples = load_samples(dataset, "test")
     with Predictor(snapshot) as predictor:
-        with dense_crf.Workers(os.cpu_count(), args.crf_backend) as workers:
+        with dense_crf.Workers(cores(), args.crf_backend) as workers:
             results = find_all(predictor, samples, "testing", workers)
         blind = find_all(predictor, shuffle_sentences(samples), "blind")
     results_of_all = evaluate.Results.of(results)

@@ -13,7 +13,7 @@ import numpy as np
 
 from util.core.errors import UserError
 from util.core.parallel import prefetch
-from util.data import im_processing, text_processing
+from util.data import im_processing, text_processing, vocabularies
 from util.data.data_reader import EVERYTHING, DataReader, Shard
 from util.data.datasets import Dataset
 from util.data.samples import group_by_image, open_samples
@@ -53,8 +53,8 @@ class TrainingSet:
       vocab_size: of the network.
 
     Raises:
-      UserError: no samples, or none of the size of a network's input; or not every
-        image has K sentences, or a multiple.
+      UserError: no samples, those of another vocabulary, or none of the size of a
+        network's input; or not every image has K sentences, or a multiple.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class TrainingSet:
         self.dataset, self.split = dataset, split
         self.folder, self._prefix = dataset.sample_dir(split), dataset.prefix(split)
         self.vocab_size = text_processing.vocabulary_size(dataset.vocabulary_file)
+        vocabularies.check_samples(self.folder, dataset.vocabulary_file)
         samples = open_samples(self.folder, self._prefix)
         self.number, self._skip_damaged = len(samples), skip_damaged
         self.rows, self.columns = samples.read(0)["im_batch"].shape[:2]

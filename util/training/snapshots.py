@@ -9,7 +9,7 @@ from typing import Any, Dict, Optional
 
 from util.core import files
 from util.core.errors import UserError
-from util.data import text_processing
+from util.data import text_processing, vocabularies
 from util.graph import checkpoint
 from util.graph.checkpoint import BEST, DATA, INDEX, STATE
 from util.graph.compat import tf
@@ -28,7 +28,7 @@ class Snapshots:
     """
 
     def __init__(self, folder: str, dataset: str) -> None:
-        self._folder, self._dataset = folder, dataset
+        self._folder, self._dataset, self._words = folder, dataset, {}
         self._saver = tf.train.Saver(max_to_keep=None)
         lengths = [tf.nn.l2_loss(variable) for variable in tf.trainable_variables()]
         self._finite = tf.reduce_all(tf.is_finite(tf.stack(lengths)))
@@ -65,7 +65,7 @@ class Snapshots:
                 session, written, write_meta_graph=False, write_state=False
             )
             with open(written + STATE, "w", encoding="utf-8") as file:
-                json.dump(state or {"step": step}, file)
+                json.dump(dict(state or {"step": step}, **self._words), file)
             for end in (DATA, STATE, INDEX):  # without an index it does not count
                 os.replace(written + end, snapshot + end)
             self._forget_old(snapshot)
@@ -84,7 +84,7 @@ class Snapshots:
         """Replace the state of a snapshot."""
         snapshot = checkpoint.path(self._folder, self._dataset, step)
         with files.writing(snapshot + STATE) as file:
-            file.write(json.dumps(state).encode("ascii"))
+            file.write(json.dumps(dict(state, **self._words)).encode("ascii"))
 
     def keep_best(self, step: int) -> str:
         """Keep a snapshot under the name of BEST, whatever becomes of it."""
@@ -110,7 +110,15 @@ class Snapshots:
         return best
 
     def copy_vocabulary(self, vocabulary: str) -> None:
-        """Keep a copy of the vocabulary, path of a file, next to the snapshots."""
+        """Keep a copy of the vocabulary, path of a file, next to the snapshots.
+
+        Its checksum goes into all states from now on.
+
+        Raises:
+          UserError: another one is there, see `check_words`.
+        """
+        check_words(self._folder, vocabulary)
+        self._words = {checkpoint.WORDS: vocabularies.checksum(vocabulary)}
         with open(vocabulary, "rb") as source:
             with files.writing(
                 os.path.join(self._folder, text_processing.VOCABULARY)
@@ -136,6 +144,24 @@ class Snapshots:
 
     def _clear(self):
         shutil.rmtree(os.path.join(self._folder, UNFINISHED), ignore_errors=True)
+
+
+def check_words(folder: str, vocabulary: str) -> None:
+    """Refuse a folder of snapshots that has another vocabulary.
+
+    Args:
+      folder: of the snapshots; may be missing.
+      vocabulary: path of the words that are trained with.
+
+    Raises:
+      UserError: there is a vocabulary.txt with other words.
+    """
+    kept = os.path.join(folder, text_processing.VOCABULARY)
+    if os.path.exists(kept) and not vocabularies.are_same(vocabulary, kept):
+        raise UserError(
+            f"{kept} is another vocabulary than {vocabulary}: choose another -f, or "
+            "put the vocabulary back that was trained with"
+        )
 
 
 def _link(source, target):

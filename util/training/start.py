@@ -12,12 +12,14 @@ import numpy as np
 import deeplab_resnet
 from deeplab_resnet import weights
 from util.core.errors import UserError
-from util.data import datasets, im_processing, text_processing
+from util.data import datasets, im_processing, text_processing, vocabularies
 from util.graph import checkpoint, towers
 from util.graph.compat import tf
 from util.graph.session import release_freed_memory
+from util.inference.predictor import check_vocabulary
 from util.training.feeds import TrainingSet
 from util.training.loop import TrainState
+from util.training.snapshots import check_words
 
 # Images that set the moments of a backbone drawn at random.
 CALIBRATION_IMAGES, CALIBRATION_BATCH = 32, 8
@@ -61,9 +63,10 @@ def resume_state(
 
     Raises:
       UserError: there are snapshots without `resume`, or ones that no state belongs
-        to, or the samples are others than those of the run.
+        to, or the samples or the vocabulary are others than those of the run.
     """
-    name = training_set.dataset.name
+    name, vocabulary = training_set.dataset.name, training_set.dataset.vocabulary_file
+    check_words(folder, vocabulary)
     there = checkpoint.steps(folder, name)
     if there and not resume:
         raise UserError(
@@ -80,7 +83,9 @@ def resume_state(
         drawn = random.SystemRandom().randrange(2**32)
         seed = drawn if seed is None else seed
         return TrainState(0, seed, training_set.number, [0] * workers)
+    check_vocabulary(snapshot, vocabulary)
     saved = checkpoint.read_state(snapshot)
+    saved.pop(checkpoint.WORDS, None)
     if saved["samples"] != training_set.number:
         raise UserError(
             f"{snapshot} was trained on {saved['samples']} samples, but "
@@ -168,8 +173,15 @@ def calibrate(session, images: List[np.ndarray]) -> None:
     )
 
 
-def load_word_vectors(path: str, vocab_size: int) -> np.ndarray:
+def load_word_vectors(
+    path: str, vocab_size: int, vocabulary: Optional[str] = None
+) -> np.ndarray:
     """Load the initial word vectors.
+
+    Args:
+      path: of the table, .npy.
+      vocab_size: its rows.
+      vocabulary: path of the words that the rows are for; None: not compared.
 
     Returns:
       float32 [vocab_size, G].
@@ -194,6 +206,8 @@ def load_word_vectors(path: str, vocab_size: int) -> np.ndarray:
             f"{path} holds values that are NaN or infinite: make it again with python "
             "-m util.glove"
         )
+    if vocabulary:
+        vocabularies.check_table(path, vocabulary)
     return vectors
 
 
@@ -208,6 +222,7 @@ def init_from(session, model, training_set: TrainingSet, start: Start) -> str:
     snapshot = checkpoint.without_ending(start.init_from)
     stored = os.path.join(os.path.dirname(snapshot), text_processing.VOCABULARY)
     path = start.init_vocabulary or (stored if os.path.exists(stored) else None)
+    check_vocabulary(snapshot, path or training_set.dataset.vocabulary_file)
     known = text_processing.read_words(path) if path else None
     return load_weights(session, model, snapshot, training_set.words(), known)
 

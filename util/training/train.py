@@ -8,7 +8,7 @@ import numpy as np
 
 from util import models
 from util.core.errors import UserError
-from util.data import datasets, text_processing
+from util.data import datasets, text_processing, vocabularies
 from util.graph import checkpoint
 from util.graph.compat import tf
 from util.graph.session import versions
@@ -43,7 +43,7 @@ def run(model_class, args) -> None:
     """
     dataset = datasets.get(args.dataset, args.data, args.batches)
     training_set = TrainingSet(dataset, args.split, args.skip_damaged)
-    devices = len(args.gpus.split(","))
+    devices = args.gpus.count(",") + 1 if args.gpus else 1
     machine = find_machine(args.batch_size, devices, args.threads, args.precision)
     if not machine.is_chief:
         machine.serve(training_set)
@@ -235,7 +235,9 @@ def network_options(
         **learning,
     }
     if embedding:
-        vectors = load_word_vectors(dataset.embedding_file, training_set.vocab_size)
+        vectors = load_word_vectors(
+            dataset.embedding_file, training_set.vocab_size, dataset.vocabulary_file
+        )
         network.update(glove=vectors, glove_dim=vectors.shape[1])
     return network
 
@@ -246,14 +248,16 @@ def evaluation(
     """Return a function that tests a snapshot on the way, see `quick_scores`.
 
     Raises:
-      UserError: there are no samples of the split.
+      UserError: there are no samples of the split, or those of another vocabulary.
     """
     from util.evaluation.evaluate import quick_scores  # not for most runs
-    from util.inference.predictor import Predictor
+    from util.inference.predictor import Predictor, check_samples
 
-    dataset.sample_dir(split)  # refused now rather than at the first evaluation
+    # Refused now rather than at the first evaluation.
+    vocabularies.check_samples(dataset.sample_dir(split), dataset.vocabulary_file)
 
     def evaluate(snapshot):
+        check_samples(snapshot, dataset, split)
         with Predictor(snapshot, precision=precision) as predictor:
             return quick_scores(predictor, dataset, split, most)
 
