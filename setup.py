@@ -63,7 +63,7 @@ setup(
         "protobuf<3.21" + OLD,
         "numpy>=1.16,<1.22" + OLD,
         "scikit-image>=0.16,<0.20" + OLD,
-        "pillow>=7,<10" + OLD,
+        "pillow>=8,<10" + OLD,
         "pycocotools>=2.0.4,<2.0.8" + OLD,
         DENSE_CRF + OLD,
         # Today's.

@@ -1,5 +1,6 @@
 """util.data.im_processing: agreement with the reference, and images of all kinds."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -251,3 +252,18 @@ def test_text_is_no_image(tmp_path):
     path.write_text("<html>404</html>")
     with pytest.raises(UserError, match="cannot read the image .*page.jpg"):
         im_processing.read_image(str(path))
+
+
+def test_image_starts_no_program(tmp_path, monkeypatch):
+    """Pillow gives an EPS file, whatever its name, to Ghostscript."""
+    note = tmp_path / "note"
+    program = tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\necho $* >> {note}\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    path = str(tmp_path / "photo.jpg")
+    Image.new("RGB", (9, 9)).save(path, "EPS")
+    for read in (im_processing.read_image, im_processing.read_mask):
+        with pytest.raises(UserError, match="photo.jpg: cannot identify image"):
+            read(path)
+    assert not note.exists()

@@ -3,6 +3,7 @@
 Axes: H rows, W columns, C channels.
 """
 
+import functools
 import os
 import warnings
 from typing import Any, Callable, List, Tuple
@@ -15,11 +16,13 @@ from util.data.mask_images import to_mask
 
 STRIDE = 8  # pixels: of the network's input, the side of a cell of features
 MAX_PIXELS = 10**8  # of an image: more is a mistake or an attack
+# By name: Pillow's readers of others start programs (EPS: Ghostscript).
+FORMATS = ["BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"]
 MEAN_BGR = np.array((104.00698793, 116.66876762, 122.67891434))  # Caffe's ImageNet
 
 
 def read_image(path: str) -> np.ndarray:
-    """Read an image of any kind that Pillow knows.
+    """Read an image of one of FORMATS, of whatever mode, by its content.
 
     Args:
       path: the file.
@@ -51,6 +54,13 @@ def read_mask(path: str) -> np.ndarray:
     return _read(path, "mask", to_mask)
 
 
+@functools.lru_cache(maxsize=None)
+def _formats() -> List[str]:
+    """Return those of FORMATS that this Pillow was built with."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
 def _read(path, what, convert):
     if not os.path.isfile(path):
         raise UserError(f"there is no {what} {path}")
@@ -58,7 +68,7 @@ def _read(path, what, convert):
         with warnings.catch_warnings():
             # Of sizes that are refused here, and of harmless oddities.
             warnings.simplefilter("ignore")
-            with Image.open(path) as file:
+            with Image.open(path, formats=_formats()) as file:
                 _check_size(*file.size[::-1])
                 return convert(ImageOps.exif_transpose(file), file.format)
     except Exception as error:  # Pillow's readers raise anything on damaged files
