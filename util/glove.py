@@ -28,6 +28,7 @@ from util.data.text_processing import (
     read_words,
 )
 
+MAX_LINE = 2**20  # bytes: a few packed ones can unpack to a line of gigabytes
 NOISE = 0.6  # standard deviation
 UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 EXAMPLES = """examples:
@@ -35,6 +36,8 @@ EXAMPLES = """examples:
   python -m util.glove glove.840B.300d.zip --vocabulary my.txt --output my_emb.npy
 """
 
+# How many and how long, as word2vec, gensim and fastText write it first.
+_HEADER = re.compile(rb"\d{1,12} ([1-9]\d{0,4})")
 # Some words contain spaces, none of them ends in a number such as those of vectors.
 _GLUED = re.compile(rb" -?\d+\.\d+(e-?\d+)?$")
 
@@ -49,7 +52,8 @@ def read_vectors(
       wanted: the words to look for.
 
     Yields:
-      (word, float32 [D]) in the order of the file, whose first line decides D.
+      (word, float32 [D]) in the order of the file, whose first line decides D; it may
+      be a header of two whole numbers, the second of which is D.
 
     Raises:
       UserError: the file is missing or damaged, a line has another number of
@@ -59,9 +63,18 @@ def read_vectors(
     dimension = None
     try:
         with _open(require_file(path)) as file:
-            lines = tqdm(file, unit=" lines", unit_scale=True)
+            lines = iter(lambda: file.readline(MAX_LINE), b"")
+            lines = tqdm(lines, unit=" lines", unit_scale=True)
             for number, line in enumerate(lines, 1):
+                if len(line) == MAX_LINE:
+                    raise UserError(
+                        f"{path}, line {number}: {MAX_LINE} bytes or more, no vector"
+                    )
                 line = line.rstrip()
+                header = _HEADER.fullmatch(line) if number == 1 else None
+                if header:
+                    dimension = int(header.group(1))
+                    continue
                 if dimension is None:
                     dimension = max(1, line.count(b" "))
                 word, *numbers = line.rsplit(b" ", dimension)

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -171,21 +172,11 @@ def empty(folder):
     return path
 
 
-def header_line(folder):
-    """Write a word2vec file: its first line counts words and numbers."""
-    path = str(folder / "word2vec.txt")
-    with open(path, "wb") as file:
-        file.write(b"7 3\n" + GLOVE)
-    return path
-
-
 def missing(folder):
     return str(folder / "missing.txt")
 
 
-@pytest.mark.parametrize(
-    "make", [cut_zip, spoilt_zip, cut_gz, no_gz, empty, header_line, missing]
-)
+@pytest.mark.parametrize("make", [cut_zip, spoilt_zip, cut_gz, no_gz, empty, missing])
 def test_a_file_that_is_no_glove_file_leaves_nothing(
     make, vocabulary, tmp_path, capsys
 ):
@@ -230,3 +221,26 @@ def test_a_seed_that_is_not_one_is_refused():
     with pytest.raises(SystemExit) as exit_info:
         glove.main(["glove.txt", "-d", "unc", "--seed", "-1"])
     assert exit_info.value.code == 2
+
+
+def test_first_line_of_two_whole_numbers_is_a_header(tmp_path):
+    path = tmp_path / "vectors.txt"
+    path.write_text("2 3\nleft 1.0 2.0 3.0\nbox 4.0 5.0 6.0\n")
+    vectors = dict(glove.read_vectors(str(path), ["left", "box", "2"]))
+    assert list(vectors) == ["left", "box"]
+    np.testing.assert_array_equal(vectors["box"], [4, 5, 6])
+    path.write_text("2 4\nleft 1.0 2.0 3.0\n")
+    with pytest.raises(UserError, match="line 2: 4 fields where .* 4 numbers"):
+        list(glove.read_vectors(str(path), ["left"]))
+
+
+def test_line_of_gigabytes_is_not_read_whole(tmp_path):
+    path = tmp_path / "vectors.zip"
+    with zipfile.ZipFile(str(path), "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("glove.txt", b"a" * 2**26)
+    tracemalloc.start()
+    with pytest.raises(UserError, match="line 1: .* bytes or more"):
+        list(glove.read_vectors(str(path), ["a"]))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**24
