@@ -17,6 +17,7 @@ from networks import small_backbone
 from PIL import Image
 
 import trainval_model
+from util.data import vocabularies
 from util.data.samples import open_samples
 from util.inference.predictor import Predictor
 
@@ -109,6 +110,8 @@ def test_training_goes_on_from_the_old_snapshot(old, expected):
     assert log[: len(before)] == before
     assert_close(runs.of_the_run(log[len(before) :]), wanted["log"])
     state = json.loads((folder / "shapes_iter_803.tfmodel.state.json").read_text())
+    words = str(old / "data" / "vocabulary_shapes.txt")
+    assert state.pop("vocabulary") == vocabularies.checksum(words)  # new since then
     assert_close(state, wanted["state"])
     figures = [s for s in out.splitlines() if s.startswith("iter") and "time" not in s]
     printed = list(map("\n".join, (figures, wanted["printed"])))

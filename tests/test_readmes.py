@@ -221,6 +221,9 @@ def template(tmp_path_factory):
     data = top / "data"
     shutil.copytree(str(OLD / "data"), str(data))
     tiny_sets.write_unc(data)
+    # The run that poses as one of unc knows the words of shapes.
+    words = str(data / "vocabulary_shapes.txt")
+    shutil.copy(words, str(data / "vocabulary_Gref.txt"))
     tiny_sets.write_vocabulary(data / "vocabulary_referit.txt")
     tiny_sets.write_vocabulary(top / "sentences.txt")
     (data / "shapes" / "test_batch").mkdir()

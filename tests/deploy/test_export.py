@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -228,9 +229,10 @@ def test_what_the_model_refuses(serving):
 def test_ids_where_no_sentence_could_hold_a_word(snapshot, wanted, tmp_path, capsys):
     words = list(WORDS)
     words[-1] = "odd\x01"
-    path = tmp_path / "words.txt"
+    shutil.copytree(snapshot, str(tmp_path / "odd"))
+    path = tmp_path / "odd" / "vocabulary.txt"
     path.write_text("\n".join(words), encoding="utf-8")
-    assert command(snapshot, tmp_path / "saved", "--vocabulary", str(path)) == 0
+    assert command(str(tmp_path / "odd"), tmp_path / "saved") == 0
     assert "takes ids: no sentence could hold the word 'odd\\x01'" in (
         capsys.readouterr().out
     )
