@@ -28,8 +28,10 @@ LOSSES = (
 def small_backbone():
     """Shrink the backbone to a unit a block, where a test is about something else."""
     blocks = [block._replace(units=block.units[:1], width=16) for block in BLOCKS]
+    channels = dict.fromkeys(backbone.CHANNELS, 4 * 16)
     with mock.patch.object(backbone, "BLOCKS", blocks):
-        yield
+        with mock.patch.dict(backbone.CHANNELS, channels):
+            yield
 
 
 def with_small_backbone(work, *args):
