@@ -106,7 +106,7 @@ def test_what_is_refused(service, images, tmp_path, monkeypatch):
     refused("not here any more", str(tmp_path / "gone.png"))
     path = tmp_path / "some.png"
     path.write_bytes(b"no image")
-    refused("some.png is damaged or no image", str(path))
+    refused("some.png is damaged or not an image", str(path))
     path.write_bytes(broken.bomb(6000, 6000))
     refused("more than 25 million pixels", str(path))
     monkeypatch.setattr(server, "MAX_UPLOAD_BYTES", 9 * 10**6)

@@ -116,7 +116,7 @@ def read_upload(path: str) -> np.ndarray:
       uint8 [H, W, 3], RGB.
 
     Raises:
-      UserError: it is too large, damaged, no image, or not there any more.
+      UserError: it is too large, damaged, not an image, or gone.
     """
     name = os.path.basename(path)
     if not os.path.isfile(path):
@@ -127,7 +127,9 @@ def read_upload(path: str) -> np.ndarray:
         )
     form, num_pixels = _header(path)
     if form not in FORMATS:
-        raise UserError(f"{name} is damaged or no image; good are {', '.join(FORMATS)}")
+        raise UserError(
+            f"{name} is damaged or not an image; good are {', '.join(FORMATS)}"
+        )
     if num_pixels > MAX_UPLOAD_PIXELS:
         raise UserError(
             f"{name} has more than {MAX_UPLOAD_PIXELS // 10**6} million pixels: make "
@@ -140,7 +142,7 @@ def read_upload(path: str) -> np.ndarray:
 
 
 def _header(path):
-    """Return format and number of pixels; (None, 0) of what is no image."""
+    """Return format and number of pixels; (None, 0) of what is not an image."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -40,7 +40,7 @@ RELATION_WORDS = (
     "first second third last end"
 ).split()
 NO_RELATION = "none of them"
-LEAST = 10  # sentences that a relation word needs for a row of its own
+LEAST = 10  # sentences that a relation word needs for a row
 CHANGE = 0.05  # of the IoU: less counts as the same
 
 SEED = 0  # of the cases that chance chooses
@@ -237,7 +237,7 @@ def scores(rows: Sequence[Row], kind: str) -> Scores:
 
 
 def choose(rows: Sequence[Row], kind: str, number: int) -> Dict[str, List[Row]]:
-    """Choose sentences to look at, always the same ones; each at most once.
+    """Choose sentences to show, always the same ones; each at most once.
 
     Args:
       rows: of a record's samples.

@@ -34,7 +34,7 @@ FAINTEST, STRONGEST = 0.08, 0.6  # of a word's colour: the text stays readable
 
 
 class Example(NamedTuple):
-    """One sentence with all that can be seen of it.
+    """One sentence with all that can be shown of it.
 
     Attributes:
       row: of the record, see `evaluate.Results.samples`.

@@ -43,8 +43,8 @@ tbody th { font-weight: 400; min-width: 8rem; }
 th:first-child { text-align: left; }
 thead tr + tr th { text-align: right; }
 thead th[scope=colgroup] { text-align: center; }
-.beside { display: flex; flex-wrap: wrap; gap: 0.5rem 1.5rem; align-items: flex-start; }
-.beside > * { min-width: 0; }
+.pair { display: flex; flex-wrap: wrap; gap: 0.5rem 1.5rem; align-items: flex-start; }
+.pair > * { min-width: 0; }
 figure { margin: 0; }
 img { display: block; max-width: 100%; height: auto; }
 img.plot { width: 29rem; }

@@ -285,7 +285,7 @@ def _plots_and_groups(series, dataset):
         plot(
             charts.precision(scores), f"{curve}; the table of figures has five points"
         ),
-        class_="beside",
+        class_="pair",
     )
     for grouping in breakdown.groupings(dataset):
         yield from _group(series, grouping)
@@ -305,7 +305,7 @@ def _group(series, grouping):
     shown = plot(
         charts.bars(groups, names), f"Overall IoU {heading.lower()}, as in the table"
     )
-    yield element("div", shown, _group_table(groups, names, heading), class_="beside")
+    yield element("div", shown, _group_table(groups, names, heading), class_="pair")
     if grouping.least > 1:
         note = (
             f"Words with at least {grouping.least} sentences; a sentence counts for "

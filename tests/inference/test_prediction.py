@@ -1,4 +1,4 @@
-"""util.inference.predictor: boxes, run lengths, and what a prediction says."""
+"""util.inference.prediction: boxes, run lengths, and what a prediction says."""
 
 import json
 
@@ -37,7 +37,7 @@ def test_run_lengths_are_those_of_coco():
     np.testing.assert_array_equal(coco_mask.decode(packed), MASK)
 
 
-def a_finding(on_object):
+def a_prediction(on_object):
     weights = dict(zip(CLASSES, (0.1, 0.6, 0.3)))
     words = [Word("red", True, weights)]
     probability = np.where(on_object, 0.75, 0.25).astype(np.float32)
@@ -45,8 +45,8 @@ def a_finding(on_object):
     return Prediction("Red.", words, 0, MASK.shape, on_object, probability, levels)
 
 
-def test_a_finding_is_described():
-    said = describe(a_finding(MASK))
+def test_a_prediction_is_described():
+    said = describe(a_prediction(MASK))
     assert json.loads(json.dumps(said)) == said
     assert (said["area"], said["box"]) == (8, [3, 2, 4, 2])
     assert said["mean_probability"] == pytest.approx(0.75)
@@ -57,7 +57,7 @@ def test_a_finding_is_described():
 
 
 def test_an_empty_mask_has_no_box_and_no_probability():
-    said = describe(a_finding(MASK & False))
+    said = describe(a_prediction(MASK & False))
     assert (said["area"], said["box"], said["mean_probability"]) == (0, None, None)
 
 
