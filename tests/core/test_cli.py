@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -77,3 +79,16 @@ def test_a_signal_that_is_ignored_stays_so(parser):
         assert cli.command(parser, run, []) is None
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_commands_load_where_there_are_no_terminals_to_close():
+    """As on Windows, which has neither signal."""
+    code = (
+        "import signal; del signal.SIGHUP, signal.SIGPIPE\n"
+        "from util.core import cli, signals\n"
+        "assert signals.ENDINGS == (signal.SIGTERM,)\n"
+        "with signals.Listener() as listener:\n"
+        "    assert cli.exit_code(lambda: 3) == 3 and not listener.heard\n"
+    )
+    top = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    subprocess.run([sys.executable, "-c", code], cwd=top, check=True)

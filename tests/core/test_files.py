@@ -49,6 +49,16 @@ def test_only_what_a_killed_process_of_ours_left_is_removed(tmp_path):
     files.remove_parts(str(tmp_path / "none"))
 
 
+def test_no_process_is_asked_where_asking_would_end_it(tmp_path, monkeypatch):
+    part = tmp_path / "a.npz.99999999.part"
+    part.write_text("")
+    with monkeypatch.context() as windows:
+        windows.setattr(files.os, "kill", None)
+        windows.setattr(files.os, "name", "nt")
+        files.remove_parts(str(tmp_path))
+    assert part.exists()
+
+
 def test_folder_that_a_killed_process_of_the_same_number_left_is_replaced(tmp_path):
     out = tmp_path / "out"
     part = tmp_path / f"out.{os.getpid()}.part"

@@ -10,9 +10,9 @@ import threading
 from typing import Callable, Optional, Sequence
 
 from util.core.errors import Stopped, UserError
+from util.core.signals import ENDINGS
 
-ENDINGS = (signal.SIGTERM, signal.SIGHUP)  # a scheduler's, a closed terminal's
-NOBODY_READS = 128 + signal.SIGPIPE
+NOBODY_READS = 128 + 13  # the number of SIGPIPE, which Windows does not have
 
 PRECISIONS = ("float32", "bfloat16", "float16", "tf32")
 

@@ -3,7 +3,11 @@
 import signal
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# A scheduler's and a closed terminal's; Windows has no such terminals.
+ENDINGS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+SIGNALS = (signal.SIGINT, *ENDINGS)
 
 
 class Listener:
@@ -22,7 +26,8 @@ class Listener:
     def __enter__(self) -> "Listener":
         for number in SIGNALS:
             handler = signal.getsignal(number)
-            if (number, handler) != (signal.SIGHUP, signal.SIG_IGN):
+            is_nohup = number not in (signal.SIGINT, signal.SIGTERM)
+            if not (is_nohup and handler is signal.SIG_IGN):
                 self._handlers[number] = handler
                 signal.signal(number, self._hear)
         return self
