@@ -32,6 +32,17 @@ def test_json_below_a_file_is_refused_in_one_line(tmp_path):
         files.write_json(str(tmp_path / "file" / "a.json"), [])
 
 
+@pytest.mark.parametrize(
+    "text", ['{"21_1": [1], "2": [], "21_1": [2]}', '[{"21_1": {}, "21_1": {}}]']
+)
+def test_a_key_twice_is_refused_with_its_name(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(
+        UserError, match="a.json is damaged: the key '21_1' stands twice"
+    ):
+        files.read_json(str(tmp_path / "a.json"))
+
+
 def test_only_what_a_killed_process_of_ours_left_is_removed(tmp_path):
     (tmp_path / "a.npz.99999999.part").write_text("no process has this number")
     (tmp_path / f"b.npz.{os.getppid()}.part").write_text("this one is at work")

@@ -364,6 +364,7 @@ def test_bad_referit_masks_are_named(referit):
     "content, reason",
     [
         ("{", "damaged"),
+        ('{"21_1": ["The box"], "21_1": ["sky"]}', "the key '21_1' stands twice"),
         ("[]", "not hold queries"),
         ('{"../../etc/passwd_1": ["a"]}', "passwd_1"),
         ('{"21": ["a"]}', "'21'"),

@@ -159,6 +159,7 @@ def test_what_cannot_be_segmented_is_told_and_the_rest_goes_on(
         ("--queries bad.csv --output out", "bad.csv: entry 1 needs texts for image"),
         ("--queries bad.jsonl --output out", "cannot read bad.jsonl"),
         ("--queries list.jsonl --output out", "cannot read list.jsonl"),
+        ("--queries twice.jsonl --output out", "the key 'sentence' stands twice"),
         ("--queries empty.csv --output out", "empty.csv has no entries"),
         ("--queries latin.csv --output out", "cannot read latin.csv"),
         ("--image a_12.png --text left --output full", "full is there already"),
@@ -177,6 +178,8 @@ def test_mistakes_end_in_a_line(snapshots, folder, capsys, options, told):
     (folder / "bad.csv").write_text("image,text\na_12.png,left\n")
     (folder / "bad.jsonl").write_text('{"image": ')
     (folder / "list.jsonl").write_text("[1]")
+    line = '{"image": "a_12.png", "sentence": "left", "sentence": "right"}'
+    (folder / "twice.jsonl").write_text(line)
     (folder / "empty.csv").write_text("image,sentence\n")
     (folder / "latin.csv").write_bytes(b"image,sentence\na_12.png,\xe9\n")
     (folder / "full").mkdir()

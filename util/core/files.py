@@ -153,10 +153,38 @@ def read_json(path: str) -> Any:
     """Read a JSON file.
 
     Raises:
-      UserError: the file is missing or damaged.
+      UserError: the file is missing or damaged, or an object in it has a key twice.
     """
     with open(require_file(path), encoding="utf-8") as file:
         try:
-            return json.load(file)
+            return parse_json(file.read())
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path} is damaged: {error}") from error
+
+
+def parse_json(text: str) -> Any:
+    """Return the value of a JSON text; a key twice in an object is an error.
+
+    Python's own reader would keep the last of the two and say nothing.
+
+    Raises:
+      ValueError: it is no JSON, or an object has a key twice.
+
+    Example:
+      >>> parse_json('{"left": 1, "left": 2}')
+      Traceback (most recent call last):
+      ...
+      ValueError: the key 'left' stands twice in an object, and only one can count
+    """
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs):
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(
+            f"the key {twice!r} stands twice in an object, and only one can count"
+        )
+    return made

@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tu
 from tqdm import tqdm
 
 from util.core.errors import UserError
-from util.core.files import require_file, writing
+from util.core.files import parse_json, require_file, writing
 from util.data import im_processing, text_processing
 from util.graph import checkpoint
 from util.inference import coco, visualize
@@ -123,7 +123,7 @@ def read_queries(path: str) -> List[Query]:
 
 
 def _json_lines(file):
-    return (json.loads(line) for line in file if line.strip())
+    return (parse_json(line) for line in file if line.strip())
 
 
 # --- Answers
