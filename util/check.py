@@ -20,6 +20,7 @@ from util.data import (
     annotations,
     datasets,
     im_processing,
+    sources,
     text_processing,
     vocabularies,
 )
@@ -124,7 +125,10 @@ def _split_rows(dataset: Dataset, split: str, space: List[Space]) -> List[Row]:
     samples = _row(f"samples {split}", lambda: _samples(dataset, split), build)
     needed = samples.status != "ok"
     rows = [_row(f"annotations {split}", annotations, get, needed)]
-    rows.append(_row(f"images {split}", lambda: _images(found), get, needed))
+    images = _row(
+        f"images {split}", lambda: _images(dataset, split, found), get, needed
+    )
+    rows.append(images)
     rows.append(_row(f"masks {split}", lambda: _masks(found), get, needed))
     if needed:
         space.append(_space(dataset, split, found))
@@ -156,7 +160,7 @@ def _require_all(paths):
         raise Missing(f"{len(gone)} of {len(paths)} are missing, first {gone[0]}")
 
 
-def _images(referents):
+def _images(dataset, split, referents):
     paths = sorted({referent.image for referent in referents})
     if not paths:
         raise Missing("not checked without annotations")
@@ -164,6 +168,7 @@ def _images(referents):
     some = _some(paths)
     for path in some:
         im_processing.read_image(path)
+    sources.check(dataset.build_dir(split), dataset, referents)
     return f"{len(paths)} files, {len(some)} of them opened"
 
 

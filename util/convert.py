@@ -17,7 +17,7 @@ from tqdm import tqdm
 from util.core import files
 from util.core.cli import OneLineParser, command
 from util.core.errors import UserError
-from util.data import build_info, compact, datasets
+from util.data import build_info, compact, datasets, sources
 from util.data.data_reader import DataReader
 from util.data.datasets import Dataset
 from util.data.samples import (
@@ -72,6 +72,8 @@ def convert(
     if not already:
         with _all_or_nothing(target, prefix, layout):
             _write(samples, source, target, prefix, layout)
+    if target != source:
+        sources.copy(source, target)
     if settings:
         settings["layout"] = layout
         build_info.write(target, settings, complete=True)

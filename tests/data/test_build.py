@@ -49,7 +49,7 @@ def read_record(folder):
 def test_training_samples_have_the_input_size(root, layout):
     folder = build(root, layout=layout)
     assert folder == str(root / "unc" / "train_batch")
-    names = FILES[layout] + ["build.json"]
+    names = FILES[layout] + ["build.json", "sources.json"]
     names += ["unc_train_index.npz"] if layout == "compact" else []
     assert sorted(os.listdir(folder)) == sorted(names)
     samples = read_all(folder)
@@ -98,7 +98,7 @@ def test_samples_are_numbered_in_file_order_whatever_their_image(root, layout):
     write_refs(root, [first, last, silent, second])
     folder = build(root, layout=layout)
     assert set(FILES[layout]) < set(os.listdir(folder))
-    assert len(os.listdir(folder)) == (5 if layout == "npz" else 4)
+    assert len(os.listdir(folder)) == (6 if layout == "npz" else 5)
     samples = read_all(folder)
     assert [s["im_name_batch"][0][-1] for s in samples] == ["1", "1", "3", "1"]
     for sample, annotation in zip(samples, (101, 101, 104, 102)):
@@ -170,7 +170,7 @@ def test_other_number_of_sentences_than_published_is_told(root, capsys):
 def test_processes_write_the_same_bytes(root, layout):
     one = contents(build(root, batches=str(root / "one"), layout=layout))
     two = contents(build(root, batches=str(root / "two"), layout=layout, jobs=2))
-    assert len(one) == (5 if layout == "npz" else 4) and one == two
+    assert len(one) == (6 if layout == "npz" else 5) and one == two
 
 
 class Interrupt:
@@ -205,7 +205,8 @@ def test_interrupted_build_goes_on(root, monkeypatch, capsys, layout, last):
         Interrupt(patch, FILES[layout][last])
         build(root, batches=part, layout=layout)
     folder = os.path.join(part, "unc", "train_batch")
-    left = set(os.listdir(folder)) - {"build.json", "unc_train_index.npz"}
+    left = set(os.listdir(folder)) - {"build.json", "sources.json"}
+    left -= {"unc_train_index.npz"}
     assert left == set(FILES[layout][:last])
     assert read_record(folder)["complete"] is False
     if layout == "compact" or last:
@@ -219,9 +220,10 @@ def test_interrupted_build_goes_on(root, monkeypatch, capsys, layout, last):
     with monkeypatch.context() as patch:
         interrupt = Interrupt(patch, None)
         build(root, batches=part, layout=layout)
-    assert interrupt.written == FILES[layout][last:]
-    first_image_is_done = "| 3/4 " in capsys.readouterr().err.split("\r")[1]
-    assert first_image_is_done == (last == len(FILES[layout]) - 1)
+    first_image_is_done = last == len(FILES[layout]) - 1
+    assert interrupt.written == FILES[layout][last if first_image_is_done else 0 :]
+    bar = capsys.readouterr().err.split("\r")[1]
+    assert ("| 3/4 " in bar) == first_image_is_done
     assert contents(folder) == whole
     assert len(open_samples(folder, "unc_train")) == 4
 

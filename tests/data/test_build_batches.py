@@ -33,14 +33,14 @@ def test_builds_with_all_options(tmp_path):
     batches = str(tmp_path / "b")
     command = "-d unc -t train --size 16 -j 1 --batches " + batches
     assert run(tmp_path, command) == 0
-    assert len(os.listdir(os.path.join(batches, "unc", "train_batch"))) == 5
+    assert len(os.listdir(os.path.join(batches, "unc", "train_batch"))) == 6
 
 
 def test_builds_the_compact_layout(tmp_path, capsys):
     tiny_sets.write_unc(tmp_path)
     command = "-d unc -t train --size 16 -j 1"
     assert run(tmp_path, command + " --compact") == 0
-    names = ["build.json", "unc_train_index.npz"]
+    names = ["build.json", "sources.json", "unc_train_index.npz"]
     names += [f"unc_train_picture_{n}.npz" for n in range(2)]
     assert sorted(os.listdir(str(tmp_path / "unc" / "train_batch"))) == names
     capsys.readouterr()
@@ -147,7 +147,7 @@ def test_two_processes_from_the_command_line(tmp_path):
         str(tmp_path),
     ]
     subprocess.run(command, cwd=TOP, check=True, stderr=subprocess.PIPE)
-    assert len(os.listdir(str(tmp_path / "unc" / "train_batch"))) == 5
+    assert len(os.listdir(str(tmp_path / "unc" / "train_batch"))) == 6
     images = tmp_path / "coco" / "images" / "train2014"
     os.truncate(str(images / "COCO_train2014_000000000003.jpg"), 900)
     command[-1:] = [str(tmp_path), "--batches", str(tmp_path / "b")]

@@ -10,7 +10,14 @@ from tqdm import tqdm
 
 from util.core import files, npz, parallel
 from util.core.errors import UserError
-from util.data import annotations, build_info, compact, im_processing, text_processing
+from util.data import (
+    annotations,
+    build_info,
+    compact,
+    im_processing,
+    sources,
+    text_processing,
+)
 from util.data.datasets import Dataset
 from util.data.referent import Referent, check_files, load
 from util.data.samples import has_samples, sample_file, write_sample
@@ -74,8 +81,7 @@ class _FileBuilder(NamedTuple):
         im, masks = npz.as_npy(im), [npz.as_npy(mask) for mask in masks]
         for number, words, sentence, mask in image.samples():
             path = self._path(number)
-            if not npz.is_whole(path):
-                write_sample(path, words, im, masks[mask], sentence, name)
+            write_sample(path, words, im, masks[mask], sentence, name)
         return image.num_samples
 
     def _path(self, number):
@@ -176,7 +182,8 @@ def build_samples(
     folder, prefix = dataset.build_dir(split), dataset.prefix(split)
     build_info.check_settings(folder, settings, has_samples(folder, prefix))
     builder = BUILDERS[layout](folder, prefix)
-    done = "built" if _build(builder, images, settings, jobs) else "already complete"
+    anything = _build(dataset, builder, images, settings, jobs)
+    done = "built" if anything else "already complete"
     print(f"{dataset.name} {split}: {done}, {num_samples} samples in {folder}")
     _warn_of_count(f"{dataset.name} {split}", dataset.splits[split], num_samples)
     return folder
@@ -218,26 +225,39 @@ def _plan(referents, vocab_dict):
     return [_Image(n, objects) for n, objects in enumerate(images.values())]
 
 
-def _build(builder, images, settings, jobs):
-    """Build what is missing, with a progress bar, and return whether anything was."""
+def _build(dataset, builder, images, settings, jobs):
+    """Build what is missing and return whether anything was."""
     todo = builder.todo(images)
+    numbers = {image.number for image in todo}
+    built = [image for image in images if image.number not in numbers]
+    sources.check(builder.folder, dataset, _referents(built))
     if todo:
-        check_files([one.referent for p in todo for one in p.objects])
+        check_files(_referents(todo))
+        sources.write(builder.folder, dataset, _referents(todo), jobs)
         build_info.write(builder.folder, settings, complete=False)
         files.remove_parts(builder.folder)
         builder.begin(images)
-        work = functools.partial(builder.build, size=settings["size"])
-        total = settings["sentences"]
-        bar = tqdm(
-            total=total,
-            initial=total - sum(image.num_samples for image in todo),
-            desc=builder.prefix,
-            unit=" samples",
-        )
-        with bar, contextlib.closing(
-            parallel.run(work, todo, min(jobs, len(todo)))
-        ) as counts:
-            for count in counts:
-                bar.update(count)
+        _run(builder, todo, settings, jobs)
     build_info.write(builder.folder, settings, complete=True)
     return bool(todo)
+
+
+def _referents(images):
+    return [one.referent for image in images for one in image.objects]
+
+
+def _run(builder, todo, settings, jobs):
+    """Build images, with a progress bar."""
+    work = functools.partial(builder.build, size=settings["size"])
+    total = settings["sentences"]
+    bar = tqdm(
+        total=total,
+        initial=total - sum(image.num_samples for image in todo),
+        desc=builder.prefix,
+        unit=" samples",
+    )
+    with bar, contextlib.closing(
+        parallel.run(work, todo, min(jobs, len(todo)))
+    ) as counts:
+        for count in counts:
+            bar.update(count)

@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from util.core import files
 from util.core.errors import UserError
-from util.data import build_info, datasets, refcoco
+from util.data import build_info, datasets, refcoco, sources
 from util.data.datasets import Dataset
 from util.data.referent import Referent
 from util.data.samples import has_samples
@@ -64,7 +64,7 @@ def register(
 
     Raises:
       UserError: a bad name, file or folder; no such split; or there are samples that
-        were built from other annotations.
+        were built from other annotations or images.
     """
     datasets.check_custom_name(name)
     if not os.path.isdir(images):
@@ -82,7 +82,7 @@ def register(
 
 
 def _check_samples(dataset, entries):
-    """Refuse entries where there are samples that were built from others."""
+    """Refuse entries and images where samples were built from others."""
     parent = os.path.join(dataset.batches or dataset.root, dataset.name)
     for folder in sorted(glob.glob(os.path.join(glob.escape(parent), "*_batch"))):
         split = os.path.basename(folder)[: -len("_batch")]
@@ -90,6 +90,8 @@ def _check_samples(dataset, entries):
             chosen = _referents(dataset, split, entries)
             checksum = build_info.annotation_checksum(chosen)
             build_info.check_settings(folder, {"annotations": checksum}, True)
+            if build_info.read(folder)["complete"]:  # else when it is finished
+                sources.check(folder, dataset, chosen)
 
 
 def referents(dataset: Dataset, split: str) -> List[Referent]:
