@@ -63,8 +63,9 @@ def register(
       The data set.
 
     Raises:
-      UserError: a bad name, file or folder; no such split; or there are samples that
-        were built from other annotations or images.
+      UserError: a bad name, file or folder; no such split; there are samples that
+        were built from other annotations; or from other images, and then the new
+        folder is remembered even so: the next build must not go on with the old one.
     """
     datasets.check_custom_name(name)
     if not os.path.isdir(images):
@@ -76,22 +77,26 @@ def register(
             f"{annotations} has no split {split!r}; choose from {', '.join(splits)}"
         )
     dataset = datasets.custom(name, annotations, images, splits, root, batches)
-    _check_samples(dataset, entries)
+    built = _built(dataset, entries)
+    for folder, chosen in built:
+        checksum = build_info.annotation_checksum(chosen)
+        build_info.check_settings(folder, {"annotations": checksum}, True)
     datasets.remember(dataset)
+    for folder, chosen in built:
+        if build_info.read(folder)["complete"]:  # else when it is finished
+            sources.check(folder, dataset, chosen)
     return dataset
 
 
-def _check_samples(dataset, entries):
-    """Refuse entries and images where samples were built from others."""
+def _built(dataset, entries):
+    """Return the folders with samples, and what these entries say of their splits."""
     parent = os.path.join(dataset.batches or dataset.root, dataset.name)
+    built = []
     for folder in sorted(glob.glob(os.path.join(glob.escape(parent), "*_batch"))):
         split = os.path.basename(folder)[: -len("_batch")]
         if has_samples(folder, dataset.prefix(split)):
-            chosen = _referents(dataset, split, entries)
-            checksum = build_info.annotation_checksum(chosen)
-            build_info.check_settings(folder, {"annotations": checksum}, True)
-            if build_info.read(folder)["complete"]:  # else when it is finished
-                sources.check(folder, dataset, chosen)
+            built.append((folder, _referents(dataset, split, entries)))
+    return built
 
 
 def referents(dataset: Dataset, split: str) -> List[Referent]:
