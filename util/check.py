@@ -120,7 +120,8 @@ def _split_rows(dataset: Dataset, split: str, space: List[Space]) -> List[Row]:
     def annotations():
         found.extend(_referents(dataset, split))
         published = dataset.splits[split]
-        return _counted(sum(len(r.sentences) for r in found), published)
+        counted = _counted(sum(len(r.sentences) for r in found), published)
+        return f"{counted}, in {dataset.annotation_file(split)}"
 
     samples = _row(f"samples {split}", lambda: _samples(dataset, split), build)
     needed = samples.status != "ok"
@@ -169,7 +170,14 @@ def _images(dataset, split, referents):
     for path in some:
         im_processing.read_image(path)
     sources.check(dataset.build_dir(split), dataset, referents)
-    return f"{len(paths)} files, {len(some)} of them opened"
+    return f"{len(paths)} files, {len(some)} of them opened, in {_folders(paths)}"
+
+
+def _folders(paths):
+    """Return the folders of files, a few of them."""
+    folders = sorted({os.path.dirname(path) for path in paths})
+    more = f" and {len(folders) - 3} more" if len(folders) > 3 else ""
+    return ", ".join(folders[:3]) + more
 
 
 def _masks(referents):

@@ -86,7 +86,7 @@ def read_sentences(path: str) -> List[str]:
             s for sentences in referit.load_queries(path).values() for s in sentences
         ]
     try:
-        with open(require_file(path), encoding="utf-8") as file:
+        with open(require_file(path), encoding="utf-8-sig") as file:
             return list(file)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text: {error}") from error

@@ -73,8 +73,10 @@ def test_all_is_there(data, capsys):
     for what in ("GPU", "pydensecrf"):
         assert status.pop(what) in ("ok", "optional")
     assert set(status.values()) == {"ok"}
-    assert rows["annotations train"].detail == "4 sentences, as published"
-    assert rows["images train"].detail == "2 files, 2 of them opened"
+    found = rows["annotations train"].detail
+    assert found == "4 sentences, as published, in data/refer/refcoco/refs(unc).p"
+    found = rows["images train"].detail
+    assert found == "2 files, 2 of them opened, in data/coco/images/train2014"
     assert rows["masks train"].detail == "3 objects, 3 of them decoded"
     folder = "data/unc/train_batch"
     assert rows["samples train"].detail == f"4 in {folder} (npz), 4 of them read"
@@ -86,7 +88,8 @@ def test_all_is_there(data, capsys):
     assert rows["disk"].detail.endswith("nothing is left to build")
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(rows) + 1 and lines[-1] == "a run can start"
-    assert lines[0] == "ok        annotations train    4 sentences, as published"
+    start = "ok        annotations train    4 sentences, as published, in "
+    assert lines[0].startswith(start)
 
 
 def test_nothing_is_there(tmp_path, monkeypatch, capsys):
@@ -190,7 +193,8 @@ def test_custom_data_set(data):
     mine = datasets.custom("mine", "data/mine.json", "data/images", ["val"])
     datasets.remember(mine)
     rows = table("-d mine", code=1)
-    assert rows["annotations val"].detail == "1 sentences"
+    found = rows["annotations val"].detail
+    assert found.startswith("1 sentences, in /") and found.endswith("/mine.json")
     for what in ("images val", "masks val"):
         assert rows[what].status == "missing" and "Your own data" in rows[what].todo
     assert rows["vocabulary"].status == "broken"

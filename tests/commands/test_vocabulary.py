@@ -81,6 +81,11 @@ def test_text_and_query_files(make, tmp_path):
     assert choose(vocabulary.read_sentences(make(tmp_path))) == SPECIAL + KNOWN
 
 
+def test_byte_order_mark_is_no_part_of_a_sentence(tmp_path):
+    (tmp_path / "a.txt").write_text("left box\n", encoding="utf-8-sig")
+    assert vocabulary.read_sentences(str(tmp_path / "a.txt")) == ["left box\n"]
+
+
 def test_a_refs_file_gives_all_its_splits(tmp_path):
     words = choose(vocabulary.read_sentences(refs(tmp_path)))
     assert words == SPECIAL + KNOWN + ["unseen", "words"]

@@ -85,3 +85,9 @@ def test_records_are_on_the_disk_before_they_have_their_name(tmp_path, monkeypat
     monkeypatch.setattr(os, "fsync", lambda _: done.append(os.path.exists(path)))
     files.write_json(path, [1])
     assert done == [False, True]  # the file, then the folder with its name
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32-le"])
+def test_json_is_read_in_any_encoding_with_or_without_its_mark(tmp_path, encoding):
+    (tmp_path / "a.json").write_bytes('["é ☃"]'.encode(encoding))
+    assert files.read_json(str(tmp_path / "a.json")) == ["é ☃"]

@@ -17,6 +17,7 @@ from util.data.build import build_samples
 from util.data.referent import load
 from util.data.samples import open_samples, read_sample, sample_file
 
+SPLITS = ("train", "val")
 LAYOUTS = pytest.mark.parametrize("layout", ["npz", "compact"])
 FILES = {
     "npz": [f"unc_train_{n}.npz" for n in range(4)],
@@ -84,6 +85,32 @@ def test_layouts_give_the_same_samples(root):
         samples = read_all(one, prefix)
         assert len(samples) == count
         check_same(samples, read_all(other, prefix))
+
+
+@pytest.mark.parametrize("place", ["refer/refcoco", "refcoco"])
+@pytest.mark.parametrize(
+    "parent", ["coco/images", "images/mscoco/images", "images", "coco"]
+)
+@pytest.mark.parametrize("is_2017", [False, True])
+def test_samples_are_the_same_wherever_the_files_lie(root, place, parent, is_2017):
+    expected = {
+        s: read_all(build(root, s, batches=str(root / "1")), f"unc_{s}") for s in SPLITS
+    }
+    there, kept = root / "coco", root / "kept"
+    there.rename(kept)
+    (root / "refer" / "refcoco").rename(root / "annotations")
+    (root / place).parent.mkdir(exist_ok=True)
+    (root / "annotations").rename(root / place)
+    for path in sorted(kept.glob("images/train2014/*")):
+        folder, name = "train2014", path.name
+        if is_2017:  # some of them lie in either folder
+            folder = "val2017" if name.endswith("1.jpg") else "train2017"
+            name = name[-len("000000000001.jpg") :]
+        (root / parent / folder).mkdir(parents=True, exist_ok=True)
+        path.rename(root / parent / folder / name)
+    for split in SPLITS:
+        found = read_all(build(root, split, batches=str(root / "2")), f"unc_{split}")
+        check_same(found, expected[split])
 
 
 def write_refs(root, refs):

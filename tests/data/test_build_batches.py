@@ -55,7 +55,7 @@ def test_builds_the_compact_layout(tmp_path, capsys):
         ("-d Gref -t testA", "Gref has no split 'testA'; choose from train, val"),
         (
             "-d coco -t train",
-            "no data set 'coco'; choose from unc, unc+, Gref, referit",
+            "no data set 'coco'; choose from unc, unc+, Gref, Gref-umd",
         ),
         (
             "-d unc -t train --images x",

@@ -383,9 +383,8 @@ def test_unknown_data_set_lists_the_custom_ones(data, capsys):
         except SystemExit as end:
             code = end.code
         line = told(capsys)
-        assert (
-            code == 2 and "choose from unc, unc+, Gref, referit, shapes, mine" in line
-        )
+        assert code == 2 and "choose from unc, unc+, Gref, Gref-umd, " in line
+        assert ", shapes, mine, or make one" in line
         assert "build_batches.py -d NAME --annotations FILE --images DIR" in line
 
 

@@ -28,6 +28,7 @@ def test_numbers_of_sentences_are_the_published_ones():
         "unc": {"train": 120624, "val": 10834, "testA": 5657, "testB": 5095},
         "unc+": {"train": 120191, "val": 10758, "testA": 5726, "testB": 4889},
         "Gref": {"train": 85474, "val": 9536},
+        "Gref-umd": {"train": 80512, "val": 4896, "test": 9602},
         "referit": {"trainval": 59976, "test": 60105},
         "shapes": {"train": None, "val": None, "test": None},
     }
@@ -41,6 +42,9 @@ def test_files_are_where_the_reference_has_them():
     assert datasets.backbone_file("x") == "x/weights/deeplab_resnet_init.ckpt"
     assert get("unc+", "x").annotation_file("val") == "x/refer/refcoco+/refs(unc).p"
     assert get("Gref").annotation_file("val") == "data/refer/refcocog/refs(google).p"
+    assert get("Gref-umd").annotation_file("test") == (
+        "data/refer/refcocog/refs(umd).p"
+    )
     assert get("referit").annotation_file("test") == "data/referit_query_test.json"
     assert get("unc").image_file(7) == (
         "data/coco/images/train2014/COCO_train2014_000000000007.jpg"
@@ -109,6 +113,15 @@ def test_custom_data_set_is_remembered_wherever_a_command_runs(cwd, monkeypatch)
         datasets.get("./mine", ".")
 
 
+def test_older_data_set_of_a_name_that_is_built_in_now_is_kept(cwd):
+    mine = datasets.custom("Gref-umd", "a.json", "images", ["train"], "x")
+    datasets.remember(mine)
+    datasets.check_custom_name("Gref-umd", "x")
+    assert datasets.get("Gref-umd", "x") == mine
+    assert datasets.names("x") == datasets.names("y") == list(datasets.DATASETS)
+    assert not datasets.get("Gref-umd", "y").is_custom
+
+
 @pytest.mark.parametrize("name", ["unc", "shapes", "", "a/b", "..", "-x", "a b", "a\n"])
 def test_names_that_a_custom_data_set_cannot_have(name):
     with pytest.raises(UserError, match="choose another name|is not a name"):
@@ -116,13 +129,43 @@ def test_names_that_a_custom_data_set_cannot_have(name):
     datasets.check_custom_name("My_data-2+")
 
 
-def test_old_annotation_folder_is_used_where_only_it_exists(cwd):
-    old = os.path.join("external", "refer", "data", "refcoco")
-    assert datasets.get("unc").annotation_dir == "data/refer/refcoco"
-    os.makedirs(old)
-    assert datasets.get("unc").annotation_dir == old
-    os.makedirs("data/refer/refcoco")
-    assert datasets.get("unc").annotation_dir == "data/refer/refcoco"
+ANNOTATIONS = [
+    "x/refer/refcoco/refs(unc).p",
+    "x/refcoco/refs(unc).p",
+    "external/refer/data/refcoco/refs(unc).p",
+]
+
+
+@pytest.mark.parametrize("path", ANNOTATIONS)
+def test_annotations_are_found_where_people_keep_them(cwd, path):
+    assert datasets.get("unc", "x").annotation_file("val") == ANNOTATIONS[0]
+    put(cwd / path)
+    assert datasets.get("unc", "x").annotation_file("val") == path
+    put(cwd / ANNOTATIONS[0])
+    assert datasets.get("unc", "x").annotation_file("val") == ANNOTATIONS[0]
+
+
+IMAGES = [
+    f"x/{parent}/{folder}"
+    for parent in ("coco/images", "images/mscoco/images", "images", "coco")
+    for folder in (
+        "train2014/COCO_train2014_000000000007.jpg",
+        "train2014/000000000007.jpg",
+        "train2017/000000000007.jpg",
+        "val2017/000000000007.jpg",
+    )
+]
+
+
+@pytest.mark.parametrize("path", IMAGES)
+def test_images_of_coco_are_found_under_both_names(cwd, path):
+    unc = datasets.get("unc", "x")
+    assert unc.image_file(7) == IMAGES[0]
+    put(cwd / path)
+    assert unc.image_file(7) == path and unc.image_file(8) != path
+    assert unc.image_name(7) == "COCO_train2014_000000000007"
+    put(cwd / IMAGES[0])
+    assert unc.image_file(7) == IMAGES[0]
 
 
 @pytest.mark.parametrize("name", ["unc+_val_0.npz", "unc+_val_index.npz"])

@@ -85,6 +85,12 @@ def test_sentence_without_words_is_refused_by_name(sentence):
     assert repr(sentence) in str(caught.value)
 
 
+def test_byte_order_mark_is_no_part_of_the_first_word(tmp_path):
+    (tmp_path / "v.txt").write_text("<pad>\n<unk>\n", encoding="utf-8-sig")
+    found = text_processing.load_vocab_dict_from_file(str(tmp_path / "v.txt"))
+    assert found == {"<pad>": 0, "<unk>": 1}
+
+
 def test_last_line_of_a_repeated_word_counts(tmp_path):
     path = tmp_path / "words.txt"
     path.write_bytes(b"<pad>\n<unk>\n.\r\n\n.\n\nlast")

@@ -150,14 +150,15 @@ def write_json(path: str, value: Any) -> None:
 
 
 def read_json(path: str) -> Any:
-    """Read a JSON file.
+    """Read a JSON file, of any of Unicode's encodings, with or without its mark.
 
     Raises:
       UserError: the file is missing or damaged, or an object in it has a key twice.
     """
-    with open(require_file(path), encoding="utf-8") as file:
+    with open(require_file(path), "rb") as file:
+        content = file.read()
         try:
-            return parse_json(file.read())
+            return parse_json(content.decode(json.detect_encoding(content)))
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path} is damaged: {error}") from error
 

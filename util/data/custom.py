@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from util.core import files
 from util.core.errors import UserError
-from util.data import build_info, datasets, refcoco, sources
+from util.data import build_info, coco_images, datasets, refcoco, sources
 from util.data.datasets import Dataset
 from util.data.referent import Referent
 from util.data.samples import has_samples
@@ -67,7 +67,7 @@ def register(
         were built from other annotations; or from other images, and then the new
         folder is remembered even so: the next build must not go on with the old one.
     """
-    datasets.check_custom_name(name)
+    datasets.check_custom_name(name, root)
     if not os.path.isdir(images):
         raise UserError(f"--images {images}: there is no such folder")
     entries = read(annotations)
@@ -116,7 +116,7 @@ def _referents(dataset, split, entries):
         found.append(
             Referent(
                 entry.name,
-                os.path.join(dataset.images, image),
+                coco_images.find([os.path.join(dataset.images, image)]),
                 entry.sentences,
                 segmentation=entry.segmentation,
                 size=entry.size,

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Union
 
 from util.core.errors import UserError
 from util.core.files import read_json, write_json
+from util.data import coco_images
 
 if TYPE_CHECKING:
     from util.data import compact, samples
 
 REFERENCE_ANNOTATIONS = os.path.join("external", "refer", "data")
+COCO_NAME = "COCO_train2014_{:012d}.jpg"
 
 PLAIN_NAME = re.compile("[A-Za-z0-9_+][A-Za-z0-9_+-]*")  # goes into paths as it is
 
@@ -35,9 +37,10 @@ class Dataset:
       name: as after -d.
       splits: split -> number of sentences published for it; None: not fixed.
       vocabulary: name in the files of its words and word vectors.
-      refs: `<folder>/<file>` of its refs below <root>/refer; None for ReferIt,
+      refs: `<folder>/<file>` of its refs, see `annotation_file`; None for ReferIt,
         whose annotations are query files and masks, and for custom data sets.
-      image_pattern: pattern of an image's path below `root`.
+      image_folders: where its images may lie, below `root`.
+      image_pattern: pattern of the name of an image.
       input_size: height and width of the network's input, in pixels.
       has_backbone: training starts from the published backbone weights.
       glove: pretrained word vectors can be used.
@@ -53,7 +56,8 @@ class Dataset:
     splits: Dict[str, Optional[int]]
     vocabulary: str
     refs: Optional[str]
-    image_pattern: str = "coco/images/train2014/COCO_train2014_{:012d}.jpg"
+    image_folders: Sequence[str] = coco_images.FOLDERS
+    image_pattern: str = COCO_NAME
     input_size: int = 320
     has_backbone: bool = True
     glove: bool = True
@@ -79,33 +83,37 @@ class Dataset:
         """Path of the word vectors, float [V, 300]."""
         return os.path.join(self.root, f"{self.vocabulary}_emb.npy")
 
-    @property
-    def annotation_dir(self) -> str:
-        """Folder with the refs and instances.json of a data set that has refs.
-
-        That is <root>/refer/<name>, or where only it exists the folder of the
-        reference, external/refer/data/<name>.
-        """
-        name = os.path.dirname(self.refs)
-        ours = os.path.join(self.root, "refer", name)
-        theirs = os.path.join(REFERENCE_ANNOTATIONS, name)
-        return theirs if os.path.isdir(theirs) and not os.path.isdir(ours) else ours
-
     def annotation_file(self, split: str) -> str:
-        """Return the path of the file with the sentences of a split."""
+        """Return the path of the file with the sentences of a split.
+
+        Refs are looked for in <root>/refer/<folder>, <root>/<folder>, and the folder
+        of the reference, external/refer/data/<folder>.
+        """
         if self.annotations is not None:
             return self.annotations
-        if self.refs is not None:
-            return os.path.join(self.annotation_dir, os.path.basename(self.refs))
-        return os.path.join(self.root, f"referit_query_{split}.json")
+        if self.refs is None:
+            return os.path.join(self.root, f"referit_query_{split}.json")
+        places = (os.path.join(self.root, "refer"), self.root, REFERENCE_ANNOTATIONS)
+        paths = [os.path.join(place, self.refs) for place in places]
+        return next((path for path in paths if os.path.isfile(path)), paths[0])
 
     def mask_file(self, name: str) -> str:
         """Return the path of ReferIt's mask `<image>_<object>`."""
         return os.path.join(self.root, "referit", "mask", f"{name}.mat")
 
     def image_file(self, image: Union[int, str]) -> str:
-        """Return the path of an image by its number; for ReferIt its digits as text."""
-        return os.path.join(self.root, self.image_pattern.format(image))
+        """Return the path of an image by its number; for ReferIt its digits as text.
+
+        See `coco_images.find` for those of COCO.
+        """
+        name = self.image_pattern.format(image)
+        return coco_images.find(
+            [os.path.join(self.root, folder, name) for folder in self.image_folders]
+        )
+
+    def image_name(self, image: int) -> str:
+        """Return the name of an image, the same wherever it lies."""
+        return os.path.splitext(self.image_pattern.format(image))[0]
 
     def check_split(self, split: str) -> None:
         """Refuse a split that the data set does not have.
@@ -203,18 +211,26 @@ _BUILT_IN = (
         refs="refcocog/refs(google).p",
     ),
     Dataset(
+        "Gref-umd",
+        {"train": 80512, "val": 4896, "test": 9602},
+        vocabulary="Gref",
+        refs="refcocog/refs(umd).p",
+    ),
+    Dataset(
         "referit",
         {"trainval": 59976, "test": 60105},
         vocabulary="referit",
         refs=None,
-        image_pattern="referit/images/{}.jpg",
+        image_folders=("referit/images",),
+        image_pattern="{}.jpg",
     ),
     Dataset(
         "shapes",
         {"train": None, "val": None, "test": None},
         vocabulary="shapes",
         refs="shapes/refs(shapes).p",
-        image_pattern="shapes/images/{:012d}.jpg",
+        image_folders=("shapes/images",),
+        image_pattern="{:012d}.jpg",
         input_size=160,
         has_backbone=False,
         glove=False,
@@ -237,7 +253,7 @@ def get(name: str, root: str = "data", batches: Optional[str] = None) -> Dataset
       UserError: there is none of that name, which lists those that are there; or the
         file about it is damaged.
     """
-    if name in DATASETS:
+    if _is_built_in(name, root):
         return dataclasses.replace(DATASETS[name], root=root, batches=batches)
     path = custom_file(name, root)
     if not PLAIN_NAME.fullmatch(name) or not os.path.isfile(path):
@@ -259,11 +275,16 @@ def get(name: str, root: str = "data", batches: Optional[str] = None) -> Dataset
         ) from error
 
 
+def _is_built_in(name, root):
+    """Say whether a name is a built-in one that no older data set of a user's has."""
+    return name in DATASETS and not os.path.isfile(custom_file(name, root))
+
+
 def names(root: str = "data") -> List[str]:
     """Return the names of all data sets: the built-in ones, then the custom ones."""
     paths = glob.glob(custom_file("*", glob.escape(root)))
     more = sorted(os.path.basename(os.path.dirname(path)) for path in paths)
-    return [*DATASETS, *more]
+    return list(dict.fromkeys([*DATASETS, *more]))
 
 
 def custom_file(name: str, root: str = "data") -> str:
@@ -271,13 +292,13 @@ def custom_file(name: str, root: str = "data") -> str:
     return os.path.join(root, name, "dataset.json")
 
 
-def check_custom_name(name: str) -> None:
+def check_custom_name(name: str, root: str = "data") -> None:
     """Refuse what a custom data set cannot be called.
 
     Raises:
       UserError: it is the name of a built-in one, or not a plain name.
     """
-    if name in DATASETS:
+    if _is_built_in(name, root):
         raise UserError(
             f"-d {name} is built in: choose another name for the data set of "
             "--annotations"

@@ -34,6 +34,7 @@ def referents(dataset: Dataset, split: str) -> List[Referent]:
             [sentence["sent"] for sentence in ref["sentences"]],
             segmentation=annotation.get("segmentation"),
             size=(image["height"], image["width"]),
+            image_id=dataset.image_name(image["id"]),
         )
         for name, ref, image, annotation in with_instances(path, refs)
     ]

@@ -30,7 +30,7 @@ class Referent(NamedTuple):
       segmentation: COCO's mask, see `decode_segmentation`; None elsewhere.
       size: (height, width) of the image by COCO; None elsewhere.
       mask_image: path of a mask that is an image, in custom data sets; else None.
-      image_id: what `image_name` is in custom data sets; else None.
+      image_id: what `image_name` is; None: it is the name of its file.
     """
 
     name: str

@@ -106,7 +106,7 @@ def read_words(path: str) -> List[str]:
     Raises:
       UserError: the file is missing, empty or not text.
     """
-    with open(require_file(path), encoding="utf-8") as file:
+    with open(require_file(path), encoding="utf-8-sig") as file:
         try:
             words = [line.strip() for line in file]
         except UnicodeDecodeError as error:
