@@ -57,34 +57,42 @@ def convert(
 
     Raises:
       UserError: there are no samples, or some are missing or damaged; or there are
-        some below `output` already.
+        some below `output` already; or another process writes there.
     """
     source, prefix = dataset.sample_dir(split), dataset.prefix(split)
-    samples = open_samples(source, prefix)
-    settings = build_info.read(source)
-    target = source
-    if output is not None:
+    if output is None:
+        with files.locked(source):
+            files.remove_parts(source)
+            samples = open_samples(source, prefix)
+            already, target = samples.layout == layout, source
+            if not already:
+                with _all_or_nothing(target, prefix, layout):
+                    _write(samples, source, target, prefix, layout)
+            _write_record(source, target, layout)
+            for other in WRITERS.keys() - {layout}:
+                REMOVERS[other](source, prefix)
+    else:
+        samples, already = open_samples(source, prefix), False
         target = dataclasses.replace(dataset, batches=output).build_dir(split)
         if has_samples(target, prefix):
             raise UserError(f"{target} holds samples already: choose another --output")
-    files.remove_parts(target)
-    already = samples.layout == layout and target == source
-    if not already:
-        with _all_or_nothing(target, prefix, layout):
-            _write(samples, source, target, prefix, layout)
-    if target != source:
-        sources.copy(source, target)
-    if settings:
-        settings["layout"] = layout
-        build_info.write(target, settings, complete=True)
-    if target == source:
-        for other in WRITERS.keys() - {layout}:
-            REMOVERS[other](source, prefix)
+        with files.whole_folder(target) as folder:
+            _write(samples, source, folder, prefix, layout)
+            sources.copy(source, folder)
+            _write_record(source, folder, layout)
     now = "already" if already else "now"
     print(
         f"{dataset.name} {split}: {len(samples)} samples, {now} {layout}, in {target}"
     )
     return target
+
+
+def _write_record(source: str, target: str, layout: str) -> None:
+    """Say of new samples what the old ones were built from, where that is known."""
+    settings = build_info.read(source)
+    if settings:
+        settings["layout"] = layout
+        build_info.write(target, settings, complete=True)
 
 
 @contextlib.contextmanager

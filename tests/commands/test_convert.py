@@ -1,7 +1,9 @@
 """util.convert: from one layout to the other and back, whole or not at all."""
 
+import contextlib
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ import tiny_sets
 from on_disk import IMAGE, MASK, check_same, contents, read_all, write
 
 from util import convert
+from util.convert import WRITERS
+from util.core import files
 from util.core.errors import UserError
 from util.data import compact, datasets
 from util.data.build import build_samples
@@ -210,6 +214,49 @@ def test_what_a_killed_conversion_left_is_made_good(root, layout):
         assert contents(folder) == before
 
 
+def test_killed_conversion_into_another_folder_leaves_no_samples(root, monkeypatch):
+    build(root, "npz")
+    output, alone = root / "new", WRITERS["compact"]
+
+    def killed(*args):
+        alone(*args)
+        (left,) = (output / "unc").iterdir()
+        shutil.copytree(str(left), str(root / "left"))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setitem(WRITERS, "compact", killed)
+        assert run(root, f"--output {output}") == 130
+    shutil.copytree(
+        str(root / "left"), str(output / "unc" / "train_batch.99999999.part")
+    )
+    dataset = datasets.get("unc", str(root), str(output))
+    with pytest.raises(UserError, match="there are no samples"):
+        dataset.samples("train")
+    assert run(root, f"--output {output}") == 0
+    assert len(dataset.samples("train")) == 4
+
+
+def test_conversion_that_comes_second_removes_nothing(root, monkeypatch, capsys):
+    """Another one, of the same samples, ends just before this one begins."""
+    folder, locked = build(root, "npz"), files.locked
+    wanted = []
+
+    @contextlib.contextmanager
+    def late(path):
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "locked", locked)
+            assert run(root, "") == 0
+            wanted.append(contents(folder))
+        with locked(path) as is_left:
+            yield is_left
+
+    monkeypatch.setattr(files, "locked", late)
+    assert run(root, "") == 0
+    assert "already compact" in capsys.readouterr().out
+    assert contents(folder) == wanted[0]
+
+
 def test_unfinished_builds_are_refused(root, capsys):
     folder = build(root, "npz")
     os.remove(sample_file(folder, "unc_train", 3))
@@ -255,3 +302,12 @@ def test_masks_that_are_the_same_are_stored_once(tmp_path):
     run(tmp_path, "")
     index = compact.read_index(str(folder), "unc_train")
     assert index.masks == [0, 0, 1, 0, 0, 0]
+
+
+def test_split_that_another_process_writes_is_refused(root, capsys):
+    folder = build(root, "npz")
+    before = contents(folder)
+    with files.locked(folder):
+        assert run(root, "--to compact") == 2
+    assert "another process writes in" in capsys.readouterr().err
+    assert contents(folder) == before

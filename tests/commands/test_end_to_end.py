@@ -14,6 +14,7 @@ import tiny_sets
 from pages import Page
 from PIL import Image
 
+from util.core import quiet
 from util.evaluation.eval_tools import TITLES
 
 TOP = Path(__file__).resolve().parents[2]
@@ -32,13 +33,15 @@ def run(cwd, *command, python=sys.executable):
         + list(options)
         + (["-g", "-1"] if "trainval" in script else []),
         cwd=str(cwd),
-        env=dict(os.environ, PYTHONPATH=str(TOP)),
+        env=dict(os.environ, PYTHONPATH=str(TOP), TF_CPP_MIN_LOG_LEVEL="3"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         universal_newlines=True,
     )
     assert found.returncode == 0, found.stderr
     assert "Traceback" not in found.stderr
+    lines = found.stderr.encode("utf-8").splitlines()
+    assert not list(filter(quiet.NOISE.match, lines))
     return found.stdout
 
 

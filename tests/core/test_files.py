@@ -1,6 +1,13 @@
 """util.core.files: JSON that comes back, whole or not at all."""
 
+import errno
 import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import types
 
 import pytest
 
@@ -91,3 +98,140 @@ def test_records_are_on_the_disk_before_they_have_their_name(tmp_path, monkeypat
 def test_json_is_read_in_any_encoding_with_or_without_its_mark(tmp_path, encoding):
     (tmp_path / "a.json").write_bytes('["é ☃"]'.encode(encoding))
     assert files.read_json(str(tmp_path / "a.json")) == ["é ☃"]
+
+
+HOLDER = """
+import sys
+from util.core import files
+with files.locked(sys.argv[1]):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_one_process_at_a_time_writes_in_a_folder(tmp_path, killed):
+    folder = tmp_path / "run"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder)],
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout.readline() == b"locked\n"
+        with pytest.raises(UserError, match=rf"run \(pid {holder.pid} on .+\): wait"):
+            with files.locked(str(folder)):
+                raise AssertionError("it is locked")
+        if killed:
+            holder.kill()
+        else:
+            holder.stdin.close()
+        holder.wait(20)
+    with files.locked(str(folder)) as is_left:  # whatever the other one left
+        assert is_left == killed
+        holder_now = f"{os.getpid()} on {socket.gethostname()}\n"
+        assert (folder / ".lock").read_text() == holder_now
+        (folder / "new").write_text("")
+    assert os.listdir(str(folder)) == ["new"]
+
+
+def test_lock_can_be_waited_for(tmp_path):
+    done = []
+
+    def wait():
+        with files.locked(str(tmp_path), waits=True):
+            done.append("second")
+
+    with files.locked(str(tmp_path)):
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        waiting.join(0.3)
+        done.append("first")
+    waiting.join(20)
+    assert done == ["first", "second"]
+    assert os.listdir(str(tmp_path)) == []
+
+
+@pytest.mark.parametrize("holder", [f"{os.getppid()} on here", "7 on elsewhere"])
+def test_lock_that_names_a_process_of_today_is_stale_all_the_same(tmp_path, holder):
+    (tmp_path / ".lock").write_text(holder)
+    with files.locked(str(tmp_path)) as is_left:
+        assert is_left
+
+
+@pytest.mark.parametrize("is_windows", [False, True])
+def test_file_system_without_locks_is_told_of(
+    tmp_path, monkeypatch, capsys, is_windows
+):
+    class NoLocks(types.ModuleType):
+        LOCK_EX = LOCK_NB = 0
+
+        def flock(self, *_):
+            raise OSError(errno.ENOLCK, "No locks available")
+
+    no_locks = None if is_windows else NoLocks("fcntl")
+    monkeypatch.setitem(sys.modules, "fcntl", no_locks)
+    with files.locked(str(tmp_path)) as is_left:
+        assert not is_left
+    assert f"warning: no locks in {tmp_path}: see to it" in capsys.readouterr().err
+    assert os.listdir(str(tmp_path)) == []
+
+
+def test_pipe_is_written_to_and_stays(tmp_path):
+    pipe, read = str(tmp_path / "pipe"), []
+    os.mkfifo(pipe)
+
+    def take():
+        with open(pipe, "rb") as file:
+            read.append(file.read())
+
+    reader = threading.Thread(target=take)
+    reader.start()
+    files.write_json(pipe, [1])
+    reader.join(20)
+    assert read == [b"[\n  1\n]\n"]
+    assert os.listdir(str(tmp_path)) == ["pipe"] and not os.path.isfile(pipe)
+
+
+def test_full_disk_is_one_line():
+    with pytest.raises(UserError, match="cannot write /dev/full: No space left"):
+        files.write_json("/dev/full", [1])
+    assert not os.path.isfile("/dev/full")
+
+
+def test_folder_that_a_kill_left_half_goes_an_hour_later(tmp_path):
+    hour_ago = time.time() - files.FORGOTTEN_S - 1
+    names = [
+        "out.99999999.part",
+        "out.99999998.part",
+        "other.99999999.part",
+        "out.part",
+    ]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_text("")
+        if name != names[1]:
+            os.utime(str(tmp_path / name), (hour_ago, hour_ago))
+    with files.whole_folder(str(tmp_path / "out")) as folder:
+        open(os.path.join(folder, "new"), "w").close()
+    assert sorted(os.listdir(str(tmp_path))) == sorted(["out", *names[1:]])
+    assert os.listdir(str(tmp_path / "out")) == ["new"]
+
+
+def test_young_parts_of_a_shared_folder_stay(tmp_path):
+    old, young = (tmp_path / f"{name}.99999999.part" for name in ("old", "young"))
+    for path in (old, young):
+        path.write_text("")
+    hour_ago = time.time() - files.FORGOTTEN_S - 1
+    os.utime(str(old), (hour_ago, hour_ago))
+    files.remove_parts(str(tmp_path), is_shared=True)
+    assert os.listdir(str(tmp_path)) == [young.name]
+    files.remove_parts(str(tmp_path))
+    assert os.listdir(str(tmp_path)) == []
+
+
+def test_a_lock_leaves_no_folder_where_nothing_came_of_it(tmp_path):
+    with pytest.raises(UserError, match="refused"):
+        with files.locked(str(tmp_path / "a" / "b")):
+            raise UserError("refused")
+    assert os.listdir(str(tmp_path)) == []

@@ -11,6 +11,7 @@ import pytest
 import tiny_sets
 from on_disk import IMAGE, MASK, check_same, contents, read_all, write
 
+from util.core import files
 from util.core.errors import UserError
 from util.data import annotations, compact, datasets, im_processing, referent, shapes
 from util.data.build import build_samples
@@ -435,6 +436,15 @@ def test_error_in_a_worker_ends_the_build(root, jobs):
     left = os.listdir(str(root / "unc" / "train_batch"))
     assert "unc_train_3.npz" not in left
     assert not [name for name in left if name.endswith(".part")]
+
+
+def test_two_builds_of_a_split_at_once_are_refused(root):
+    with files.locked(str(root / "unc" / "train_batch")):
+        told = rf"unc/train_batch \(pid {os.getpid()} on "
+        with pytest.raises(UserError, match="another process writes in .*" + told):
+            build(root)
+        build(root, "val")
+    build(root)
 
 
 def test_unwritable_folder_is_refused_by_name(root):

@@ -259,6 +259,8 @@ def test_what_the_command_refuses(snapshot, tmp_path, capsys, monkeypatch):
     def refused(*more):
         return refusal(capsys, snapshot, tmp_path / "new" / "out", *more)
 
+    assert "cannot use the name" in refusal(capsys, snapshot, tmp_path / "new" / "a[1]")
+
     short = tmp_path / "short.txt"
     short.write_text("\n".join(WORDS[:9]), encoding="utf-8")
     assert "knows 50: name its own" in refused("--vocabulary", str(short))

@@ -244,6 +244,26 @@ def test_newest_whole_snapshot_is_the_one_to_go_on_from(tmp_path):
         checkpoint.read_state(path)
 
 
+@pytest.mark.parametrize(
+    "name", ["run[1]", "a*", "a?", "{a}", "a\nb", "a\\b", "a\udc80"]
+)
+def test_name_that_tensorflow_takes_for_a_pattern_is_refused(tmp_path, name):
+    with pytest.raises(UserError, match="cannot use the name"):
+        checkpoint.find(str(tmp_path / name), "unc", 1)
+    with pytest.raises(UserError, match="cannot use the name"):
+        checkpoint.shapes(os.path.join(name, "unc_iter_1.tfmodel"))
+    with pytest.raises(UserError, match="cannot use the name 'file://a'"):
+        checkpoint.find("file://a", "unc", 1)
+
+
+@pytest.mark.parametrize("name", ["a b", "-a", "a,b(c)'d", "caf\u00e9", "a:b", "a%20"])
+def test_any_other_name_works(tmp_path, name):
+    path = save(tmp_path / name, TWO)
+    checkpoint.require_whole(path)
+    _, values = load(checkpoint.load, path, TWO)
+    assert (values["text_objseg/a"] == 1).all()
+
+
 def test_best_snapshot_stays_when_older_ones_go(tmp_path):
     with tf.Graph().as_default(), tf.Session() as session:
         make(TWO)

@@ -14,6 +14,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 import trainval_model
+from util.core import files
 from util.core.errors import UserError
 from util.data import text_processing
 from util.graph import checkpoint
@@ -188,6 +189,48 @@ def test_mistakes_end_in_a_line(snapshots, folder, capsys, options, told):
     printed = capsys.readouterr().err
     assert printed.startswith("error: ") and told in printed
     assert printed.count("\n") == 1 and not (folder / "out").exists()
+
+
+def leave(folder, *names):
+    """Leave files in the folder of a prediction."""
+    (folder / "out").mkdir()
+    for name in names:
+        (folder / "out" / name).write_text("")
+
+
+def test_prediction_that_was_killed_does_not_stop_the_next(snapshots, folder):
+    leave(folder, "000000_mask.png", "000007_overlay.png", "000007_mask.png.9.part")
+    (folder / "out" / ".lock").write_text("99999999 on here")  # what a kill leaves
+    assert run(snapshots, "--image a_12.png --text left --output out") == 0
+    assert sorted(path.name for path in (folder / "out").iterdir()) == [
+        "000000_mask.png",
+        "000000_overlay.png",
+        predict.RECORD,
+    ]
+
+
+@pytest.mark.parametrize(
+    "more, lock",
+    [
+        (["000000_mask.png"], None),  # a prediction's, maybe, but not one killed
+        (["000000_mask.png", predict.RECORD], "9 on here"),
+        (["0_mask.png"], "9 on here"),
+        (["mine.png"], "9 on here"),
+    ],
+)
+def test_what_a_kill_did_not_leave_stays(snapshots, folder, capsys, more, lock):
+    leave(folder, *more)
+    if lock:
+        (folder / "out" / ".lock").write_text(lock)
+    assert run(snapshots, "--image a_12.png --text left --output out") == 2
+    assert "out is there already and not empty" in capsys.readouterr().err
+    assert sorted(path.name for path in (folder / "out").iterdir()) == sorted(more)
+
+
+def test_folder_of_another_prediction_is_refused(snapshots, folder, capsys):
+    with files.locked("out"):
+        assert run(snapshots, "--image a_12.png --text left --output out") == 2
+    assert "another process writes in out" in capsys.readouterr().err
 
 
 def test_what_was_found_stays_after_an_interruption(predictor, folder, monkeypatch):

@@ -163,10 +163,38 @@ def test_interrupted_file_leaves_nothing(path, monkeypatch):
 
 def test_what_a_killed_training_left_is_removed(path):
     Folder(path, SIZE, BELONGS)
-    open(os.path.join(path, "a.npz.99999999.part"), "w").close()
+    part = os.path.join(path, "a.npz.99999999.part")
+    open(part, "w").close()
+    assert Folder(path, SIZE, BELONGS).num_images == 0
+    assert os.path.exists(part)  # of another machine, perhaps
+    os.utime(part, (0, 0))
     folder = Folder(path, SIZE, BELONGS)
     assert os.listdir(path) == [feature_cache.RECORD]
     assert folder.num_images == 0
+
+
+def test_training_killed_before_it_said_whose_they_are_stops_nothing(path):
+    os.mkdir(path)
+    for name in (".lock", feature_cache.RECORD + ".99999999.part"):
+        open(os.path.join(path, name), "w").close()
+    Folder(path, SIZE, BELONGS).store("a", taps(1))
+    assert_same(Folder(path, SIZE, BELONGS).load("a"), taps(1))
+
+
+def test_of_two_trainings_that_begin_at_once_one_has_the_folder(path, monkeypatch):
+    other = dict(BELONGS, backbone="another")
+
+    @contextlib.contextmanager
+    def after_another(folder, waits):
+        assert waits
+        with open(os.path.join(folder, feature_cache.RECORD), "w") as file:
+            json.dump(dict(other, size=list(SIZE), dtype="float32"), file)
+        yield
+
+    monkeypatch.setattr(feature_cache.files, "locked", after_another)
+    with pytest.raises(UserError, match="made with another backbone"):
+        Folder(path, SIZE, BELONGS)
+    assert Folder(path, SIZE, other).num_images == 0  # no lock: it may be read-only
 
 
 def test_record_says_what_the_features_are_of(path):

@@ -105,3 +105,38 @@ def test_folder_that_cannot_be_written_is_named(tmp_path):
 def test_revision_of_this_code_is_known_in_a_checkout():
     revision = run_log.git_revision()
     assert revision == "" or len(revision.split("-")[0]) == 40
+
+
+def test_log_of_an_earlier_run_is_kept(tmp_path, capsys):
+    for loss in (1, 2, 3):
+        write(tmp_path, [loss])
+    for number in (1, 2):
+        assert read(tmp_path, f"earlier_{number}_log.jsonl")[0]["step"] == number
+        assert read(tmp_path, f"earlier_{number}_eval.jsonl")[0]["step"] == number
+    assert read(tmp_path, "log.jsonl")[0]["step"] == 3
+    assert "is kept: earlier_1_log.jsonl" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("run.json", '{"data_set": "unc"}'),
+        ("unc_iter_7.tfmodel.index", ""),
+        ("unc_iter_best.tfmodel.index", ""),
+    ],
+)
+def test_folder_of_another_data_set_is_refused(tmp_path, name, content):
+    run_log.require_own(str(tmp_path / "none"), "shapes")
+    run_log.require_own(str(tmp_path), "shapes")
+    (tmp_path / name).write_text(content)
+    run_log.require_own(str(tmp_path), "unc")
+    with pytest.raises(UserError, match="belongs to a run on unc: choose another"):
+        run_log.require_own(str(tmp_path), "shapes")
+
+
+@pytest.mark.parametrize("content", ["[1]", '{"resumed": 3}', '"text"', "[[1, 2]]"])
+def test_record_of_another_shape_does_not_stop_a_run(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with run_log.RunLog(str(tmp_path), 5) as log:
+        log.begin({"seed": 7}, step=5)
+    assert json.loads((tmp_path / "run.json").read_text())["resumed"][0]["step"] == 5

@@ -237,6 +237,21 @@ def test_evaluation_on_the_way_keeps_the_best():
     assert asked[3:] == ["snapshot 6"]
 
 
+@pytest.mark.parametrize("error", [UserError("it is\n gone"), MemoryError()])
+def test_evaluation_that_fails_is_told_and_training_goes_on(error, capsys):
+    def evaluate(snapshot):
+        if snapshot == "snapshot 2":
+            raise error
+        return {"overall_iou": 0.5, "mean_iou": 0.1}
+
+    snapshots = Snapshots()
+    learn(Session(), range(99), snapshots, 4, eval_steps=2, evaluate=evaluate)
+    told = f"the evaluation at step 2 failed ({type(error).__name__}:"
+    assert told in capsys.readouterr().out
+    assert snapshots.steps == [2, 4] and snapshots.best == 4
+    assert snapshots.states[2]["evaluated"] == 0  # --resume tries again
+
+
 def test_resumed_run_goes_on_with_what_the_snapshot_says():
     class ResumedSession(Session):
         def __init__(self):

@@ -5,11 +5,19 @@ import json
 import os
 import re
 import shutil
+import socket
+import stat
+import sys
+import time
 from typing import IO, Any, Iterator
 
 from util.core.errors import UserError
 
 PART = re.compile(r".+\.([0-9]+)\.part", re.DOTALL)  # name of a file before it is whole
+
+LOCK = ".lock"  # in a folder where a process writes; holds its pid and its machine
+
+FORGOTTEN_S = 3600  # age of a file before it is whole that nobody can still be writing
 
 
 @contextlib.contextmanager
@@ -17,7 +25,8 @@ def whole_file(path: str, mode: str = "wb", durable: bool = False) -> Iterator[I
     """Write a file next to its place and rename it when it is complete.
 
     Args:
-      path: the file to make or replace; its folder is made where missing.
+      path: the file to make or replace; its folder is made where missing. A device
+        or a pipe is written to as it is.
       mode: "wb", or "w" for UTF-8 text.
       durable: it survives a power cut: it is on the disk before it has its name.
 
@@ -25,9 +34,13 @@ def whole_file(path: str, mode: str = "wb", durable: bool = False) -> Iterator[I
       The open file. After an exception nothing is left of it and an older file
       at `path` is untouched.
     """
+    encoding = None if "b" in mode else "utf-8"
+    if _is_special(path):
+        with open(path, mode, encoding=encoding) as file:
+            yield file
+        return
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     part = f"{path}.{os.getpid()}.part"
-    encoding = None if "b" in mode else "utf-8"
     try:
         with open(part, mode, encoding=encoding) as file:
             yield file
@@ -39,6 +52,14 @@ def whole_file(path: str, mode: str = "wb", durable: bool = False) -> Iterator[I
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(part)
+
+
+def _is_special(path):
+    """Tell whether something is there that is neither a file nor a folder."""
+    with contextlib.suppress(OSError, ValueError):
+        kind = os.stat(path).st_mode
+        return not (stat.S_ISREG(kind) or stat.S_ISDIR(kind))
+    return False
 
 
 def flush(file: IO) -> None:
@@ -75,7 +96,8 @@ def whole_folder(path: str) -> Iterator[str]:
       path: the folder to make; those above it are made where missing.
 
     Yields:
-      The path of the folder to fill. After an exception nothing is left of it.
+      The path of the folder to fill. After an exception nothing is left of it; what a
+      process that was killed left goes an hour later.
 
     Raises:
       UserError: at `path` is more than an empty folder, or it cannot be written.
@@ -88,6 +110,7 @@ def whole_folder(path: str) -> Iterator[str]:
         if os.path.isdir(part):  # killed in a container, where numbers come again
             shutil.rmtree(part)
         os.makedirs(part)
+        _remove_part_folders(path)
         yield part
         os.rename(part, path)
     except OSError as error:
@@ -96,15 +119,120 @@ def whole_folder(path: str) -> Iterator[str]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def remove_parts(folder: str) -> None:
-    """Remove what processes that were killed left of a `whole_file`, nothing else."""
+def _remove_part_folders(path):
+    """Remove what was left of a `whole_folder` of this path long ago."""
+    parent, start = os.path.split(path)
+    for name in os.listdir(parent):
+        part = PART.fullmatch(name)
+        if part and name == f"{start}.{part.group(1)}.part":
+            folder = os.path.join(parent, name)
+            if _is_forgotten(folder) and not _is_alive(int(part.group(1))):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_forgotten(path):
+    return time.time() - os.path.getmtime(path) > FORGOTTEN_S
+
+
+@contextlib.contextmanager
+def locked(folder: str, waits: bool = False) -> Iterator[bool]:
+    """Be the only one that writes in a folder; a process that dies unlocks it.
+
+    The lock is the system's, on the file LOCK: whatever number or machine an old one
+    names, it counts only while its process lives. Where the file system has no locks
+    that is said, and nobody is kept out.
+
+    Args:
+      folder: made where missing, and removed again where nothing came of it.
+      waits: for the end of another process there, rather than to refuse.
+
+    Yields:
+      Whether a process was killed there before.
+
+    Raises:
+      UserError: another process is at work there, or the folder cannot be made.
+    """
+    made = _missing(os.path.abspath(folder))
+    path = os.path.join(folder, LOCK)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        file, is_left = _lock(path, folder, waits)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}") from error
+    try:
+        yield is_left
+    finally:
+        with contextlib.suppress(OSError):
+            os.remove(path)
+        file.close()
+        with contextlib.suppress(OSError):  # there is something in it
+            for each in made:
+                os.rmdir(each)
+
+
+def _missing(folder):
+    """Return the folders that makedirs would make, the innermost first."""
+    missing = []
+    while not os.path.exists(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    return missing
+
+
+def _lock(path, folder, waits):
+    """Return the open file of a lock that is ours, and whether an old one was there."""
+    while True:
+        file = open(path, "a+", encoding="utf-8")
+        try:
+            _acquire(file, waits)
+        except BlockingIOError as error:
+            with file:
+                file.seek(0)
+                holder = " ".join(file.read(100).split()) or "unknown"
+            raise UserError(
+                f"another process writes in {folder} (pid {holder}): wait for its end "
+                "or choose another folder"
+            ) from error
+        except (ImportError, OSError):
+            print(
+                f"warning: no locks in {folder}: see to it that nothing else writes "
+                "there",
+                file=sys.stderr,
+            )
+            return file, False
+        # Who held it may have removed it between the two calls.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                is_left = os.fstat(file.fileno()).st_size > 0
+                file.truncate(0)
+                file.write(f"{os.getpid()} on {socket.gethostname()}\n")
+                file.flush()
+                return file, is_left
+        file.close()
+
+
+def _acquire(file, waits):
+    import fcntl  # not on Windows
+
+    fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+
+
+def remove_parts(folder: str, is_shared: bool = False) -> None:
+    """Remove what processes that were killed left of a `whole_file`, nothing else.
+
+    Args:
+      folder: may be missing.
+      is_shared: processes of other machines, whose numbers say nothing here, may be
+        writing there: what is young stays.
+    """
     if not os.path.isdir(folder):
         return
     for name in os.listdir(folder):
         part, path = PART.fullmatch(name), os.path.join(folder, name)
         if part and os.path.isfile(path) and not _is_alive(int(part.group(1))):
             with contextlib.suppress(FileNotFoundError):  # another process was faster
-                os.remove(path)
+                if not is_shared or _is_forgotten(path):
+                    os.remove(path)
 
 
 def _is_alive(process):

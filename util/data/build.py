@@ -158,7 +158,8 @@ def build_samples(
 
     Raises:
       UserError: bad annotations, images or vocabulary; or the folder holds
-        samples that were built from something else, or in the other layout.
+        samples that were built from something else, or in the other layout; or
+        another process builds them.
     """
     dataset.check_split(split)
     if dataset.name == "shapes" and not os.path.isfile(dataset.annotation_file(split)):
@@ -180,9 +181,10 @@ def build_samples(
         "layout": layout,
     }
     folder, prefix = dataset.build_dir(split), dataset.prefix(split)
-    build_info.check_settings(folder, settings, has_samples(folder, prefix))
-    builder = BUILDERS[layout](folder, prefix)
-    anything = _build(dataset, builder, images, settings, jobs)
+    with files.locked(folder):
+        build_info.check_settings(folder, settings, has_samples(folder, prefix))
+        builder = BUILDERS[layout](folder, prefix)
+        anything = _build(dataset, builder, images, settings, jobs)
     done = "built" if anything else "already complete"
     print(f"{dataset.name} {split}: {done}, {num_samples} samples in {folder}")
     _warn_of_count(f"{dataset.name} {split}", dataset.splits[split], num_samples)

@@ -59,6 +59,7 @@ def run(args) -> None:
         output is there already.
       Stopped: the ONNX model does not give what TensorFlow gives.
     """
+    checkpoint.require_usable_name(args.output)
     write = {"savedmodel": _write_saved_model, "onnx": _write_onnx}[args.format]
     if args.format == "onnx":
         _import_onnx()

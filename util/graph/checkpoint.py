@@ -43,13 +43,16 @@ def without_ending(snapshot: str) -> str:
     return re.sub(r"(\.index|\.data-\d+-of-\d+|\.meta)$", "", snapshot)
 
 
+def resumable(folder: str, dataset: str) -> List[str]:
+    """Return the paths of the snapshots to go on from, the newest first."""
+    paths = (path(folder, dataset, step) for step in reversed(steps(folder, dataset)))
+    ends = (INDEX, DATA, STATE)
+    return [one for one in paths if all(os.path.exists(one + end) for end in ends)]
+
+
 def newest(folder: str, dataset: str) -> Optional[str]:
     """Return the path of the newest snapshot that training can go on from, or None."""
-    for step in reversed(steps(folder, dataset)):
-        snapshot = path(folder, dataset, step)
-        if all(os.path.exists(snapshot + end) for end in (INDEX, DATA, STATE)):
-            return snapshot
-    return None
+    return next(iter(resumable(folder, dataset)), None)
 
 
 def read_state(snapshot: str) -> Dict[str, Any]:
@@ -61,7 +64,7 @@ def read_state(snapshot: str) -> Dict[str, Any]:
     try:
         with open(snapshot + STATE, encoding="utf-8") as file:
             return dict(json.load(file))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(
             f"cannot read {snapshot + STATE}: move the snapshot away to resume from an "
             "older one"
@@ -88,6 +91,7 @@ def find(folder: str, dataset: str, step: Any) -> str:
     Raises:
       UserError: it is not; lists those that are.
     """
+    require_usable_name(folder)
     there = steps(folder, dataset)
     if os.path.exists(path(folder, dataset, BEST) + INDEX):
         there = [BEST, *there]
@@ -102,9 +106,37 @@ def find(folder: str, dataset: str, step: Any) -> str:
     return path(folder, dataset, step)
 
 
+def require_usable_name(folder: str) -> None:
+    """Refuse a name that TensorFlow takes for a pattern or address, or cannot write.
+
+    Raises:
+      UserError: says which signs it has.
+    """
+    pattern = r"[][*?{}\\\x00-\x1f\x7f\ud800-\udfff]|://"
+    signs = sorted(set(re.findall(pattern, folder)))
+    if signs:
+        raise UserError(
+            f"TensorFlow cannot use the name {folder!a}: it has "
+            f"{' '.join(ascii(sign) for sign in signs)}; choose or give another name"
+        )
+
+
+def require_whole(snapshot: str) -> None:
+    """Read all of a snapshot, whose values have checksums.
+
+    Raises:
+      UserError: it is damaged or incomplete.
+    """
+    with _reading(snapshot):
+        reader = tf.train.NewCheckpointReader(snapshot)
+        for name in reader.get_variable_to_shape_map():
+            reader.get_tensor(name)
+
+
 @contextlib.contextmanager
 def _reading(file):
     """Say in a line what TensorFlow says in fifty of a file that it cannot read."""
+    require_usable_name(file)
     try:
         yield
     except (tf.errors.OpError, ValueError, IndexError) as error:

@@ -6,6 +6,8 @@
 import os
 import warnings
 
+from util.core.quiet import without_noise
+
 # Messages of its C++ side; what matters comes as an exception.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -13,7 +15,8 @@ with warnings.catch_warnings():
     # TensorFlow 1.15 declares its dtypes in a way newer numpy warns about.
     warnings.simplefilter("ignore", FutureWarning)
     warnings.simplefilter("ignore", DeprecationWarning)
-    import tensorflow
+    with without_noise():
+        import tensorflow
 
 tf = tensorflow.compat.v1
 

@@ -7,7 +7,6 @@ from typing import Dict, List
 
 import numpy as np
 import skimage
-from tensorflow.core.protobuf import rewriter_config_pb2
 
 from util.core.errors import UserError
 from util.graph.compat import tensorflow, tf
@@ -43,6 +42,9 @@ def release_freed_memory() -> None:
 
 def session_config(precision="float32", threads=None, cpus=1):
     """Return the settings of a session, see `new_session`."""
+    # Here, lest TensorFlow is loaded by anything but `compat`.
+    from tensorflow.core.protobuf import rewriter_config_pb2
+
     config = tf.ConfigProto(allow_soft_placement=True)
     config.gpu_options.allow_growth = True
     config.device_count["CPU"] = cpus

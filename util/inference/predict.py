@@ -1,15 +1,18 @@
 """Prediction: your images and sentences about them in, masks and what they say out."""
 
+import contextlib
 import csv
 import itertools
 import json
 import os
+import re
 import sys
 import time
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from tqdm import tqdm
 
+from util.core import files
 from util.core.errors import UserError
 from util.core.files import parse_json, require_file, writing
 from util.data import im_processing, text_processing
@@ -19,6 +22,7 @@ from util.inference.prediction import Prediction, describe, run_lengths
 from util.inference.predictor import Predictor, vocabulary_of
 
 RECORD, COCO_RECORD = "predictions.jsonl", "coco_results.json"
+DRAWN = re.compile(r"[0-9]{6,}_(mask|overlay)\.png")
 GROUP = 24  # sentences of an image that are held at once
 
 
@@ -47,23 +51,20 @@ def run(args) -> int:
     else:
         queries = combine(args.image, args.text)
     snapshot = checkpoint.find(args.folder, args.dataset, args.iteration)
-    if os.path.exists(args.output) and os.listdir(args.output):
-        raise UserError(
-            f"{args.output} is there already and not empty: choose another --output"
-        )
     identities = None
     if args.coco or args.coco_images:
         images = [query.image for query in queries]
         identities = coco.image_ids(images, args.coco_images)
-    predictor = Predictor(
-        snapshot,
-        args.vocabulary or vocabulary_of(snapshot, args.data),
-        args.precision,
-        model=args.model,
-        crf_backend=args.crf_backend,
-    )
-    with predictor:
-        rows = predict(predictor, queries, args.output, args.dense_crf, identities)
+    with _new_folder(args.output):
+        predictor = Predictor(
+            snapshot,
+            args.vocabulary or vocabulary_of(snapshot, args.data),
+            args.precision,
+            model=args.model,
+            crf_backend=args.crf_backend,
+        )
+        with predictor:
+            rows = predict(predictor, queries, args.output, args.dense_crf, identities)
     num_failed = sum("error" in row for row in rows)
     print(
         f"{len(rows) - num_failed} of {len(rows)} sentences segmented: "
@@ -72,6 +73,32 @@ def run(args) -> int:
     if identities:
         print(f"ids in {COCO_RECORD}: {identities.source}")
     return 1 if num_failed else 0
+
+
+@contextlib.contextmanager
+def _new_folder(path):
+    """Be the only one that writes in a folder, empty save for what a kill left there.
+
+    Raises:
+      UserError: there is more in it, or another process writes there.
+    """
+
+    def require_empty():
+        if set(os.listdir(path)) - {files.LOCK}:
+            raise UserError(
+                f"{path} is there already and not empty: choose another --output"
+            )
+
+    if os.path.isdir(path) and not os.path.exists(os.path.join(path, files.LOCK)):
+        require_empty()
+    with files.locked(path) as is_left:
+        names = os.listdir(path)
+        if is_left and RECORD not in names:  # what is ours came after the lock
+            for name in filter(DRAWN.fullmatch, names):
+                os.remove(os.path.join(path, name))
+            files.remove_parts(path)
+        require_empty()
+        yield
 
 
 # --- Queries

@@ -13,15 +13,17 @@ from typing import Any, Dict, List
 import numpy as np
 from tqdm import tqdm
 
+from util.core import files
 from util.core.surroundings import cores
 from util.data import datasets
 from util.data.build import build_samples
 from util.data.datasets import Dataset
 from util.evaluation import evaluate
 from util.evaluation.evaluate import Result, best_mask
+from util.graph import checkpoint
 from util.inference import dense_crf, visualize
 from util.inference.predictor import Predictor
-from util.training import feature_cache
+from util.training import feature_cache, run_log
 from util.training.feeds import TrainingSet
 from util.training.loop import Schedule, TrainState
 from util.training.machine import Machine
@@ -48,10 +50,13 @@ def run(model_class, args) -> Dict[str, float]:
     Returns:
       overall_iou, blind_iou, pair_accuracy: what is printed and written.
     """
+    checkpoint.require_usable_name(args.folder)
     dataset = datasets.get(DATASET, args.data, args.batches)
     for split in ("train", "test"):
         build_samples(dataset, split, jobs=cores())
-    snapshot = train_small(model_class, dataset, args.folder)
+    with files.locked(args.folder):
+        run_log.require_own(args.folder, DATASET)
+        snapshot = train_small(model_class, dataset, args.folder)
     samples = load_samples(dataset, "test")
     with Predictor(snapshot) as predictor:
         with dense_crf.Workers(cores(), args.crf_backend) as workers:

@@ -81,7 +81,7 @@ class Folder:
         self._is_full = False
         self._lock = threading.Lock()
         self._claim(dict(belongs, size=list(size), dtype=dtype))
-        files.remove_parts(path)
+        files.remove_parts(path, is_shared=True)
         sizes = [item.stat().st_size for item in self._items() if self._is_taps(item)]
         self._bytes, self.num_images = sum(sizes), len(sizes)
 
@@ -154,19 +154,25 @@ class Folder:
 
     def _claim(self, record):
         """Write the record of a new folder, or check that of an old one."""
+        path = os.path.join(self.path, RECORD)
         try:
-            if not os.path.isdir(self.path) or not self._items():
-                with files.whole_file(os.path.join(self.path, RECORD), "w") as file:
-                    json.dump(record, file, indent=2)
-                return
-            with open(os.path.join(self.path, RECORD), encoding="utf-8") as file:
+            if not os.path.exists(path):
+                os.makedirs(self.path, exist_ok=True)
+                with files.locked(self.path, waits=True):  # another training begins
+                    if all(files.PART.fullmatch(one.name) for one in self._items()):
+                        files.write_json(path, record)
+            with open(path, encoding="utf-8") as file:
                 stored = dict(json.load(file))
         except OSError as error:
             raise UserError(
                 f"cannot keep features in {self.path} ({error}): name an empty folder "
                 "with --cache-features"
             ) from error
-        except (ValueError, TypeError):  # damaged: what the files are is unknown
+        except (
+            ValueError,
+            TypeError,
+            RecursionError,
+        ):  # damaged: what the files are is unknown
             stored = {}
         differ = sorted(key for key in record if stored.get(key) != record[key])
         if differ:
@@ -179,7 +185,7 @@ class Folder:
 
     def _items(self):
         with os.scandir(self.path) as items:
-            return list(items)
+            return [item for item in items if item.name != files.LOCK]
 
     @staticmethod
     def _is_taps(item):

@@ -224,7 +224,12 @@ class Loop:
     def _evaluate(self):
         """Test the last snapshot, which is of the last step."""
         step, best = self.state.step, self.state.best
-        scores = self._schedule.evaluate(self.state.snapshot)
+        try:
+            scores = self._schedule.evaluate(self.state.snapshot)
+        except Exception as error:  # the weights are what counts, they are saved
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            _print(f"warning: the evaluation at step {step} failed ({what})")
+            return
         _print(
             "evaluation at step {}: overall IoU = {overall_iou:.4f}; mean IoU = "
             "{mean_iou:.4f}".format(step, **scores)

@@ -50,7 +50,7 @@ class Progress:
     """
 
     def __init__(self, averages: Optional[Dict[str, float]] = None) -> None:
-        self._averages = dict(averages or dict.fromkeys(_KEYS, 0.0))
+        self._averages = dict(averages or dict.fromkeys(KEYS, 0.0))
         self._now: Dict[str, float] = {}
         self._waiting: List[Tuple] = []
         self._lap_begin, self._lap_steps = time.time(), 0
@@ -67,7 +67,7 @@ class Progress:
         """Return the averages up to now, by name."""
         for loss, scores, target in self._waiting:
             shares = map(float, accuracies(scores, target))
-            self._now = dict(zip(_KEYS, [float(loss), *shares]))
+            self._now = dict(zip(KEYS, [float(loss), *shares]))
             for key, value in self._now.items():
                 change = value - self._averages[key]
                 self._averages[key] += (1 - AVERAGE_DECAY) * change
@@ -138,4 +138,4 @@ def header(run: Dict[str, Any], start: str) -> str:
     )
 
 
-_KEYS = ("loss", "accuracy_all", "accuracy_pos", "accuracy_neg")
+KEYS = ("loss", "accuracy_all", "accuracy_pos", "accuracy_neg")

@@ -10,8 +10,10 @@ images/                  a step's samples, each with the true mask and the netwo
 import contextlib
 import datetime
 import io
+import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +47,8 @@ class RunLog:
         self._folder = folder
         try:
             os.makedirs(folder, exist_ok=True)
+            if not step:
+                _set_aside(folder)
             for name in (LOG, EVALUATIONS):
                 _drop_after(os.path.join(folder, name), step)
             suffix = f".{step}"
@@ -69,10 +73,12 @@ class RunLog:
         )
         if step:
             first = read_record(self._folder)
-            again = first.setdefault("resumed", [])
+            if not isinstance(first.get("resumed"), list):
+                first["resumed"] = []
+            again = first["resumed"]
             again.append(dict(record, step=step))
             record = first
-        with _writing(path), files.whole_file(path, "w") as file:
+        with _writing(path), files.whole_file(path, "w", durable=True) as file:
             json.dump(record, file, indent=2)
             file.write("\n")
 
@@ -144,10 +150,44 @@ class RunLog:
 
 def read_record(folder: str) -> Dict[str, Any]:
     """Return what run.json says; nothing where it is missing or damaged."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         with open(os.path.join(folder, RECORD), encoding="utf-8") as file:
-            return dict(json.load(file))
+            record = json.load(file)
+            return record if isinstance(record, dict) else {}
     return {}
+
+
+def require_own(folder: str, dataset: str) -> None:
+    """Refuse a folder where a run on another data set has written.
+
+    Raises:
+      UserError: names that data set.
+    """
+    other = read_record(folder).get("data_set", dataset)
+    pattern = re.compile(r"(.+)_iter_(?:[0-9]+|best)\.tfmodel\.index")
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    found = {match.group(1) for match in map(pattern.fullmatch, names) if match}
+    others = sorted((found | {str(other)}) - {dataset})
+    if others:
+        raise UserError(
+            f"{folder} belongs to a run on {', '.join(others)}: choose another folder "
+            "with -f"
+        )
+
+
+def _set_aside(folder):
+    """Keep what an earlier run has written, under other names."""
+    logs = (LOG, EVALUATIONS)
+    paths = [os.path.join(folder, name) for name in logs]
+    if not any(os.path.isfile(path) and os.path.getsize(path) for path in paths):
+        return
+    names = os.listdir(folder)
+    number = next(n for n in itertools.count(1) if f"earlier_{n}_{LOG}" not in names)
+    for name in (EVALUATIONS, RECORD, LOG):
+        path = os.path.join(folder, name)
+        if os.path.isfile(path):
+            os.replace(path, os.path.join(folder, f"earlier_{number}_{name}"))
+    print(f"the log of an earlier run in {folder} is kept: earlier_{number}_{LOG}")
 
 
 def git_revision() -> str:
@@ -187,7 +227,7 @@ def _drop_after(path, step):
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 if line.endswith("\n") and json.loads(line)["step"] <= step:
                     kept.append(line)
-    with files.whole_file(path, "w") as file:
+    with files.whole_file(path, "w", durable=True) as file:
         file.writelines(kept)
 
 

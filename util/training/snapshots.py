@@ -66,8 +66,12 @@ class Snapshots:
             )
             with open(written + STATE, "w", encoding="utf-8") as file:
                 json.dump(dict(state or {"step": step}, **self._words), file)
+            for end in (DATA, STATE, INDEX):
+                with open(written + end, "rb") as file:
+                    os.fsync(file.fileno())
             for end in (DATA, STATE, INDEX):  # without an index it does not count
                 os.replace(written + end, snapshot + end)
+            files.flush_folder(self._folder)
             self._forget_old(snapshot)
         except (tf.errors.OpError, OSError, ValueError) as error:
             if isinstance(error, (tf.errors.UnavailableError, tf.errors.AbortedError)):
@@ -83,7 +87,7 @@ class Snapshots:
     def write_state(self, step: int, state: Dict[str, Any]) -> None:
         """Replace the state of a snapshot."""
         snapshot = checkpoint.path(self._folder, self._dataset, step)
-        with files.writing(snapshot + STATE) as file:
+        with files.writing(snapshot + STATE, durable=True) as file:
             file.write(json.dumps(dict(state, **self._words)).encode("ascii"))
 
     def keep_best(self, step: int) -> str:

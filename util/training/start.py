@@ -5,6 +5,7 @@ import glob
 import itertools
 import os
 import random
+import sys
 from typing import List, NamedTuple, Optional
 
 import numpy as np
@@ -17,6 +18,7 @@ from util.graph import checkpoint, towers
 from util.graph.compat import tf
 from util.graph.session import release_freed_memory
 from util.inference.predictor import check_vocabulary
+from util.training import progress
 from util.training.feeds import TrainingSet
 from util.training.loop import TrainState
 from util.training.snapshots import check_words
@@ -73,7 +75,7 @@ def resume_state(
             f"{folder} has snapshots of {name} already: go on with --resume, choose "
             "another folder with -f, or move them away"
         )
-    snapshot = checkpoint.newest(folder, name)
+    snapshot, saved = _last_whole(folder, name)
     if snapshot is None:
         if there:
             raise UserError(
@@ -84,8 +86,6 @@ def resume_state(
         seed = drawn if seed is None else seed
         return TrainState(0, seed, training_set.number, [0] * workers)
     check_vocabulary(snapshot, vocabulary)
-    saved = checkpoint.read_state(snapshot)
-    saved.pop(checkpoint.WORDS, None)
     if saved["samples"] != training_set.number:
         raise UserError(
             f"{snapshot} was trained on {saved['samples']} samples, but "
@@ -95,6 +95,63 @@ def resume_state(
     if len(saved["positions"]) != workers:
         saved["positions"] = [max(saved["positions"])] * workers
     return TrainState(snapshot=snapshot, **saved)
+
+
+def _last_whole(folder, dataset):
+    """Return path and state of the newest snapshot that can be read; or None, None.
+
+    Raises:
+      UserError: there are some, and none can be read; says why not the newest.
+    """
+    first = None
+    for snapshot in checkpoint.resumable(folder, dataset):
+        try:
+            saved = _read_state(snapshot)
+            checkpoint.require_whole(snapshot)
+        except UserError as error:
+            first = first or error
+            continue
+        if first:
+            print(f"warning: {first}; going on from {snapshot}", file=sys.stderr)
+        return snapshot, saved
+    if first:
+        raise first
+    return None, None
+
+
+def _read_state(snapshot):
+    """Return the fields of a TrainState that a snapshot was saved with."""
+    saved = checkpoint.read_state(snapshot)
+    known = {key: saved[key] for key in TrainState._fields if key in saved}
+    positions, best = known.get("positions"), known.get("best")
+    averages = known.get("averages")
+    if not (
+        all(_is_count(known.get(key)) for key in ("step", "seed", "samples"))
+        and isinstance(positions, list)
+        and positions
+        and all(map(_is_count, positions))
+        and _is_count(known.get("evaluated", 0))
+        and (best is None or isinstance(best, list) and len(best) == 2)
+        and (averages is None or _are_averages(averages))
+    ):
+        raise UserError(
+            f"{snapshot + checkpoint.STATE} is not of a training run, or of another "
+            "version: start a new run from the snapshot with --init-from and another -f"
+        )
+    known.pop("snapshot", None)
+    return known
+
+
+def _are_averages(value):
+    return (
+        isinstance(value, dict)
+        and set(value) == set(progress.KEYS)
+        and all(isinstance(number, (int, float)) for number in value.values())
+    )
+
+
+def _is_count(value):
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 # --- The variables

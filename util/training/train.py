@@ -7,13 +7,14 @@ from typing import Any, Callable, Dict, Optional
 import numpy as np
 
 from util import models
+from util.core import files
 from util.core.errors import UserError
 from util.data import datasets, text_processing, vocabularies
 from util.graph import checkpoint
 from util.graph.compat import tf
 from util.graph.session import versions
 from util.models.base import grid_sizes, is_trained
-from util.training import feature_cache, progress
+from util.training import feature_cache, progress, run_log
 from util.training.feeds import TrainingSet, feeds
 from util.training.loop import Loop, Schedule
 from util.training.machine import Machine
@@ -48,6 +49,14 @@ def run(model_class, args) -> None:
     if not machine.is_chief:
         machine.serve(training_set)
         return
+    checkpoint.require_usable_name(args.folder)
+    with files.locked(args.folder):
+        _run_alone(model_class, args, dataset, training_set, machine)
+
+
+def _run_alone(model_class, args, dataset, training_set, machine):
+    """Train in a folder where nobody else writes."""
+    run_log.require_own(args.folder, dataset.name)
     state = resume_state(
         args.folder, training_set, args.resume, args.seed, machine.workers
     )
@@ -248,13 +257,15 @@ def evaluation(
     """Return a function that tests a snapshot on the way, see `quick_scores`.
 
     Raises:
-      UserError: there are no samples of the split, or those of another vocabulary.
+      UserError: the samples of the split are missing, incomplete or damaged, or of
+        another vocabulary.
     """
     from util.evaluation.evaluate import quick_scores  # not for most runs
     from util.inference.predictor import Predictor, check_samples
 
     # Refused now rather than at the first evaluation.
     vocabularies.check_samples(dataset.sample_dir(split), dataset.vocabulary_file)
+    dataset.samples(split).read(0)
 
     def evaluate(snapshot):
         check_samples(snapshot, dataset, split)
