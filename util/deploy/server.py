@@ -5,6 +5,7 @@ looks like is in `util.deploy.page`. Gradio is imported inside functions.
 """
 
 import contextlib
+import logging
 import os
 import socket
 import sys
@@ -20,7 +21,7 @@ from PIL import Image
 from util.core.errors import UserError
 from util.core.signals import Listener
 from util.data import im_processing
-from util.deploy import page
+from util.deploy import connections, page
 from util.deploy.guard import MAX_UPLOAD_BYTES, Guard, own_names
 from util.deploy.store import GONE, Store
 from util.graph import checkpoint
@@ -32,10 +33,12 @@ MAX_LETTERS = 1000  # of a sentence
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow's names
 REMEMBERED = 4  # images
 MAX_WAITING = 32  # requests
+MAX_SESSIONS = 200  # whose history is kept; each call of README's is one
 CLEANED_S = 60  # seconds between two looks for old files
 # Gradio and its parts read these when they are imported.
 QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_ANALYTICS_MAX_EVENTS": "100",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_OFFLINE": "1",
 }
@@ -170,6 +173,9 @@ def run(args) -> int:
       UserError: no Gradio, no snapshot, or nobody can listen at that address.
     """
     import_gradio()
+    connections.allow_open_files()
+    for name in connections.LOGGERS:
+        logging.getLogger(name).addFilter(connections.Seldom())
     check_address(args.host, args.port)
     snapshot = checkpoint.find(args.folder, args.dataset, args.iteration)
     vocabulary = args.vocabulary or vocabulary_of(snapshot, args.data)
@@ -232,10 +238,13 @@ def serving(
             ssr_mode=False,
             pwa=False,
             max_file_size=MAX_UPLOAD_BYTES,
+            state_session_capacity=MAX_SESSIONS,
             app_kwargs={"middleware": [Middleware(Guard, store, own_names(host))]},
             theme=gradio.themes.Default(**page.LOOK),
             css=page.CSS,
         )
+        # Before anybody knows the address; Gradio has no option for it.
+        blocks.server.config.http_protocol_class = connections.protocol()
         try:
             with _repeated(lambda: _clean(store, blocks)):
                 yield url
@@ -275,6 +284,21 @@ def _clean(store, blocks):
         for name in list(names):
             if not os.path.isfile(name):
                 names.discard(name)
+    _forget_answers(blocks._queue)
+
+
+def _forget_answers(queue):
+    """Forget the oldest answers that nobody has fetched; no option bounds them."""
+    waiting = queue.pending_messages_per_session
+    unfinished = {
+        event.session_hash for event in list(queue.event_ids_to_events.values())
+    }
+    old = [session for session in list(waiting) if session not in unfinished]
+    for session in old[: max(0, len(old) - MAX_SESSIONS)]:
+        waiting.pop(session, None)
+    for session in list(queue.pending_event_ids_session):
+        if session not in waiting and session not in unfinished:
+            queue.pending_event_ids_session.pop(session, None)
 
 
 def import_gradio():
