@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import json
 import os
+import queue
 import shutil
 import subprocess
 import sys
@@ -267,9 +268,48 @@ def test_only_uploads_can_be_asked_about(url, images, monkeypatch):
     assert told == {"the image is not here any more: upload it again"}
 
 
+def gradio_queue(**parts):
+    """Return what `_forget_answers` needs of Gradio's queue."""
+    names = ("messages_per_session", "event_ids_session")
+    empty = {f"pending_{name}": {} for name in names}
+    return types.SimpleNamespace(**{**empty, "event_ids_to_events": {}, **parts})
+
+
+def test_answers_that_nobody_fetches_are_bounded(monkeypatch):
+    """Neither many sessions nor one session's many calls fill the memory."""
+    monkeypatch.setattr(server, "MAX_SESSIONS", 3)
+    monkeypatch.setattr(server, "MAX_MESSAGES", 4)
+
+    def messages(number):
+        waiting = queue.Queue()
+        for message in range(number):
+            waiting.put(message)
+        return waiting
+
+    busy = types.SimpleNamespace(_id="e9", session_hash="s0")
+    state = gradio_queue(
+        pending_messages_per_session={f"s{n}": messages(n) for n in range(10)},
+        pending_event_ids_session={
+            "s0": {"e9", *"abcdef"},
+            "s1": {"a"},
+            "s9": {"a", "b"},
+            "gone": {"a"},
+        },
+        event_ids_to_events={"e9": busy},
+    )
+    server._forget_answers(state)
+    kept = state.pending_messages_per_session
+    assert list(kept) == ["s0", "s7", "s8", "s9"]
+    assert [waiting.qsize() for waiting in kept.values()] == [0, 4, 4, 4]
+    assert kept["s9"].get() == 5  # the newest stay
+    assert state.pending_event_ids_session == {"s0": {"e9"}, "s9": {"a", "b"}}
+
+
 def test_old_files_go_after_a_clean_up_that_failed(tmp_path, monkeypatch):
     store = Store(str(tmp_path))
-    blocks = argparse.Namespace(temp_file_sets=[{str(tmp_path), "/no/such/file"}])
+    blocks = argparse.Namespace(
+        temp_file_sets=[{str(tmp_path), "/no/such/file"}], _queue=gradio_queue()
+    )
     monkeypatch.setattr(server, "CLEANED_S", 0.01)
     may_end, cleaned = threading.Event(), []
 

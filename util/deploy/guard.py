@@ -39,10 +39,12 @@ CALLS = {"/gradio_api/call/segment": False, "/gradio_api/queue/join": True}
 EXAMPLE = "/gradio_api/run/predict"  # an example was clicked
 READ = re.compile(
     r"/|/config/?|/theme\.css|/favicon\.ico|/robots\.txt|/(assets|static)/[\w./+-]+"
-    r"|/gradio_api/(info/?|startup-events|heartbeat/\w+|queue/data)"
+    r"|/gradio_api/(info/?|heartbeat/\w+|queue/data)"
     r"|/gradio_api/call/segment/\w+"
 )
 ASKED = ("/gradio_api/queue/data",)  # routes that get their query
+# Gradio believes these about its own address, whoever sends them.
+MISLEADING = (b"x-forwarded-host", b"x-gradio-server")
 
 
 class Refused(Exception):
@@ -207,8 +209,7 @@ class Guard:
                 headers = [pair for pair in headers if pair[0] != b"sec-fetch-site"]
             check_site(headers, self._names)
             check_route(scope["method"], scope["path"], self._store)
-            if scope["path"] not in ASKED:
-                scope = dict(scope, query_string=b"")
+            scope = _plain(scope)
             if scope["path"] == UPLOAD:
                 await self._upload(scope, receive, send)
             else:
@@ -232,6 +233,13 @@ class Guard:
             await self._app(scope, _bounded(scope, receive), send)
         finally:
             self._uploads -= 1
+
+
+def _plain(scope):
+    """Return a request without what the page never sends and Gradio would heed."""
+    headers = [pair for pair in scope["headers"] if pair[0] not in MISLEADING]
+    query = scope["query_string"] if scope["path"] in ASKED else b""
+    return dict(scope, headers=headers, query_string=query)
 
 
 def _sender(send):

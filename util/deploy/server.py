@@ -5,7 +5,6 @@ looks like is in `util.deploy.page`. Gradio is imported inside functions.
 """
 
 import contextlib
-import logging
 import os
 import socket
 import sys
@@ -34,7 +33,8 @@ FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow's names
 REMEMBERED = 4  # images
 MAX_WAITING = 32  # requests
 MAX_SESSIONS = 200  # whose history is kept; each call of README's is one
-CLEANED_S = 60  # seconds between two looks for old files
+MAX_MESSAGES = 200  # of a session, that nobody has fetched
+CLEANED_S = 10  # seconds between two looks for what is old
 # Gradio and its parts read these when they are imported.
 QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",
@@ -173,9 +173,6 @@ def run(args) -> int:
       UserError: no Gradio, no snapshot, or nobody can listen at that address.
     """
     import_gradio()
-    connections.allow_open_files()
-    for name in connections.LOGGERS:
-        logging.getLogger(name).addFilter(connections.Seldom())
     check_address(args.host, args.port)
     snapshot = checkpoint.find(args.folder, args.dataset, args.iteration)
     vocabulary = args.vocabulary or vocabulary_of(snapshot, args.data)
@@ -183,7 +180,8 @@ def run(args) -> int:
         snapshot, vocabulary, args.precision, REMEMBERED, args.model, args.crf_backend
     )
     service = Service(predictor)
-    with contextlib.closing(service), Listener() as signals:
+    quiet = contextlib.redirect_stderr(connections.Log(sys.stderr))
+    with contextlib.closing(service), Listener() as signals, quiet:
         with serving(service, args.host, args.port, args.dataset == "shapes") as url:
             print(f"the page: {url} (Ctrl-C ends)", flush=True)
             while not signals.heard:
@@ -209,9 +207,10 @@ def serving(
       The URL of the page.
 
     Raises:
-      UserError: there is no Gradio.
+      UserError: there is no Gradio, or nobody can listen there.
     """
     gradio = import_gradio()
+    from starlette.applications import Starlette
     from starlette.middleware import Middleware
 
     with tempfile.TemporaryDirectory(prefix="refseg-web-") as folder:
@@ -224,13 +223,14 @@ def serving(
 
         blocks = page.build(answer, store, examples, MAX_LETTERS, service.levels)
         blocks.queue(max_size=MAX_WAITING, api_open=False)
-        _, url, _ = blocks.launch(
-            server_name=host,
-            server_port=port,
-            prevent_thread_lock=True,
-            quiet=True,
-            share=False,
-            inbrowser=False,
+        blocks.state_session_capacity = MAX_SESSIONS
+        # Gradio's own middleware answers some requests: the guard is before it.
+        app = Starlette(middleware=[Middleware(Guard, store, own_names(host))])
+        gradio.mount_gradio_app(
+            app,
+            blocks,
+            path="/",
+            show_error=False,
             footer_links=["api"],
             run_history=False,
             enable_monitoring=False,
@@ -238,18 +238,22 @@ def serving(
             ssr_mode=False,
             pwa=False,
             max_file_size=MAX_UPLOAD_BYTES,
-            state_session_capacity=MAX_SESSIONS,
-            app_kwargs={"middleware": [Middleware(Guard, store, own_names(host))]},
             theme=gradio.themes.Default(**page.LOOK),
             css=page.CSS,
         )
-        # Before anybody knows the address; Gradio has no option for it.
-        blocks.server.config.http_protocol_class = connections.protocol()
-        try:
+        with connections.running(app, host, port) as url:
             with _repeated(lambda: _clean(store, blocks)):
-                yield url
-        finally:
-            blocks.close(verbose=False)
+                try:
+                    yield url
+                finally:
+                    _end_streams(app, blocks)
+
+
+def _end_streams(app, blocks):
+    """Tell Gradio's endless answers, which an open page waits for, to end."""
+    blocks._queue.close()
+    for mounted in app.routes:
+        mounted.app.stop_event.set()
 
 
 @contextlib.contextmanager
@@ -289,16 +293,21 @@ def _clean(store, blocks):
 
 def _forget_answers(queue):
     """Forget the oldest answers that nobody has fetched; no option bounds them."""
-    waiting = queue.pending_messages_per_session
-    unfinished = {
-        event.session_hash for event in list(queue.event_ids_to_events.values())
-    }
-    old = [session for session in list(waiting) if session not in unfinished]
+    answers, asked = queue.pending_messages_per_session, queue.pending_event_ids_session
+    events = list(queue.event_ids_to_events.values())
+    waiting = {event._id for event in events}
+    sessions = {event.session_hash for event in events}
+    old = [session for session in list(answers) if session not in sessions]
     for session in old[: max(0, len(old) - MAX_SESSIONS)]:
-        waiting.pop(session, None)
-    for session in list(queue.pending_event_ids_session):
-        if session not in waiting and session not in unfinished:
-            queue.pending_event_ids_session.pop(session, None)
+        answers.pop(session, None)
+    for messages in list(answers.values()):
+        while messages.qsize() > MAX_MESSAGES:
+            messages.get_nowait()
+    for session, ids in list(asked.items()):
+        if session not in answers and session not in sessions:
+            asked.pop(session, None)
+        elif len(ids) > MAX_MESSAGES:
+            ids.intersection_update(waiting)
 
 
 def import_gradio():
