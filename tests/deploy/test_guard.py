@@ -32,6 +32,18 @@ def refusal(check, *args):
         ({"host": "127.0.0.1"}, None),
         ({"host": "[::1]:7860"}, None),
         ({"host": "192.168.3.4:7860"}, None),
+        ({"host": "BOX:7860", "origin": "http://Box:7860"}, None),
+        ({"host": "LocalHost"}, None),
+        ({"host": "[FE80::1]:7860", "origin": "http://[fe80::1]:7860"}, None),
+        ({"host": "[::1]:7860", "origin": "http://[::1]"}, 403),
+        ({"host": "[::1].evil.example"}, 403),
+        ({"host": "[::1"}, 403),
+        ({"host": "localhost.evil.example"}, 403),
+        ({"host": "localhost:7860:80"}, 403),
+        ({"host": "localhost@evil.example"}, 403),
+        ({"host": ""}, 403),
+        ({"host": ":7860"}, 403),
+        ({"host": "evil.example", "x-forwarded-host": "localhost"}, 403),
         ({}, 403),
         ({"host": "evil.example:7860"}, 403),
         ({"host": "127.0.0.1.evil.example"}, 403),
@@ -49,6 +61,21 @@ def refusal(check, *args):
 def test_other_names_and_other_sites_are_refused(headers, status):
     pairs = [(key.encode(), value.encode()) for key, value in headers.items()]
     assert refusal(guard.check_site, pairs, NAMES) == status
+
+
+def test_a_server_is_asked_by_the_names_that_it_has(monkeypatch):
+    monkeypatch.setattr(guard.socket, "gethostname", lambda: "Box")
+    for host, own, foreign in (
+        ("127.0.0.1", ["localhost", "box", "127.0.0.1"], ["box.example"]),
+        ("0.0.0.0", ["BOX:80", "0.0.0.0", "10.0.0.1", "[::1]"], ["box.example"]),
+        ("::", ["[::]:80", "[fe80::1]"], ["box.example"]),
+        ("Box.Example", ["box.example:7860", "box"], ["example", "x.box.example"]),
+    ):
+        names = guard.own_names(host)
+        for name in own:
+            assert refusal(guard.check_site, [(b"host", name.encode())], names) is None
+        for name in foreign:
+            assert refusal(guard.check_site, [(b"host", name.encode())], names) == 403
 
 
 def test_two_hosts_are_one_too_many():
