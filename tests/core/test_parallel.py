@@ -99,6 +99,28 @@ def test_no_worker_outlives_its_parent(tmp_path, number, code):
     assert running.returncode == code and "Traceback" not in error
 
 
+STARTED = """
+import subprocess, sys, time
+from util.core import parallel
+child = [sys.executable, "-c", "import time; print(1, flush=True); time.sleep(60)"]
+subprocess.Popen(child, preexec_fn=parallel.end_with_parent)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux does it")
+def test_no_program_outlives_the_command_that_started_it():
+    running = subprocess.Popen(
+        [sys.executable, "-c", STARTED],
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+        stdout=subprocess.PIPE,
+    )
+    assert running.stdout.readline() == b"1\n"
+    running.kill()
+    # The program holds the pipe too: its end is reached when it is gone.
+    assert running.communicate(timeout=20)[0] == b""
+
+
 def die(*_):
     os._exit(1)
 

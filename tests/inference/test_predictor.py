@@ -14,6 +14,7 @@ from deeplab_resnet import LEVELS
 from util.core.errors import UserError
 from util.data import im_processing
 from util.graph.compat import tf
+from util.graph.session import new_session
 from util.inference import dense_crf
 from util.inference.predictor import CHUNK, Predictor
 from util.training.snapshots import Snapshots
@@ -233,5 +234,15 @@ def test_snapshot_of_another_network_is_refused(wanted, tmp_path):
             tf.get_variable(name, initializer=reader.get_tensor(name))
         session.run(tf.global_variables_initializer())
         path = Snapshots(str(tmp_path), "unc").save(session, 1)
-    with pytest.raises(UserError, match="does not fit the network: conv1/weights"):
-        Predictor(path)
+    opened = []
+
+    def open_session(*args):
+        opened.append(new_session(*args))
+        return opened[-1]
+
+    told = "does not fit the network: conv1/weights"
+    with mock.patch("util.inference.predictor.new_session", open_session):
+        with pytest.raises(UserError, match=told):
+            Predictor(path)
+    with pytest.raises(RuntimeError, match="closed"):
+        opened[0].run([])

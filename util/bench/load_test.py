@@ -6,6 +6,7 @@ The server is another process, as users start it, with a small network drawn at 
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from pycocotools import mask as coco_mask
 
 from util import models
 from util.bench import scaling
+from util.core import parallel
 from util.core.errors import UserError
 from util.core.files import whole_file
 from util.data import im_processing, shapes, shapes_scenes, text_processing
@@ -156,6 +158,7 @@ def running_server(snapshot: str):
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         universal_newlines=True,
+        preexec_fn=lambda: parallel.end_with_parent(signal.SIGTERM),
     ) as process:
         alarm = threading.Timer(START_S, process.kill)
         alarm.start()

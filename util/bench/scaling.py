@@ -14,6 +14,7 @@ import tempfile
 from importlib import util as importing
 from typing import Dict, List
 
+from util.core import parallel
 from util.core.errors import UserError
 from util.data import datasets, shapes
 from util.data.build import build_samples
@@ -76,8 +77,14 @@ def _start(command, addresses, job, index, core):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         universal_newlines=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        preexec_fn=lambda: _begin(core),
     )
+
+
+def _begin(core):
+    """Set a process up that is about to become a worker."""
+    parallel.end_with_parent()
+    os.sched_setaffinity(0, {core})
 
 
 def command_line() -> str:

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import ctypes
 import functools
 import itertools
 import multiprocessing
@@ -15,6 +16,7 @@ from typing import Any, Callable, Iterable, Iterator, Optional, Sequence
 from util.core.errors import UserError
 
 _END = object()
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 class Pool:
@@ -90,6 +92,17 @@ def _end_with_parent(alive):
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def end_with_parent(number: int = signal.SIGKILL) -> None:
+    """Let Linux send this process a signal when the one that started it is gone.
+
+    For the `preexec_fn` of programs that a command starts, however it ends.
+
+    Args:
+      number: the signal.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(number))
 
 
 def run(work: Callable, tasks: Sequence, jobs: int) -> Iterator[Any]:

@@ -145,7 +145,8 @@ class Network:
     def session(self):
         """Open a session of the default graph, with the snapshot's weights."""
         session = new_session()
-        checkpoint.load(session, self._snapshot)
+        with checkpoint.closed_on_error(session):
+            checkpoint.load(session, self._snapshot)
         return session
 
 

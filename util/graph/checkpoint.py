@@ -199,6 +199,16 @@ def load(session, checkpoint: str, variables: Optional[List] = None) -> None:
     check_finite(checkpoint, [variable.op.name for variable in variables])
 
 
+@contextlib.contextmanager
+def closed_on_error(session):
+    """Close a session if the body fails, such as `load`; else it stays open."""
+    try:
+        yield
+    except BaseException:
+        session.close()
+        raise
+
+
 def check_finite(checkpoint: str, names: Iterable[str]) -> None:
     """Refuse values that are no numbers, with which a network answers nonsense.
 

@@ -108,7 +108,8 @@ class Predictor:
                 **sizes,
             )
             self._session = new_session(graph, precision)
-            checkpoint.load(self._session, self._snapshot)
+            with checkpoint.closed_on_error(self._session):
+                checkpoint.load(self._session, self._snapshot)
         self._remembered, self._crf_backend = remembered, crf_backend
         self._seen = collections.OrderedDict()  # checksum of `image` -> what to feed
         self._now = {}
