@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +18,6 @@ from util.training.start import calibrate
 
 HERE = Path(__file__).resolve().parent
 TINY = "-d shapes -t train --v-emb-dim 16 --mlp-dim 8 --seed 3 -g -1".split()
-# What TensorFlow's libraries say before they listen to settings.
-NOISE = re.compile(r"WARNING: All log messages|[IWE][0-9]{4} ")
 OF_THE_MOMENT = ("sentences_per_s", "memory_mb")
 
 
@@ -49,9 +46,11 @@ def draw_weights(folder, data):
 
 def start(every, options, **environment):
     """Start a run that logs every so many steps; return the process."""
+    environment = dict(os.environ, **environment)
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # what users have
     return subprocess.Popen(
         [sys.executable, "-u", str(HERE / "quick_train.py"), str(every), *options],
-        env=dict(os.environ, **environment),
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         universal_newlines=True,
@@ -63,7 +62,7 @@ def finish(process, code=0):
     out, err = process.communicate(timeout=300)
     assert process.returncode == code, err
     assert "Traceback" not in err, err
-    return out, "".join(line for line in err.splitlines(True) if not NOISE.match(line))
+    return out, err
 
 
 def read_log(folder, name="log.jsonl"):

@@ -216,20 +216,20 @@ def test_what_a_killed_conversion_left_is_made_good(root, layout):
 
 def test_killed_conversion_into_another_folder_leaves_no_samples(root, monkeypatch):
     build(root, "npz")
-    output, alone = root / "new", WRITERS["compact"]
+    output, write_all, left = root / "new", WRITERS["compact"], []
 
     def killed(*args):
-        alone(*args)
-        (left,) = (output / "unc").iterdir()
-        shutil.copytree(str(left), str(root / "left"))
+        write_all(*args)
+        left.extend((output / "unc").iterdir())
+        shutil.copytree(str(left[0]), str(root / "left"))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setitem(WRITERS, "compact", killed)
         assert run(root, f"--output {output}") == 130
-    shutil.copytree(
-        str(root / "left"), str(output / "unc" / "train_batch.99999999.part")
-    )
+    # As if it had been killed, and that long ago.
+    name = left[0].name.replace(str(os.getpid()), "99999999")
+    shutil.copytree(str(root / "left"), str(output / "unc" / name))
     dataset = datasets.get("unc", str(root), str(output))
     with pytest.raises(UserError, match="there are no samples"):
         dataset.samples("train")

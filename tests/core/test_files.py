@@ -185,7 +185,7 @@ def test_pipe_is_written_to_and_stays(tmp_path):
         with open(pipe, "rb") as file:
             read.append(file.read())
 
-    reader = threading.Thread(target=take)
+    reader = threading.Thread(target=take, daemon=True)
     reader.start()
     files.write_json(pipe, [1])
     reader.join(20)
