@@ -103,6 +103,14 @@ MODES = {
 }
 
 
+def own_process(args):
+    """Set TensorFlow up, unless two tests are compared: that is quick without."""
+    if not (args.mode == "report" and args.compare):
+        from util.graph import session
+
+        session.own_process()
+
+
 def model_class(args):
     """Return the class of the model that -n names; outside training a snapshot does."""
     return models.load(args.model or next(iter(models.MODELS)))
@@ -667,6 +675,7 @@ def main(argv=None):
 
     def run():
         choose_gpus(args.gpus)
+        own_process(args)
         return MODES[args.mode](args) or 0
 
     return exit_code(run)

@@ -117,11 +117,12 @@ def alone(what: str, figures: Figures, work: Callable, *args) -> Any:
 
 
 def _silently(work, args):
+    from util.graph.session import own_process, versions
+
+    own_process()
     progress = io.StringIO()  # of training and preparation
     with contextlib.redirect_stdout(progress), contextlib.redirect_stderr(progress):
         result = work(*args)
-    from util.graph.session import versions  # after the clocks have stopped
-
     return result, dict(versions(), cores=cores())
 
 

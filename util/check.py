@@ -242,9 +242,10 @@ def _tensorflow_rows(dataset: Dataset, has_backbone: bool) -> List[Row]:
 def _tensorflow():
     try:
         from util.graph import compat
-        from util.graph.session import require_precision
+        from util.graph.session import own_process, require_precision
     except Exception as error:  # with wrong packages next to it, it raises anything
         raise Missing(f"it does not load: {error}") from error
+    own_process()
     usable = []
     for precision in PRECISIONS:
         try:

@@ -54,12 +54,14 @@ def test_float32_is_everywhere():
     assert third.dtype == "float32" and third.sum() == pytest.approx(1, rel=1e-6)
 
 
-def test_memory_is_kept_from_the_first_session_on(monkeypatch):
+def test_a_command_keeps_memory_and_no_eager_mode(monkeypatch):
     libc = mock.Mock()
     monkeypatch.setattr(ctypes, "CDLL", lambda name: libc)
-    assert not libc.mallopt.called
     with tf.Graph().as_default():
         new_session().close()
+    assert not libc.mallopt.called
+    session.own_process()
+    assert not tf.executing_eagerly() and not tf.control_flow_v2_enabled()
     settings = dict(call[0] for call in libc.mallopt.call_args_list)
     assert settings == {-1: 2**31 - 1, -3: 2**31 - 1, -8: 1}
 
@@ -74,11 +76,11 @@ class Libc:
         changed.append(name)
 ctypes.CDLL = Libc
 import CMPC_model
+CMPC_model.Predictor
 assert "libc.so.6" not in changed, changed
-from util.graph.session import keep_freed_memory
-keep_freed_memory()
+from util.graph.session import own_process
+own_process()
 assert "libc.so.6" in changed
 """
-    code = code.replace("ctypes.CDLL = None\n", "")
     done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE)
     assert done.returncode == 0, done.stderr.decode()

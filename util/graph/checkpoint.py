@@ -194,7 +194,7 @@ def load(session, checkpoint: str, variables: Optional[List] = None) -> None:
             f"{checkpoint} does not fit the network: {named}"
             + (f"; and {more} more" if more > 0 else "")
         )
-    with _reading(checkpoint):
+    with session.graph.as_default(), _reading(checkpoint):
         tf.train.Saver(variables).restore(session, checkpoint)
     check_finite(checkpoint, [variable.op.name for variable in variables])
 

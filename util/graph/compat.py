@@ -1,15 +1,19 @@
 """The one module that decides which TensorFlow the project runs on.
 
-`tf` is TensorFlow 1's interface, in graph mode; `tensorflow` is the package itself.
+`tf` is TensorFlow 1's interface; `tensorflow` is the package itself. Nothing is
+switched here: a program that imports a model keeps its TensorFlow 2 as it was. Networks
+are built in a graph, where there is no eager mode.
 """
 
 import os
+import sys
 import warnings
 
 from util.core.quiet import without_noise
 
-# Messages of its C++ side; what matters comes as an exception.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "tensorflow" not in sys.modules:
+    # Messages of its C++ side; what matters comes as an exception.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 with warnings.catch_warnings():
     # TensorFlow 1.15 declares its dtypes in a way newer numpy warns about.
@@ -20,6 +24,10 @@ with warnings.catch_warnings():
 
 tf = tensorflow.compat.v1
 
-tf.logging.set_verbosity(tf.logging.ERROR)  # before the next line warns of itself
 
-tf.disable_v2_behavior()
+def only_graphs() -> None:
+    """Make this whole process one of TensorFlow 1: no eager mode, nothing of 2."""
+    verbosity = tf.logging.get_verbosity()
+    tf.logging.set_verbosity(tf.logging.ERROR)  # the next line warns of itself
+    tf.disable_v2_behavior()
+    tf.logging.set_verbosity(verbosity)

@@ -9,12 +9,22 @@ import numpy as np
 import skimage
 
 from util.core.errors import UserError
-from util.graph.compat import tensorflow, tf
+from util.graph.compat import only_graphs, tensorflow, tf
 
 # Of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 
 KEPT_BYTES = 2**31 - 1
+
+
+def own_process() -> None:
+    """Set TensorFlow and the memory of this process up for nothing but our work.
+
+    For commands, whose process is theirs; a program that imports us is not touched.
+    """
+    only_graphs()
+    tf.logging.set_verbosity(tf.logging.ERROR)
+    keep_freed_memory()
 
 
 def keep_freed_memory() -> None:
@@ -24,8 +34,8 @@ def keep_freed_memory() -> None:
     than most operations on it. Threads share one heap: in heaps of their own, what one
     frees would be of no use to the others: 0.4 GB in a training step.
 
-    It is for the whole process, and for threads that have not started yet; without
-    glibc nothing happens.
+    It is for the whole process, and for threads that have not started yet: for
+    commands, see `own_process`. Without glibc nothing happens.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
@@ -67,7 +77,7 @@ def session_config(precision="float32", threads=None, cpus=1):
 def new_session(graph=None, precision="float32", threads=None, cpus=1, target=""):
     """Open a session that takes a GPU's memory as it needs it.
 
-    From now on the process keeps the memory of tensors, see `keep_freed_memory`.
+    Where TensorFlow has TF32, its switch for the whole process is set by `precision`.
 
     Args:
       graph: tf.Graph; None for the default graph.
@@ -89,7 +99,6 @@ def new_session(graph=None, precision="float32", threads=None, cpus=1, target=""
       5
     """
     require_precision(precision)
-    keep_freed_memory()
     if hasattr(tensorflow.config.experimental, "enable_tensor_float_32_execution"):
         use_tf32 = precision == "tf32"
         tensorflow.config.experimental.enable_tensor_float_32_execution(use_tf32)

@@ -9,6 +9,7 @@ w of the grid of features, C channels.
 
 import inspect
 import re
+import warnings
 from typing import Any, Dict, List, NamedTuple
 
 import deeplab_resnet
@@ -16,7 +17,7 @@ from deeplab_resnet import LEVELS
 from util.core.errors import UserError
 from util.data.im_processing import STRIDE
 from util.graph import losses, optimizer
-from util.graph.compat import tf
+from util.graph.compat import only_graphs, tf
 from util.graph.layers import dropout_mask
 from util.graph.towers import spread
 
@@ -152,12 +153,14 @@ class Model:
     def __init__(self, *arguments, **options):
         self.options = self.Arguments(*arguments, **options)
         self.check(self.options)
-        self._make_inputs()
-        taps = self._compute_taps()
-        with tf.variable_scope(SCOPE):
-            self._answer(taps)
-            if self.options.mode == "train":
-                self._learn()
+        require_graph()
+        with published_variables():
+            self._make_inputs()
+            taps = self._compute_taps()
+            with tf.variable_scope(SCOPE):
+                self._answer(taps)
+                if self.options.mode == "train":
+                    self._learn()
 
     # --- What a model says
 
@@ -353,6 +356,33 @@ class Model:
             step_counter=self.STEP_COUNTER[len(SCOPE) + 1 :],
             spread=bool(options.towers),
         )
+
+
+def require_graph():
+    """See to it that there is a graph to build in, also outside of `as_default`.
+
+    A program that has none is one of TensorFlow 1, as users of the published class
+    write it: its process is switched to that, and told so.
+    """
+    if tf.executing_eagerly():
+        warnings.warn(
+            "TensorFlow 2's eager mode is off from here on: the network is built in "
+            "the default graph. Build it inside `with tf.Graph().as_default():` to "
+            "keep both",
+            stacklevel=3,
+        )
+        only_graphs()
+
+
+def published_variables():
+    """Return a context in which variables are what TensorFlow 1 makes, unless told.
+
+    TensorFlow 2 would make all of them resources.
+    """
+    scope = tf.get_variable_scope()
+    return tf.variable_scope(
+        scope, use_resource=bool(scope.use_resource), auxiliary_name_scope=False
+    )
 
 
 def grid_sizes(rows: int, columns: int) -> Dict[str, int]:

@@ -25,7 +25,7 @@ from util.core.surroundings import cores
 from util.data.data_reader import Shard
 from util.graph import towers
 from util.graph.compat import tf
-from util.graph.session import keep_freed_memory, new_session, session_config
+from util.graph.session import new_session, session_config
 from util.training.feeds import Sample, TrainingSet
 from util.training.loop import TrainState
 from util.training.machine import Machine
@@ -132,7 +132,6 @@ def start_server(cluster: Cluster, threads: Optional[int], devices: int):
     config = session_config(threads=threads, cpus=devices)
     # With a single one, nothing is sent to the others before the own part is done.
     config.inter_op_parallelism_threads = max(SENDERS, cores())
-    keep_freed_memory()
     try:
         return tf.train.Server(
             cluster.addresses,
