@@ -59,6 +59,7 @@ def test_wrong_option_of_a_command_is_one_line(parser, capsys):
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_to_end_clears_away_what_is_half_done(parser, capsys, number, code):
     cleared = []
+    before = signal.signal(number, signal.SIG_DFL)  # nohup
 
     def run(args):
         try:
@@ -67,9 +68,12 @@ def test_a_signal_to_end_clears_away_what_is_half_done(parser, capsys, number, c
         finally:
             cleared.append(True)
 
-    assert cli.command(parser, run, []) == code
-    assert cleared and "ended by SIG" in capsys.readouterr().err
-    assert signal.getsignal(number) is signal.SIG_DFL
+    try:
+        assert cli.command(parser, run, []) == code
+        assert cleared and "ended by SIG" in capsys.readouterr().err
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_signal_that_is_ignored_stays_so(parser):
