@@ -218,9 +218,12 @@ def _vocabulary_row(dataset: Dataset) -> Row:
     def check():
         if not os.path.isfile(path):
             raise Missing(f"there is no file {path}")
-        text_processing.load_vocab_dict_from_file(path)
+        known = text_processing.load_vocab_dict_from_file(path)
         size = text_processing.vocabulary_size(path)
-        return f"{size} words, <pad> and <unk> among them, in {path}"
+        found = f"{size} words, <pad> and <unk> among them, in {path}"
+        if text_processing.rule_of(known) == text_processing.UNICODE:
+            found += "; it reads the letters of every alphabet"
+        return found
 
     return _row("vocabulary", check, todo)
 

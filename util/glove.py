@@ -24,6 +24,7 @@ from util.data import datasets, vocabularies
 from util.data.text_processing import (
     PADDING,
     SPECIAL_WORDS,
+    UNICODE_MARK,
     load_vocab_dict_from_file,
     read_words,
 )
@@ -111,7 +112,8 @@ def word_vectors(
     lines = {}
     for line, word in enumerate(words):
         lines.setdefault(word, []).append(line)
-    vectors = dict(read_vectors(path, lines.keys() - set(SPECIAL_WORDS)))
+    special = {*SPECIAL_WORDS, UNICODE_MARK}
+    vectors = dict(read_vectors(path, lines.keys() - special))
     if not vectors:
         raise UserError(f"{path} has no word of the vocabulary: is it a GloVe file?")
     dimension = len(next(iter(vectors.values())))

@@ -1,53 +1,102 @@
 """Make a vocabulary: the words of some sentences, one a line, frequent ones first.
 
 Words that are left out become <unk>. A model belongs to the vocabulary that it was
-trained with: never exchange it later.
+trained with: never exchange it later. Where sentences of your own have letters beyond
+ASCII, the vocabulary reads those of every alphabet, and its second line says so.
 """
 
 import argparse
 import collections
 import os
 import sys
-from typing import Counter, Iterable, List
+import unicodedata
+from typing import Counter, Iterable, List, Optional, Sequence
 
 from util.core.cli import OneLineParser, command
 from util.core.errors import UserError
 from util.core.files import require_file, writing
 from util.data import annotations, custom, datasets, refcoco, referit
 from util.data.datasets import Dataset
-from util.data.text_processing import SPECIAL_WORDS, tokenize
+from util.data.text_processing import (
+    ASCII,
+    FIRST_WORDS,
+    JOINERS,
+    UNICODE,
+    foreign_words,
+    tokenize,
+    warn_of_foreign_words,
+)
 
 EXAMPLES = """examples:
   python -m util.vocabulary -d unc --min-count 2 --output data/vocabulary_unc.txt
   python -m util.vocabulary mine.txt more.json "refs(unc).p" --output my.txt
 """
 
+# How Unicode's names of letters begin that are written without blanks.
+WITHOUT_BLANKS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 
-def count_words(sentences: Iterable[str]) -> Counter[str]:
+
+def count_words(sentences: Iterable[str], rule: str = ASCII) -> Counter[str]:
     """Count the words of sentences, split as a model splits them."""
     return collections.Counter(
-        word for sentence in sentences for word in tokenize(sentence)
+        word for sentence in sentences for word in tokenize(sentence, rule)
     )
 
 
-def choose_words(counts: Counter[str], min_count: int = 1) -> List[str]:
+def choose_words(
+    counts: Counter[str], min_count: int = 1, rule: str = ASCII
+) -> List[str]:
     """Choose the words that a vocabulary lists.
 
     Args:
       counts: word -> number of its occurrences.
       min_count: int, the least number of occurrences.
+      rule: by which they were split, see `text_processing.tokenize`.
 
     Returns:
-      The special words, then the others by falling count, equal ones by alphabet.
-      Words that cannot be a line of a text file, such as ", " with its blank, are
-      left out.
+      The special words of the rule, then the others by falling count, equal ones by
+      alphabet. Words that cannot be a line of a text file, such as ", " with its blank,
+      are left out.
     """
     words = [
         word
         for word, count in counts.items()
-        if count >= min_count and word.isprintable() and word == word.strip()
+        if count >= min_count and _is_printable(word) and word == word.strip()
     ]
-    return [*SPECIAL_WORDS, *sorted(words, key=lambda word: (-counts[word], word))]
+    return [*FIRST_WORDS[rule], *sorted(words, key=lambda word: (-counts[word], word))]
+
+
+def _is_printable(word):
+    return "".join(letter for letter in word if letter not in JOINERS).isprintable()
+
+
+def choose_rule(sentences: Sequence[str], dataset: Optional[Dataset]) -> str:
+    """Return the rule that sentences need; published data sets keep the reference's.
+
+    Args:
+      sentences: all of them.
+      dataset: which they are of; None: of none.
+    """
+    is_published = dataset is not None and not dataset.is_custom
+    needed = any(foreign_words(sentence, ASCII) for sentence in sentences)
+    return UNICODE if needed and not is_published else ASCII
+
+
+def warn_of_missing_blanks(sentences: Sequence[str]) -> None:
+    """Say on stderr how many sentences have no blanks between their words, if any."""
+    found = [text for text in map(str.strip, sentences) if _lacks_blanks(text)]
+    if found:
+        print(
+            f"warning: {len(found)} of {len(sentences)} sentences have no blanks, as "
+            f"in {found[0]!r}: what no blank parts is one word; part words by blanks",
+            file=sys.stderr,
+        )
+
+
+def _lacks_blanks(sentence):
+    names = [unicodedata.name(letter, "") for letter in sentence]
+    is_one = not any(letter.isspace() for letter in sentence)
+    return is_one and sum(name.startswith(WITHOUT_BLANKS) for name in names) > 2
 
 
 def training_sentences(dataset: Dataset) -> List[str]:
@@ -111,6 +160,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("-d", dest="dataset", metavar="NAME", help="its training split")
     add("--data", default="data", metavar="DIR", help="(default: %(default)s)")
     add("--min-count", type=int, default=1, metavar="N", help="(default: %(default)s)")
+    add("--words", choices=tuple(FIRST_WORDS), help="letters that make words: ascii, "
+        "those of the published vocabularies; unicode, of every alphabet (default: as "
+        "the sentences need, ascii for a published data set)")  # fmt: skip
     add("--output", required=True, metavar="FILE", help="the vocabulary to make")
     add("--force", action="store_true", help="replace an older vocabulary")
     return parser
@@ -125,13 +177,15 @@ def run(args: argparse.Namespace) -> int:
             f"{args.output} is there already, and models may depend on it: "
             "choose another name, or replace it with --force"
         )
-    sentences = []
+    sentences, dataset = [], None
     if args.dataset:
-        sentences = training_sentences(datasets.get(args.dataset, args.data))
+        dataset = datasets.get(args.dataset, args.data)
+        sentences = training_sentences(dataset)
     for path in args.files:
         sentences += read_sentences(path)
-    counts = count_words(sentences)
-    words = choose_words(counts, args.min_count)
+    rule = args.words or choose_rule(sentences, dataset)
+    counts = count_words(sentences, rule)
+    words = choose_words(counts, args.min_count, rule)
     covered, total = sum(counts[word] for word in words), sum(counts.values())
     if not covered:
         raise UserError("no words: the sentences are empty or --min-count is too high")
@@ -140,6 +194,10 @@ def run(args: argparse.Namespace) -> int:
     print(f"{args.output}: {len(words)} words")
     percent = 100 * covered / total
     print(f"{covered} of {total} word occurrences covered ({percent:.1f} %)")
+    if rule == UNICODE:
+        print("letters of every alphabet make words (its second line says so)")
+    warn_of_foreign_words(sentences, rule)
+    warn_of_missing_blanks(sentences)
     return 0
 
 

@@ -52,6 +52,15 @@ def test_every_word_has_its_vector(text_file):
     assert found == 4
 
 
+def test_the_name_of_a_rule_is_no_word(tmp_path):
+    path = tmp_path / "vectors.txt"
+    path.write_bytes(b"<unicode> 50.0 50.0\nni\xc3\xb1o 1.0 2.0\n")
+    table, found = glove.word_vectors(
+        ["<pad>", "<unicode>", "<unk>", "niño"], str(path)
+    )
+    assert found == 1 and table[3].tolist() == [1, 2] and abs(table[1]).max() < 5
+
+
 def test_special_and_missing_words_get_noise_and_padding_zeros(text_file):
     table, _ = glove.word_vectors(WORDS, text_file)
     assert (table[0] == 0).all()

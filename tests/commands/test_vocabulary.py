@@ -155,3 +155,49 @@ def test_missing_and_damaged_files_are_named(name, tmp_path, capsys):
 def test_a_command_line_without_sentences_is_refused(capsys):
     assert vocabulary.main(["--output", "words.txt"]) == 2
     assert capsys.readouterr().err.startswith("error: give -d or files")
+
+
+UNICODE = ["<pad>", "<unicode>", "<eos>", "<unk>"]
+
+
+def make(folder, sentences, *options):
+    """Run the command on sentences of one's own; return the words."""
+    (folder / "own.txt").write_text("\n".join(sentences), encoding="utf-8")
+    output = folder / "words.txt"
+    arguments = [str(folder / "own.txt"), "--output", str(output), "--force"]
+    assert vocabulary.main(arguments + list(options)) == 0
+    return output.read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def test_letters_beyond_ascii_bring_the_rule_of_every_alphabet(tmp_path, capsys):
+    assert make(tmp_path, ["the – “red” box"])[:4] == SPECIAL
+    words = make(tmp_path, ["красный круг", "круг, e\u0301te\u0301", "می\u200cشود"])
+    assert words == UNICODE + ["круг", ",", "été", "красный", "می\u200cشود"]
+    out, err = capsys.readouterr()
+    assert "6 of 6 word occurrences covered (100.0 %)\nletters of every alphabet" in out
+    assert not err
+
+
+def test_the_rule_can_be_chosen(tmp_path, capsys):
+    assert make(tmp_path, ["the, box"], "--words", "unicode")[1] == "<unicode>"
+    assert make(tmp_path, ["el niño"], "--words", "ascii")[:4] == SPECIAL
+    told = "warning: 1 of 1 sentences have letters beyond ASCII, as in 'niño'"
+    assert told in capsys.readouterr().err
+
+
+def test_published_data_sets_keep_the_rule_of_the_reference(tmp_path):
+    queries = {"1_1": ["the café", "the box"]}
+    (tmp_path / "referit_query_trainval.json").write_text(json.dumps(queries))
+    output = tmp_path / "words.txt"
+    arguments = ["-d", "referit", "--data", str(tmp_path), "--output", str(output)]
+    assert vocabulary.main(arguments) == 0
+    words = output.read_text(encoding="utf-8").split("\n")[:-1]
+    assert words == SPECIAL + ["the", "box", "caf", "é"]
+
+
+def test_sentences_without_blanks_are_told(tmp_path, capsys):
+    make(tmp_path, ["左边的红色圆", "左边的 圆", "red", "ผู้ชายทางซ้าย", "krug слева"])
+    err = capsys.readouterr().err
+    assert err.startswith(
+        "warning: 2 of 5 sentences have no blanks, as in '左边的红色圆'"
+    )

@@ -64,7 +64,8 @@ def python(code):
 
 
 def test_tensorflow_starts_without_a_word():
-    code = "from util.graph.compat import tf; print(tf.Session().run(tf.constant(1)))"
+    code = "from util.graph.compat import tf\nwith tf.Session() as session: "
+    code += "print(session.run(tf.constant(1)))"
     assert python(code) == (0, b"1\n", b"")
 
 

@@ -1,6 +1,7 @@
 """util.data.text_processing: the ids of the reference, and refused input."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,80 @@ def test_vocabulary_sizes_count_every_line(vocabularies):
 )
 def test_words(sentence, words):
     assert text_processing.tokenize(sentence) == words
+
+
+@pytest.mark.parametrize(
+    "sentence, words",
+    [
+        ("Красный круг слева.", ["красный", "круг", "слева"]),
+        ("La manzana, pequeña", ["la", "manzana", ",", "pequeña"]),
+        ("E\u0301COLE n\u0303", ["école", "ñ"]),  # accents of their own
+        ("J\u030c", ["\u01f0"]),  # in NFC in lower case only
+        ("\u212b \u212a", ["å", "k"]),  # the signs of Angstrom and Kelvin
+        ("लाल घेरा बाईं ओर\u0964", ["लाल", "घेरा", "बाईं", "ओर"]),
+        ("\u0958", ["\u0915\u093c"]),  # which NFC takes apart
+        ("الكُرَةُ الحمراء، يسار\u06d4", ["الكُرَةُ", "الحمراء", "،", "يسار"]),
+        ("می\u200cشود", ["می\u200cشود"]),
+        ("\u202bكرة\u202c\u200f", ["كرة"]),
+        ("Fu\u00adß", ["fuß"]),
+        ("左边的 红色圆\u3002", ["左边的", "红色圆"]),
+        ("左边的红色圆", ["左边的红色圆"]),
+        ("빨간 원", ["빨간", "원"]),
+        ("ไทย\u200bคำ", ["ไทย", "คำ"]),
+        ("ΟΔΟΣ.Α İ", ["οδος", ".", "α", "i\u0307"]),
+        ("x_1 ٣ ½ 2nd", ["x_1", "٣", "½", "2nd"]),
+        ("left , the 'red' one...", "left|,|the|'|red|'|one|...".split("|")),
+        ("❤\ufe0f left", ["❤", "left"]),
+        ("<unicode> <pad>", "< unicode > < pad >".split()),
+        (" \u200b\u3000", []),
+        (".", []),
+        ("\u3002", []),
+        ("", []),
+    ],
+    ids=ascii,
+)
+def test_words_of_every_alphabet(sentence, words):
+    assert text_processing.tokenize(sentence, text_processing.UNICODE) == words
+    composed = unicodedata.normalize("NFC", sentence)
+    apart = unicodedata.normalize("NFD", sentence)
+    for other in (composed, apart):
+        assert text_processing.tokenize(other, text_processing.UNICODE) == words
+
+
+def test_no_sentence_holds_the_name_of_the_rule():
+    for rule in text_processing.FIRST_WORDS:
+        words = text_processing.tokenize("<unicode> <UNICODE>", rule)
+        assert text_processing.UNICODE_MARK not in words
+
+
+def test_a_vocabulary_names_its_rule(tmp_path):
+    path = tmp_path / "words.txt"
+    ids = {}
+    for second in ("<go>", "<unicode>"):
+        path.write_text(f"<pad>\n{second}\n<eos>\n<unk>\nniño\nel\n", "utf-8")
+        loaded = text_processing.load_vocab_dict_from_file(str(path))
+        ids[second] = text_processing.preprocess_sentence("El nin\u0303o", loaded, 5)
+    assert ids == {"<go>": [0, 5, 3, 3, 3], "<unicode>": [0, 0, 0, 5, 4]}
+
+
+@pytest.mark.parametrize("word", ["El", "nin\u0303o"], ids=ascii)
+def test_a_word_that_no_sentence_can_have_is_refused(tmp_path, word):
+    path = tmp_path / "words.txt"
+    path.write_text(f"<pad>\n<go>\n<eos>\n<unk>\n{word}\n", "utf-8")
+    text_processing.load_vocab_dict_from_file(str(path))
+    path.write_text(f"<pad>\n<unicode>\n<eos>\n<unk>\n{word}\n", "utf-8")
+    with pytest.raises(UserError, match="line 5: .*write '(el|niño)'"):
+        text_processing.load_vocab_dict_from_file(str(path))
+
+
+def test_letters_that_a_rule_does_not_read_are_told(capsys):
+    sentences = ["the café", "“red” box – 2²", "красный круг"]
+    text_processing.warn_of_foreign_words(sentences, text_processing.UNICODE)
+    text_processing.warn_of_foreign_words(sentences[1:2], text_processing.ASCII)
+    assert capsys.readouterr().err == ""
+    text_processing.warn_of_foreign_words(sentences, text_processing.ASCII)
+    told = "warning: 2 of 3 sentences have letters beyond ASCII, as in 'café'"
+    assert capsys.readouterr().err.startswith(told)
 
 
 WORDS = {"<pad>": 0, "<unk>": 1, "a": 2, "b": 3}

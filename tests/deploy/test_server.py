@@ -145,7 +145,14 @@ def test_texts_on_the_page_are_escaped(service, images):
 
 def test_words_of_a_model_without_classes_are_plain():
     word = {"text": "<b>", "known": True, "class": None, "weights": {}}
-    html = page.words_html({"words": [word, dict(word, known=False)], "num_unread": 0})
+    html = page.words_html(
+        {
+            "words": [word, dict(word, known=False)],
+            "num_unread": 0,
+            "foreign_words": ["<café>"],
+        }
+    )
+    assert "ASCII only, not <b>&lt;café&gt;</b>" in html
     assert "&lt;b&gt;" in html and "None" not in html and "<small>" not in html
     assert html.count("title=''") == 1
     assert html.count("title='the network does not know this word'") == 1

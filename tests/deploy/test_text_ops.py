@@ -1,14 +1,16 @@
 """util.deploy.text_ops: the graph gives the ids that Python gives."""
 
+import contextlib
 import os
 import random
 import string
 import subprocess
 import sys
+import unicodedata
 
 import pytest
 
-from util.data.text_processing import preprocess_sentence, tokenize
+from util.data.text_processing import UNICODE, preprocess_sentence, tokenize
 from util.deploy import text_ops
 from util.graph.compat import tf
 
@@ -59,6 +61,33 @@ NASTY = [
 WITHOUT_WORDS = ["", ".", " .", ". ", " \u00a0\x1c\t\n ", "\u3000"]
 
 
+UNICODE_WORDS = (
+    ["<pad>", "<unicode>", "<eos>", "<unk>", "красный", "круг", "été", "niño", "\u01f0"]
+    + ["å", "घेरा", "\u0915\u093c", "كُرَة", "می\u200cشود", "圆", "원", "i\u0307", "οδος"]
+    + [",", ".", "...", "،", "❤", "x_1", "½", "k", "\u1ec7", "red"]
+)
+UNICODE_DICT = {word: number for number, word in enumerate(UNICODE_WORDS)}
+OF_EVERY_ALPHABET = [
+    "Красный круг.",
+    "E\u0301TE\u0301, nin\u0303o...",
+    "J\u030c \u212b \u212a \u0958",
+    "घेरा\u0964",
+    "\u202bكُرَة\u202c\u200f، \u06d4",
+    "می\u200cشود",
+    "圆\u3002",
+    "圆\u3002\u3002",
+    "圆红",
+    "원 \u110b\u116f\u11ab",
+    "İ ΟΔΟΣ.red",
+    "❤\ufe0fred x_1½ ½",
+    "\u200bred\u200bred",
+    "e\u0323\u0302 \u1ec7 \u1eb9\u0302",
+    ". red",
+    " . .",
+    "fu\u00adß r\u00aded",
+]
+
+
 LOWER = """
 from util.deploy import text_ops
 from util.graph.compat import tf
@@ -70,21 +99,65 @@ with tf.Session() as session:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Return a function from a list of sentences, str or bytes, to their ids."""
-    path = tmp_path_factory.mktemp("table") / "vocabulary.txt"
+    with running(tmp_path_factory.mktemp("table"), VOCAB_DICT) as run:
+        yield run
+
+
+@contextlib.contextmanager
+def running(folder, vocab_dict):
+    path = folder / "vocabulary.txt"
     with open(str(path), "w", encoding="utf-8") as file:
-        text_ops.write_table(file, VOCAB_DICT)
+        text_ops.write_table(file, vocab_dict)
     with tf.Graph().as_default(), tf.Session() as session:
         sentences = tf.placeholder(tf.string, [None])
-        ids = text_ops.ids(sentences, str(path), VOCAB_DICT)
+        ids = text_ops.ids(sentences, str(path), vocab_dict)
         assert ids.dtype == tf.int32 and ids.shape.as_list() == [None, 20]
         session.run(tf.tables_initializer())
         yield lambda texts: session.run(ids, {sentences: texts}).tolist()
 
 
-def assert_same(run, sentences):
+@pytest.fixture(scope="module")
+def run_unicode(tmp_path_factory):
+    """Return the same of a vocabulary that reads every alphabet."""
+    with running(tmp_path_factory.mktemp("table"), UNICODE_DICT) as run:
+        yield run
+
+
+def assert_same(run, sentences, vocab_dict=VOCAB_DICT):
     found = run([sentence.encode("utf-8") for sentence in sentences])
     for sentence, ids in zip(sentences, found):
-        assert ids == preprocess_sentence(sentence, VOCAB_DICT), repr(sentence[:99])
+        assert ids == preprocess_sentence(sentence, vocab_dict), ascii(sentence[:99])
+
+
+def test_every_alphabet(run_unicode):
+    assert preprocess_sentence(OF_EVERY_ALPHABET[0], UNICODE_DICT)[-2:] == [4, 5]
+    assert_same(run_unicode, OF_EVERY_ALPHABET, UNICODE_DICT)
+    nasty = [text for text in NASTY if tokenize(text, UNICODE)]
+    assert_same(run_unicode, nasty, UNICODE_DICT)
+
+
+def test_every_code_point_has_its_kind(run_unicode):
+    """Those that are older than both: Unicode 3.2 says the same of them as today's."""
+    random.seed(3)
+    old = [
+        chr(code)
+        for code in range(1, 0x30000)
+        if unicodedata.category(chr(code))
+        == unicodedata.ucd_3_2_0.category(chr(code))
+        not in ("Cn", "Cs", "Co")
+    ]
+    drawn = random.sample(old, 20000)
+    drawn += [one for one in old if unicodedata.category(one)[0] in "MZCP"]
+    assert_same(run_unicode, [f"red{one}red" for one in drawn], UNICODE_DICT)
+
+
+@pytest.mark.parametrize(
+    "sentence", ["", ".", "\u3002", " \u200b\u3000\u202c"], ids=ascii
+)
+def test_a_sentence_without_words_of_any_alphabet_is_refused(run_unicode, sentence):
+    assert not tokenize(sentence, UNICODE)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a sentence has no words"):
+        run_unicode(["red", sentence])
 
 
 @pytest.mark.parametrize("sentence", NASTY, ids=lambda text: ascii(text[:9]))

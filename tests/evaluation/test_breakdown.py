@@ -104,6 +104,11 @@ def test_mask_size_is_a_share_of_the_image(area, name):
     assert list(found) == [name]
 
 
+def test_relation_words_are_whole_words_of_every_alphabet():
+    rows = [row(sentence="l'éon", iou=(1, 2))] * 10  # no "on"
+    assert list(group("relation words in the sentence", rows)) == ["none of them"]
+
+
 def test_relation_words_are_whole_words_and_need_enough_sentences():
     rows = [row(sentence="Man on the LEFT, left of it", iou=(1, 2))] * 10
     rows += [row(sentence="uprights by the kitchen", iou=(1, 4))] * 9  # "by" 9 times

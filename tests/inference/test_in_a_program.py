@@ -1,4 +1,4 @@
-"""A program of TensorFlow 2 that uses a Predictor, or builds a network, stays as it was."""
+"""A program of TensorFlow 2 that uses a Predictor or a network stays as it was."""
 
 import shutil
 import subprocess
@@ -27,7 +27,7 @@ import tensorflow as tf
 
 loaded = []
 load = ctypes.CDLL
-ctypes.CDLL = lambda name, *rest, **more: loaded.append(name) or load(name, *rest, **more)
+ctypes.CDLL = lambda name, *rest, **how: loaded.append(name) or load(name, *rest, **how)
 
 def settings():
     assert "libc.so.6" not in loaded, "glibc's allocator"
@@ -122,7 +122,8 @@ import warnings
 with warnings.catch_warnings(record=True) as told, networks.small_backbone():
     warnings.simplefilter("always")
     model = LSTM_model(**networks.SMALL)
-assert [w.filename for w in told if "eager mode is off" in str(w.message)] == ["<string>"]
+told = [each for each in told if "eager mode is off" in str(each.message)]
+assert [each.filename for each in told] == ["<string>"]
 assert not tf.executing_eagerly()
 with tf.compat.v1.Session() as session:
     assert run(session, model) == (1, 64, 64, 1)

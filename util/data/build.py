@@ -167,7 +167,8 @@ def build_samples(
 
         shapes.draw(dataset.root)
     referents = annotations.referents(dataset, split)
-    images = _plan(referents, _vocabulary(dataset))
+    vocab_dict = _vocabulary(dataset)
+    images = _plan(referents, vocab_dict)
     num_samples = sum(image.num_samples for image in images)
     if not num_samples:
         raise UserError(
@@ -188,6 +189,9 @@ def build_samples(
     done = "built" if anything else "already complete"
     print(f"{dataset.name} {split}: {done}, {num_samples} samples in {folder}")
     _warn_of_count(f"{dataset.name} {split}", dataset.splits[split], num_samples)
+    sentences = [sentence for one in referents for sentence in one.sentences]
+    rule = text_processing.rule_of(vocab_dict)
+    text_processing.warn_of_foreign_words(sentences, rule)
     return folder
 
 

@@ -33,6 +33,13 @@ INSTALL += "'.[export]'"
 # What the check of an ONNX model allows: sums in another order.
 MOST_DIFFERENCE, LEAST_IOU = 1e-3, 0.999
 CHECKED_SIZE = 97, 61  # of its image: odd, and of no network's shape
+WORD_RULES = {
+    text_processing.ASCII: "runs of ASCII letters, digits and _ are words, in lower "
+    "case; so are the runs between them, with their blanks; not a final full stop",
+    text_processing.UNICODE: "runs of letters, marks and numbers of every alphabet and "
+    "_ are words, in lower case, in NFC (NFD works as well); so are the runs between "
+    "them, without blanks; not a final full stop",
+}
 
 INPUTS = {
     "image": "uint8 [rows, columns, 3], RGB, upright",
@@ -74,6 +81,7 @@ def run(args) -> None:
         "network_input": [sizes["H"], sizes["W"], 3],
         "vocabulary_size": sizes["vocab_size"],
         "vocabulary": vocabularies.checksum(path),
+        "words": WORD_RULES[text_processing.rule_of(words)],
         "foreground": f"logit >= {FOREGROUND}",
         "not_in_the_graph": ["DenseCRF"],
         "versions": versions(),

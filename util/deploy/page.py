@@ -345,9 +345,17 @@ def summary_html(record: Dict[str, Any]) -> str:
 def words_html(record: Dict[str, Any]) -> str:
     """Show the words, in the colours of their classes where the model has any."""
     words = "".join(map(_word_html, record["words"]))
-    unread = record["num_unread"]
-    note = f"<p class='fine'>{unread} more words were not read</p>"
-    return f"<div class='words'>{words}</div>{note if unread else ''}"
+    unread, foreign = record["num_unread"], record["foreign_words"]
+    notes = []
+    if unread:
+        notes.append(f"{unread} more words were not read")
+    if foreign:
+        notes.append(
+            "the network's vocabulary reads the letters of ASCII only, not "
+            f"<b>{escape(' '.join(foreign))}</b>"
+        )
+    notes = "".join(f"<p class='fine'>{note}</p>" for note in notes)
+    return f"<div class='words'>{words}</div>{notes}"
 
 
 def _word_html(word):

@@ -200,7 +200,8 @@ def _share(row):
 
 
 def _relations(row):
-    said = set(text_processing.tokenize(row["sentence"]))
+    # As a reader sees them, whichever letters the network reads.
+    said = set(text_processing.tokenize(row["sentence"], text_processing.UNICODE))
     return [word for word in RELATION_WORDS if word in said] or [NO_RELATION]
 
 

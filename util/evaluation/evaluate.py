@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from util.core.errors import UserError
 from util.core.files import write_json
-from util.data import datasets, im_processing
+from util.data import datasets, im_processing, text_processing
 from util.data.data_reader import DataReader
 from util.data.samples import group_by_image
 from util.evaluation.eval_tools import (
@@ -34,7 +34,7 @@ from util.evaluation.eval_tools import (
 from util.graph import checkpoint
 from util.graph.session import versions
 from util.inference import dense_crf, visualize
-from util.inference.predictor import Predictor, check_samples, is_on_object
+from util.inference.predictor import Predictor, check_samples, is_on_object, rule_of
 
 GROUP = 24  # samples of an image that are held at once
 
@@ -85,6 +85,8 @@ def run(args) -> "Results":
             if args.visualize:
                 _draw(images, result, row)
     print(results.report())
+    sentences = [row["sentence"] for row in results.samples]
+    text_processing.warn_of_foreign_words(sentences, rule_of(snapshot, args.data))
     path = write_record(
         snapshot,
         args.dataset,

@@ -13,7 +13,7 @@ from util.evaluation.eval_tools import WITH_CRF, WITHOUT_CRF, Scores, compute_ma
 from util.evaluation.html import Html, element, join, photo, swatch
 from util.inference import dense_crf, visualize
 from util.inference.prediction import Word, read_words
-from util.inference.predictor import Predictor, check_samples
+from util.inference.predictor import Predictor, check_samples, rule_of
 
 NUMBER = 4  # of each kind
 NEAR = 0.01  # IoU: what may differ between two runs of the same network
@@ -101,7 +101,8 @@ def find(
                 found = list(evaluate.find_masks(predictor, samples, workers))
         else:
             found = list(evaluate.find_masks(predictor, samples))
-    examples = {one.number: _example(one, rows[one.number], classes) for one in found}
+    how = classes, rule_of(snapshot, dataset.root)
+    examples = {one.number: _example(one, rows[one.number], *how) for one in found}
     return {
         name: [examples[row["number"]] for row in some] for name, some in chosen.items()
     }
@@ -128,11 +129,11 @@ def _of(sample):
     return str(sample["sent_batch"][0]), sample["mask_batch"].shape
 
 
-def _example(result: evaluate.Result, row: Row, classes: Sequence[str]) -> Example:
+def _example(result, row: Row, classes: Sequence[str], rule: str) -> Example:
     sample, true = result.sample, result.sample["mask_batch"]
     ids, weights = sample["text_batch"], result.word_weights
-    words = read_words(row["sentence"], ids, weights, classes)
-    unread = text_processing.tokenize(row["sentence"])[len(words) :]
+    words = read_words(row["sentence"], ids, weights, classes, rule=rule)
+    unread = text_processing.tokenize(row["sentence"], rule)[len(words) :]
     ious = {k: _iou(*compute_mask_IU(mask, true)) for k, mask in result.masks.items()}
     return Example(row, sample["im_batch"], true, result.masks, words, unread, ious)
 

@@ -65,6 +65,9 @@ def run(args) -> int:
         )
         with predictor:
             rows = predict(predictor, queries, args.output, args.dense_crf, identities)
+    rule = text_processing.rule_of(predictor.vocabulary)
+    read = [row["sentence"] for row in rows if "error" not in row]
+    text_processing.warn_of_foreign_words(read, rule)
     num_failed = sum("error" in row for row in rows)
     print(
         f"{len(rows) - num_failed} of {len(rows)} sentences segmented: "
@@ -111,6 +114,7 @@ def combine(images: Sequence[str], sentences: Sequence[str]) -> List[Query]:
       UserError: a sentence has no words.
     """
     for sentence in sentences:
+        # What has none for this rule has none for any other.
         if not text_processing.tokenize(sentence):
             raise UserError(f"--text {sentence!r} has no words")
     return [Query(*query) for query in itertools.product(images, sentences)]

@@ -54,6 +54,7 @@ class Prediction(NamedTuple):
       on_object: bool [H, W], the mask on the image as the network sees it.
       seen_probability: float32 [H, W], 0..1, likewise; not changed by DenseCRF.
       seen_levels: level -> float32 [H, W], 0..1, likewise.
+      foreign_words: those with letters that the vocabulary's rule does not read.
     """
 
     sentence: str
@@ -63,6 +64,7 @@ class Prediction(NamedTuple):
     on_object: np.ndarray
     seen_probability: np.ndarray
     seen_levels: Dict[str, np.ndarray]
+    foreign_words: Sequence[str] = ()
 
     @property
     def mask(self) -> np.ndarray:
@@ -93,6 +95,7 @@ def describe(prediction: Prediction) -> Dict[str, Any]:
       mean_probability: 0..1, of the pixels of the mask; None: it is empty.
       words: list of {"text", "known", "class", "weights"}, see `Word`.
       num_unread: words after the 20th.
+      foreign_words: those with letters that the vocabulary's rule does not read.
     """
     mask = prediction.mask
     area = int(mask.sum())
@@ -112,6 +115,7 @@ def describe(prediction: Prediction) -> Dict[str, Any]:
             for word in prediction.words
         ],
         "num_unread": prediction.num_unread,
+        "foreign_words": list(prediction.foreign_words),
     }
 
 
@@ -147,6 +151,7 @@ def read_words(
     weights: Optional[np.ndarray],
     classes: Sequence[str],
     unknown: Optional[int] = None,
+    rule: str = text_processing.ASCII,
 ) -> List[Word]:
     """Return the words of a sentence that the network read.
 
@@ -156,11 +161,12 @@ def read_words(
       weights: float32 [T, K], what the network takes each id for; None: K = 0.
       classes: K names.
       unknown: the id of words that are not in the vocabulary; None: not asked for.
+      rule: of the vocabulary, see `text_processing.tokenize`.
     """
     count = np.count_nonzero(ids)
     if weights is None:
         weights = np.zeros([len(ids), 0], np.float32)
-    tokens = text_processing.tokenize(sentence)[:count]
+    tokens = text_processing.tokenize(sentence, rule)[:count]
     return [
         Word(
             text,

@@ -242,9 +242,10 @@ class Predictor:
     def _prediction(self, sentence, ids, found, n, on_object):
         """Return the n-th Prediction."""
         unknown = self.vocabulary[text_processing.UNKNOWN]
+        rule = text_processing.rule_of(self.vocabulary)
         weights = None if found.word_weights is None else found.word_weights[n]
-        words = read_words(sentence, ids, weights, self.word_classes, unknown)
-        num_unread = len(text_processing.tokenize(sentence)) - len(words)
+        words = read_words(sentence, ids, weights, self.word_classes, unknown, rule)
+        num_unread = len(text_processing.tokenize(sentence, rule)) - len(words)
         return Prediction(
             sentence,
             words,
@@ -253,6 +254,7 @@ class Predictor:
             on_object,
             found.probability[n],
             {level: scores[n] for level, scores in found.levels.items()},
+            text_processing.foreign_words(sentence, rule),
         )
 
     def close(self) -> None:
@@ -295,6 +297,23 @@ def vocabulary_of(snapshot: str, root: str = "data") -> str:
             f"there is no {neighbour}, and the name of {snapshot} tells no data set: "
             "say which vocabulary it was trained with (--vocabulary)"
         ) from error
+
+
+def rule_of(snapshot: str, root: str = "data") -> str:
+    """Return the rule of a snapshot's words, see `text_processing.tokenize`.
+
+    Where its vocabulary is not there it is the reference's: such a snapshot is older
+    than the other rule.
+
+    Args:
+      snapshot: path of a checkpoint.
+      root: the data folder.
+    """
+    try:
+        words = text_processing.read_words(vocabulary_of(snapshot, root))
+    except UserError:
+        return text_processing.ASCII
+    return text_processing.rule_of(words)
 
 
 def read_vocabulary(snapshot: str, file: str) -> Dict[str, int]:
