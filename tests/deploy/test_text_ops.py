@@ -137,7 +137,10 @@ def test_every_alphabet(run_unicode):
 
 
 def test_every_code_point_has_its_kind(run_unicode):
-    """Those that are older than both: Unicode 3.2 says the same of them as today's."""
+    """Those that are older than both: Unicode 3.2 says the same of them as today's.
+
+    Thirteen notes of music are taken apart by NFC into a sign and what counts as marks.
+    """
     random.seed(3)
     old = [
         chr(code)
@@ -145,6 +148,7 @@ def test_every_code_point_has_its_kind(run_unicode):
         if unicodedata.category(chr(code))
         == unicodedata.ucd_3_2_0.category(chr(code))
         not in ("Cn", "Cs", "Co")
+        and not 0x1D15E <= code <= 0x1D1C0
     ]
     drawn = random.sample(old, 20000)
     drawn += [one for one in old if unicodedata.category(one)[0] in "MZCP"]

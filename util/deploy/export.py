@@ -37,8 +37,8 @@ WORD_RULES = {
     text_processing.ASCII: "runs of ASCII letters, digits and _ are words, in lower "
     "case; so are the runs between them, with their blanks; not a final full stop",
     text_processing.UNICODE: "runs of letters, marks and numbers of every alphabet and "
-    "_ are words, in lower case, in NFC (NFD works as well); so are the runs between "
-    "them, without blanks; not a final full stop",
+    "_ are words, in lower case, in NFC; so are the runs between them, without "
+    "blanks; not a final full stop",
 }
 
 INPUTS = {

@@ -7,8 +7,10 @@ README says how often).
 Axes: B batch of sentences, T words.
 """
 
+import itertools
+import re
 import unicodedata
-from typing import IO, Dict, List
+from typing import IO, Collection, Dict, List
 
 from util.data.text_processing import (
     ASCII,
@@ -42,17 +44,10 @@ def unusable_words(words: List[str]) -> List[str]:
 
 
 def write_table(file: IO[str], vocab_dict: Dict[str, int]) -> None:
-    """Write word and id of a vocabulary, a line each, as `ids` reads them.
-
-    TensorFlow cannot bring a word to the form NFC: those of the rule UNICODE stand
-    there in NFD too.
-    """
+    """Write word and id of a vocabulary, a line each, as `ids` reads them."""
     for word, number in sorted(vocab_dict.items(), key=lambda item: item[1]):
-        spellings = [word]
-        if rule_of(vocab_dict) == UNICODE:
-            spellings.append(unicodedata.normalize("NFD", word))
-        for spelling in sorted(set(filter(None, spellings))):
-            file.write(f"{spelling}{COLUMN}{number}\n")
+        if word:
+            file.write(f"{word}{COLUMN}{number}\n")
 
 
 def tokenize(sentences, rule=ASCII):
@@ -96,6 +91,58 @@ def _lower(words):
     return tf.strings.lower(words, encoding="utf-8")
 
 
+def _in_nfc(words, vocab_dict):
+    """Bring lower-case words to the form NFC, as far as a vocabulary needs it.
+
+    Args:
+      words: string [N].
+      vocab_dict: word -> id; what is in none of its words stays as it is.
+
+    Returns:
+      string [N].
+    """
+    for letters, spellings in other_spellings(vocab_dict).items():
+        pattern = "|".join(map(re.escape, spellings))
+        words = tf.strings.regex_replace(words, pattern, letters)
+    return words
+
+
+def other_spellings(words: Collection[str]) -> Dict[str, List[str]]:
+    """Return letters of words in NFC -> how else they can be spelled.
+
+    Those with fewer marks come first: what they become may be a part of others.
+
+    Example:
+      >>> found = other_spellings(["\u1ec7"])["\u1ec7"]
+      >>> print(*map(ascii, sorted(found, key=len)))
+      '\\xea\\u0323' '\\u1eb9\\u0302' 'e\\u0302\\u0323' 'e\\u0323\\u0302'
+    """
+    text, found = " ".join(words), {}
+    for letter in sorted(set(text), key=lambda one: (len(_apart(one)), one)):
+        first, *marks = _apart(letter)
+        mixed = {
+            _composed(first + "".join(order[:cut])) + "".join(order[cut:])
+            for order in itertools.permutations(marks)
+            for cut in range(len(marks))
+        }
+        alike = sorted(one for one in mixed if _composed(one) == letter)
+        if alike:
+            found[letter] = alike
+    for code in range(0x80, 0x30000):  # those that no text in NFC has
+        letters = _composed(chr(code))
+        if letters != chr(code) and letters in text:
+            found.setdefault(letters, []).append(chr(code))
+    return found
+
+
+def _apart(text):
+    return unicodedata.normalize("NFD", text)
+
+
+def _composed(text):
+    return unicodedata.normalize("NFC", text)
+
+
 def ids(sentences, table_file, vocab_dict):
     """Turn sentences into ids, see `text_processing.preprocess_sentence`.
 
@@ -114,7 +161,9 @@ def ids(sentences, table_file, vocab_dict):
         ),
         vocab_dict[UNKNOWN],
     )
-    words = tokenize(sentences, rule_of(vocab_dict))
+    rule = rule_of(vocab_dict)
+    words = tokenize(sentences, rule)
+    values = _in_nfc(words.values, vocab_dict) if rule == UNICODE else words.values
     row, place = tf.unstack(words.indices, axis=1)
     number = tf.size(sentences, out_type=tf.int64)
     count = tf.unsorted_segment_sum(tf.ones_like(row), row, number)
@@ -125,7 +174,7 @@ def ids(sentences, table_file, vocab_dict):
     first = place < MAX_WORDS
     row, place = tf.boolean_mask(row, first), tf.boolean_mask(place, first)
     place = tf.stack([row, place + tf.gather(padding, row)], axis=1)
-    found = table.lookup(tf.boolean_mask(words.values, first))
+    found = table.lookup(tf.boolean_mask(values, first))
     shape = tf.stack([number, MAX_WORDS])
     found = tf.scatter_nd(place, tf.cast(found, tf.int32), shape)
     found.set_shape([None, MAX_WORDS])
