@@ -1,6 +1,7 @@
 """Turn the annotations and images of a data set into samples for the network."""
 
 import argparse
+import dataclasses
 import sys
 
 from util.core.cli import OneLineParser, command
@@ -33,6 +34,8 @@ def build_parser():
     add("-j", "--jobs", **number, default=cores(), help="(default: %(default)s)")
     compact = "store each image and mask once, in far less space"
     add("--compact", action="store_true", help=compact)
+    frame = "pixels that annotations of turned photographs count, where no size tells"
+    add("--annotated", choices=datasets.FRAMES, help=f"{frame} (default: upright)")
     about = "your own, remembered as NAME: see data/README.md"
     add = parser.add_argument_group("a new data set", about).add_argument
     add("--annotations", metavar="FILE", help="refs(x).p or JSON with sentences")
@@ -72,7 +75,10 @@ def run(args):
             args.split,
             args.data,
             args.batches,
+            args.annotated,
         )
+    elif args.annotated:
+        dataset = dataclasses.replace(dataset, annotated=args.annotated)
     layout = "compact" if args.compact else "npz"
     build_samples(dataset, args.split, args.size, args.jobs, layout)
     return 0

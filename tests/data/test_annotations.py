@@ -53,7 +53,7 @@ def test_referents_of_a_split_in_file_order(unc):
 def test_polygons_and_both_kinds_of_run_lengths_give_the_mask(unc):
     for split in ("train", "val"):
         for referent in read(unc, "unc", split):
-            image, (mask,) = load([referent])
+            image, (mask,), _ = load([referent])
             expected = tiny_sets.MASKS[int(referent.name.split()[-1])]
             assert image.dtype == np.uint8 and image.shape == mask.shape + (3,)
             assert mask.dtype == bool
@@ -316,7 +316,7 @@ def test_upright_size_counts_for_a_turned_image(unc):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 60)).save(referent.image, exif=exif.tobytes())
-    image, (mask,) = load([referent])
+    image, (mask,), _ = load([referent])
     assert image.shape == (40, 60, 3)
     np.testing.assert_array_equal(mask, tiny_sets.MASKS[101])
 
@@ -327,7 +327,7 @@ def test_referit(referit):
     assert [r.sentences for r in got] == list(tiny_sets.QUERIES.values())
     check_files(got)
     for referent, annotation in zip(got, (101, 103, 102)):
-        image, (mask,) = load([referent])
+        image, (mask,), _ = load([referent])
         assert mask.dtype == bool and image.shape == mask.shape + (3,)
         np.testing.assert_array_equal(mask, tiny_sets.MASKS[annotation])
 

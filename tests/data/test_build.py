@@ -147,14 +147,14 @@ def test_each_image_and_mask_is_read_and_resized_once(root, monkeypatch, layout)
 
         monkeypatch.setattr(module, name, count)
 
-    counted(referent, "read_image")
+    counted(referent, "read_turned")
     counted(referent, "decode_segmentation")
     counted(im_processing, "fit_image")
     counted(im_processing, "fit_mask")
     build(root, layout=layout)
     counts = {name: seen.count(name) for name in seen}
     assert counts == {
-        "read_image": 2,
+        "read_turned": 2,
         "fit_image": 2,
         "decode_segmentation": 3,
         "fit_mask": 3,

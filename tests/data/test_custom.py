@@ -193,7 +193,7 @@ def values(mode):
 def test_what_is_not_0_is_the_object(tmp_path, mode):
     image, mask = values(mode)
     image.save(str(tmp_path / "mask.png"))
-    found = im_processing.read_mask(str(tmp_path / "mask.png"))
+    found = im_processing.read_mask(str(tmp_path / "mask.png"))[0]
     assert found.dtype == bool
     np.testing.assert_array_equal(found, mask)
 

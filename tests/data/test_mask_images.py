@@ -19,7 +19,7 @@ def read(tmp_path, image, ending="png", **options):
     if not isinstance(image, Image.Image):
         image = Image.fromarray(image)
     image.save(path, **options)
-    return im_processing.read_mask(path)
+    return im_processing.read_mask(path)[0]
 
 
 @pytest.mark.parametrize("quality", [30, 75, 95])

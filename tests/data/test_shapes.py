@@ -393,7 +393,7 @@ def test_the_loader_of_refcoco_reads_it(root, refs, instances, split):
     assert len(referents) == len(expected) == 4 * COUNTS[split]
     for referent, ref in zip(referents, expected):
         assert referent.sentences == [said["sent"] for said in ref["sentences"]]
-        image, (mask,) = load([referent])
+        image, (mask,), _ = load([referent])
         assert image.shape == mask.shape + (3,)
         assert mask.sum() == areas[ref["ann_id"]]
 

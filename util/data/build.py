@@ -14,13 +14,14 @@ from util.data import (
     annotations,
     build_info,
     compact,
+    doubts,
     im_processing,
     sources,
     text_processing,
 )
-from util.data.datasets import Dataset
+from util.data.datasets import UPRIGHT, Dataset
 from util.data.referent import Referent, check_files, load
-from util.data.samples import has_samples, sample_file, write_sample
+from util.data.samples import has_samples, remove_samples, sample_file, write_sample
 
 
 class _Object(NamedTuple):
@@ -41,13 +42,9 @@ class _Image(NamedTuple):
     def num_samples(self):
         return sum(len(one.words) for one in self.objects)
 
-    def load(self, size):
-        """Return the image and the masks of its objects, fitted to `size` if any."""
-        image, masks = load([one.referent for one in self.objects])
-        if size:
-            image = im_processing.fit_image(image, size, size)
-            masks = [im_processing.fit_mask(mask, size, size) for mask in masks]
-        return image, masks
+    @property
+    def referents(self):
+        return [one.referent for one in self.objects]
 
     def samples(self):
         """Yield (number, ids, sentence, number of its mask) of each sample."""
@@ -73,16 +70,18 @@ class _FileBuilder(NamedTuple):
     def begin(self, images):
         """Nothing comes before the images."""
 
-    def build(self, image, size):
-        """Write the samples of an image and return their number."""
+    def build(self, image, im, masks):
+        """Write the samples of an image, from what `_fitted` returned."""
         name = image.objects[0].referent.image_name
-        im, masks = image.load(size)
         # Turned into bytes once, however many files take them.
         im, masks = npz.as_npy(im), [npz.as_npy(mask) for mask in masks]
         for number, words, sentence, mask in image.samples():
             path = self._path(number)
             write_sample(path, words, im, masks[mask], sentence, name)
-        return image.num_samples
+
+    def remove(self):
+        """Remove all samples."""
+        remove_samples(self.folder, self.prefix)
 
     def _path(self, number):
         return sample_file(self.folder, self.prefix, number)
@@ -103,13 +102,16 @@ class _CompactBuilder(NamedTuple):
     def begin(self, images):
         """Write the index, if there is none or another one."""
         if not self._has_index(images):
-            compact.remove(self.folder, self.prefix)
+            self.remove()
             compact.write_index(self.folder, self.prefix, self._index(images))
 
-    def build(self, image, size):
-        """Write an image and return the number of its samples."""
-        compact.write_image(self._path(image), *image.load(size))
-        return image.num_samples
+    def build(self, image, im, masks):
+        """Write an image, from what `_fitted` returned."""
+        compact.write_image(self._path(image), im, masks)
+
+    def remove(self):
+        """Remove all samples."""
+        compact.remove(self.folder, self.prefix)
 
     def _path(self, image):
         return compact.image_file(self.folder, self.prefix, image.number)
@@ -176,6 +178,7 @@ def build_samples(
         )
     settings = {
         "size": (size or dataset.input_size) if "train" in split else None,
+        "frame": dataset.annotated or UPRIGHT,
         "vocabulary": build_info.file_checksum(dataset.vocabulary_file),
         "annotations": build_info.annotation_checksum(referents),
         "sentences": num_samples,
@@ -237,33 +240,74 @@ def _build(dataset, builder, images, settings, jobs):
     numbers = {image.number for image in todo}
     built = [image for image in images if image.number not in numbers]
     sources.check(builder.folder, dataset, _referents(built))
+    known = (build_info.read(builder.folder) or {}).get("doubts", {})
     if todo:
         check_files(_referents(todo))
         sources.write(builder.folder, dataset, _referents(todo), jobs)
-        build_info.write(builder.folder, settings, complete=False)
+        build_info.write(builder.folder, dict(settings, doubts=known), complete=False)
         files.remove_parts(builder.folder)
         builder.begin(images)
-        _run(builder, todo, settings, jobs)
-    build_info.write(builder.folder, settings, complete=True)
+        known = _run(builder, todo, settings, dataset.annotated, jobs, known)
+    _tell(builder, known, images)
+    build_info.write(builder.folder, dict(settings, doubts=known), complete=True)
     return bool(todo)
 
 
 def _referents(images):
-    return [one.referent for image in images for one in image.objects]
+    return [one for image in images for one in image.referents]
 
 
-def _run(builder, todo, settings, jobs):
-    """Build images, with a progress bar."""
-    work = functools.partial(builder.build, size=settings["size"])
-    total = settings["sentences"]
+def _run(builder, todo, settings, annotated, jobs, known):
+    """Build images, with a progress bar; return the doubts that are known then."""
+    work = functools.partial(
+        _build_image, builder=builder, size=settings["size"], annotated=annotated
+    )
+    total, found = settings["sentences"], []
     bar = tqdm(
         total=total,
         initial=total - sum(image.num_samples for image in todo),
         desc=builder.prefix,
         unit=" samples",
     )
-    with bar, contextlib.closing(
-        parallel.run(work, todo, min(jobs, len(todo)))
-    ) as counts:
-        for count in counts:
-            bar.update(count)
+    looked_at = {one.short_name for one in _referents(todo)}
+    looked_at |= {one.image_name for one in _referents(todo)}
+    try:
+        with bar, contextlib.closing(
+            parallel.run(work, todo, min(jobs, len(todo)))
+        ) as results:
+            for image, about in zip(todo, results):
+                found += about
+                bar.update(image.num_samples)
+    finally:  # what was found so far is not found again when the build goes on
+        known = doubts.renewed(known, looked_at, found)
+        build_info.write(builder.folder, dict(settings, doubts=known), complete=False)
+    return known
+
+
+def _tell(builder, known, images):
+    """Warn of the doubts; refuse objects of which none has a pixel."""
+    objects = len(_referents(images))
+    if doubts.are_all_empty(known, objects):
+        names = known.get(doubts.NO_PIXEL, []) + known.get(doubts.SMALL, [])
+        builder.remove()
+        sources.remove(builder.folder)
+        build_info.remove(builder.folder)
+        raise UserError(
+            f"{builder.prefix}: none of the {objects} objects has a pixel, as if the "
+            f"annotations were of other images: {doubts.first(names)}"
+        )
+    for sentence in doubts.sentences(known, objects, len(images)):
+        print(f"warning: {builder.prefix}: {sentence}", file=sys.stderr)
+
+
+def _build_image(image, builder, size, annotated):
+    """Build the samples of an image and return what may be wrong with it."""
+    im, masks, found = load(image.referents, annotated)
+    if size:
+        whole, masks = masks, [im_processing.fit_mask(m, size, size) for m in masks]
+        im = im_processing.fit_image(im, size, size)
+        for referent, mask, fitted in zip(image.referents, whole, masks):
+            if mask.any() and not fitted.any():
+                found.append((doubts.SMALL, referent.short_name))
+    builder.build(image, im, masks)
+    return found

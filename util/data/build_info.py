@@ -1,5 +1,6 @@
 """What the samples of a folder were built from, in a file next to them."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -24,9 +25,15 @@ def read(folder: str) -> Optional[Dict[str, Any]]:
         info = files.read_json(path)
     except UserError:
         info = None
-    if not isinstance(info, dict) or not {"complete", "sentences"} <= set(info):
+    if not (
+        isinstance(info, dict)
+        and {"complete", "sentences"} <= set(info)
+        and isinstance(info.setdefault("doubts", {}), dict)
+    ):
         raise UserError(f"{path} is damaged: delete the folder to build again")
-    info.setdefault("layout", "npz")  # there was no other one at first
+    # There were no others at first.
+    info.setdefault("layout", "npz")
+    info.setdefault("frame", "upright")
     return info
 
 
@@ -36,7 +43,8 @@ def write(folder: str, settings: Dict[str, Any], complete: bool) -> None:
     Args:
       folder: where the samples lie.
       settings: what they depend on, as JSON can hold it; `sentences`, their number,
-        and `layout`, "npz" or "compact", among it.
+        `layout`, "npz" or "compact", and `frame`, "stored" or "upright", among it;
+        and `doubts`, what may be wrong with them, see `util.data.doubts`.
       complete: whether all of them are there.
 
     Raises:
@@ -44,6 +52,12 @@ def write(folder: str, settings: Dict[str, Any], complete: bool) -> None:
     """
     info = dict(settings, complete=complete)
     files.write_json(os.path.join(folder, FILE), info)
+
+
+def remove(folder: str) -> None:
+    """Remove the build info of a folder."""
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(folder, FILE))
 
 
 def check_complete(folder: str, num_samples: int) -> None:
@@ -89,6 +103,11 @@ def check_settings(folder: str, settings: Dict[str, Any], has_samples: bool) -> 
         raise UserError(
             f"{folder} was built {how} --compact: keep that layout, convert it with "
             "python -m util.convert, or delete the folder to build again"
+        )
+    if others == ["frame"]:
+        raise UserError(
+            f"{folder} was built with --annotated {info['frame']}: say that again, or "
+            "delete the folder to build anew"
         )
     if others:
         raise UserError(

@@ -5,6 +5,7 @@ its sentences an entry; or COCO's JSON whose annotations carry sentences. data/R
 shows them. What they say becomes part of paths only where it cannot lead elsewhere.
 """
 
+import dataclasses
 import glob
 import os
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
@@ -49,6 +50,7 @@ def register(
     split: str,
     root: str = "data",
     batches: Optional[str] = None,
+    annotated: Optional[str] = None,
 ) -> Dataset:
     """Check an annotation file and remember it as a data set.
 
@@ -58,6 +60,7 @@ def register(
       images: path of the folder with the images.
       split: one that is wanted of it.
       root, batches: as for `datasets.get`.
+      annotated: see `Dataset`.
 
     Returns:
       The data set.
@@ -77,10 +80,14 @@ def register(
             f"{annotations} has no split {split!r}; choose from {', '.join(splits)}"
         )
     dataset = datasets.custom(name, annotations, images, splits, root, batches)
+    dataset = dataclasses.replace(dataset, annotated=annotated)
     built = _built(dataset, entries)
     for folder, chosen in built:
-        checksum = build_info.annotation_checksum(chosen)
-        build_info.check_settings(folder, {"annotations": checksum}, True)
+        settings = {
+            "annotations": build_info.annotation_checksum(chosen),
+            "frame": annotated or datasets.UPRIGHT,
+        }
+        build_info.check_settings(folder, settings, True)
     datasets.remember(dataset)
     for folder, chosen in built:
         if build_info.read(folder)["complete"]:  # else when it is finished

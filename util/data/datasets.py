@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 REFERENCE_ANNOTATIONS = os.path.join("external", "refer", "data")
 COCO_NAME = "COCO_train2014_{:012d}.jpg"
 
+FRAMES = STORED, UPRIGHT = "stored", "upright"  # of annotations, see util.data.frames
 PLAIN_NAME = re.compile("[A-Za-z0-9_+][A-Za-z0-9_+-]*")  # goes into paths as it is
 
 
@@ -48,6 +49,8 @@ class Dataset:
       mlp_dim: channels after fusion.
       annotations: path of a custom data set's file, see `util.data.custom`; else None.
       images: path of the folder with a custom data set's images; else None.
+      annotated: the frame of annotations whose size does not tell it, see
+        `util.data.frames`; None: nobody said it.
       root: the data folder.
       batches: the folder of the samples, in place of `root`; None: it is `root`.
     """
@@ -65,6 +68,7 @@ class Dataset:
     mlp_dim: int = 500
     annotations: Optional[str] = None
     images: Optional[str] = None
+    annotated: Optional[str] = None
     root: str = "data"
     batches: Optional[str] = None
 
@@ -267,8 +271,12 @@ def get(name: str, root: str = "data", batches: Optional[str] = None) -> Dataset
         if not all(map(PLAIN_NAME.fullmatch, about["splits"])):
             raise ValueError("a split has no plain name")
         files = [os.fspath(about[key]) for key in ("annotations", "images")]
-        return custom(name, *files, about["splits"], root, batches)
-    except (KeyError, TypeError, ValueError) as error:
+        annotated = about.get("annotated")
+        if annotated not in (None, *FRAMES):
+            raise ValueError(f"annotated is {annotated!r}")
+        dataset = custom(name, *files, about["splits"], root, batches)
+        return dataclasses.replace(dataset, annotated=annotated)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} is damaged ({error!r}): write it again with build_batches.py "
             f"-d {name} --annotations FILE --images DIR"
@@ -349,6 +357,8 @@ def remember(dataset: Dataset) -> None:
         "images": dataset.images,
         "splits": list(dataset.splits),
     }
+    if dataset.annotated:
+        about["annotated"] = dataset.annotated
     write_json(custom_file(dataset.name, dataset.root), about)
 
 

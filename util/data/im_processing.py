@@ -18,6 +18,7 @@ STRIDE = 8  # pixels: of the network's input, the side of a cell of features
 MAX_PIXELS = 10**8  # of an image: more is a mistake or an attack
 # By name: Pillow's readers of others start programs (EPS: Ghostscript).
 FORMATS = ["BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"]
+ORIENTATION = 0x0112  # the tag of EXIF
 MEAN_BGR = np.array((104.00698793, 116.66876762, 122.67891434))  # Caffe's ImageNet
 
 
@@ -35,10 +36,22 @@ def read_image(path: str) -> np.ndarray:
     Raises:
       UserError: the file is missing, damaged, truncated or not an image.
     """
+    return read_turned(path)[0]
+
+
+def read_turned(path: str) -> Tuple[np.ndarray, int]:
+    """Read an image, and say how it was turned.
+
+    Returns:
+      What `read_image` returns; the EXIF orientation of the file, 1 (as it is) to 8.
+
+    Raises:
+      UserError: see `read_image`.
+    """
     return _read(path, "image", lambda image, _: _to_rgb(image))
 
 
-def read_mask(path: str) -> np.ndarray:
+def read_mask(path: str) -> Tuple[np.ndarray, int]:
     """Read a mask that is an image.
 
     Args:
@@ -46,7 +59,7 @@ def read_mask(path: str) -> np.ndarray:
 
     Returns:
       bool [H, W], turned upright as its EXIF data say: True on what it shows, see
-      `mask_images.to_mask`.
+      `mask_images.to_mask`; the EXIF orientation of the file, 1 (as it is) to 8.
 
     Raises:
       UserError: the file is missing, damaged, truncated, not an image or no mask.
@@ -70,7 +83,10 @@ def _read(path, what, convert):
             warnings.simplefilter("ignore")
             with Image.open(path, formats=_formats()) as file:
                 _check_size(*file.size[::-1])
-                return convert(ImageOps.exif_transpose(file), file.format)
+                orientation = file.getexif().get(ORIENTATION)
+                if orientation not in range(1, 9):
+                    orientation = 1
+                return convert(ImageOps.exif_transpose(file), file.format), orientation
     except Exception as error:  # Pillow's readers raise anything on damaged files
         raise UserError(f"cannot read the {what} {path}: {error}") from error
 

@@ -13,7 +13,8 @@ from pycocotools import mask as coco_mask
 
 from util.core import files
 from util.core.errors import UserError
-from util.data.im_processing import read_image, read_mask
+from util.data import doubts, frames
+from util.data.im_processing import read_mask, read_turned
 
 # What wrong numbers and types in a segmentation raise.
 UNREADABLE = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
@@ -47,39 +48,124 @@ class Referent(NamedTuple):
         """The image's own name: `image_id`, or that of its file without the ending."""
         return self.image_id or os.path.splitext(os.path.basename(self.image))[0]
 
+    @property
+    def short_name(self) -> str:
+        """What to call it where the file is known: `annotation 7`."""
+        return self.name.rpartition(": ")[2]
 
-def load(referents: Sequence[Referent]) -> Tuple[np.ndarray, List[np.ndarray]]:
+
+class Loaded(NamedTuple):
+    """An image and the masks in it.
+
+    Attributes:
+      image: uint8 [H, W, 3], RGB, upright.
+      masks: of each referent bool [H, W], True on the object.
+      found: what may be wrong with them, see `doubts`.
+    """
+
+    image: np.ndarray
+    masks: List[np.ndarray]
+    found: List[Tuple[str, str]]
+
+
+def load(referents: Sequence[Referent], annotated: Optional[str] = None) -> Loaded:
     """Read an image and the masks of referents in it.
 
     Args:
       referents: one or more, all in the same image.
-
-    Returns:
-      uint8 [H, W, 3], RGB, and for each referent bool [H, W], True on the object.
+      annotated: the frame of annotations whose size does not tell it, `frames.STORED`
+        or UPRIGHT; None: UPRIGHT, and it is a doubt.
 
     Raises:
       UserError: a file is missing or damaged, or image and mask differ in size.
     """
-    image = read_image(referents[0].image)
-    return image, [_load_mask(referent, image.shape[:2]) for referent in referents]
+    image, orientation = read_turned(referents[0].image)
+    masks, found = [], []
+    for referent in referents:
+        mask, about = _load_mask(referent, image.shape[:2], orientation, annotated)
+        masks.append(mask)
+        found += about
+    return Loaded(image, masks, found)
 
 
-def _load_mask(referent, size):
+def _load_mask(referent, size, orientation, annotated):
+    """Return the mask of a referent, upright, and what may be wrong with it."""
+    stored, said = frames.stored_size(size, orientation), referent.size
     # A mask of a size that an image has really is safe to allocate.
-    if referent.size not in (None, size):
-        _refuse_sizes(referent, referent.size, size)
-    if referent.mask_file:
-        mask = _read_mat(referent.mask_file)
-    elif referent.mask_image:
-        mask = read_mask(referent.mask_image)
-    else:
-        try:
-            mask = decode_segmentation(referent.segmentation, *size)
-        except UserError as error:
-            raise UserError(f"{referent.name}: {error}") from error
-    if mask.shape != size:
+    if said not in (None, size, stored):
+        _refuse_sizes(referent, said, size)
+    mask, own = _read_mask_file(referent)
+    if mask is not None:
+        said = mask.shape
+    elif said is None:
+        said = _run_length_size(referent.segmentation)
+    # A mask with an orientation of its own was turned with it.
+    frame = frames.told(said, size, orientation if own == 1 else 1)
+    found = _frame_found(referent, frame, orientation, annotated)
+    frame = frame or annotated or frames.UPRIGHT
+    drawn_size = stored if frame == frames.STORED else size
+    if mask is None:
+        mask = _decode(referent, drawn_size)
+    if mask.shape != drawn_size:
         _refuse_sizes(referent, mask.shape, size)
-    return mask
+    found += [(kind, referent.short_name) for kind in _kinds(referent, mask)]
+    return frames.turn(mask, orientation if frame == frames.STORED else 1), found
+
+
+def _read_mask_file(referent):
+    """Return the mask of a referent and its orientation; None, 1: it is drawn."""
+    if referent.mask_file:
+        return _read_mat(referent.mask_file), 1
+    if referent.mask_image:
+        return read_mask(referent.mask_image)
+    return None, 1
+
+
+def _decode(referent, size):
+    try:
+        return decode_segmentation(referent.segmentation, *size)
+    except UserError as error:
+        raise UserError(f"{referent.name}: {error}") from error
+
+
+def _run_length_size(segmentation):
+    """Return the size that run lengths name; None: they name none."""
+    parts = [segmentation] if isinstance(segmentation, dict) else segmentation
+    for part in parts or ():
+        if isinstance(part, dict) and isinstance(part.get("size"), list):
+            return tuple(part["size"])
+    return None
+
+
+def _frame_found(referent, frame, orientation, annotated):
+    """Return what is said of the frame of an image that is stored turned."""
+    if orientation == 1 or (frame is None and annotated):
+        return []
+    kinds = {frames.STORED: doubts.AS_STORED, frames.UPRIGHT: doubts.AS_UPRIGHT}
+    return [(kinds.get(frame, doubts.UNSURE), referent.image_name)]
+
+
+def _kinds(referent, mask):
+    """Yield the doubts about a mask, as it was annotated."""
+    if not mask.any():
+        yield doubts.NO_PIXEL
+        return
+    if mask.all():
+        yield doubts.FULL
+    if _is_outside(referent.segmentation, *mask.shape):
+        yield doubts.OUTSIDE
+
+
+def _is_outside(segmentation, height, width):
+    """Say whether a polygon of a mask reaches far outside the image."""
+    parts = segmentation if isinstance(segmentation, list) else []
+    for polygon in parts:
+        if isinstance(polygon, list) and len(polygon) >= 6:
+            points = np.asarray(polygon, np.float64).reshape(-1, 2)
+            beyond = np.maximum(-points, points - [width, height])
+            if beyond.max() > doubts.MARGIN:
+                return True
+    return False
 
 
 def _refuse_sizes(referent, annotated, size):
