@@ -82,7 +82,7 @@ def test_all_commands_read_the_words_alike_or_say_that_they_cannot(
         assert found == by_hand
         assert all(word["known"] for row in rows for word in row["words"])
     foreign = [] if reads_all else ["красный", "niño"]
-    assert rows[0]["foreign_words"] == foreign
+    assert rows[0].get("foreign_words", []) == foreign
 
     assert run("export", "--output", "exported") == 0
     said = json.loads((tmp_path / "exported" / "model.json").read_text())["words"]

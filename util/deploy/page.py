@@ -345,7 +345,7 @@ def summary_html(record: Dict[str, Any]) -> str:
 def words_html(record: Dict[str, Any]) -> str:
     """Show the words, in the colours of their classes where the model has any."""
     words = "".join(map(_word_html, record["words"]))
-    unread, foreign = record["num_unread"], record["foreign_words"]
+    unread, foreign = record["num_unread"], record.get("foreign_words")
     notes = []
     if unread:
         notes.append(f"{unread} more words were not read")

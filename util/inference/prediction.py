@@ -95,11 +95,13 @@ def describe(prediction: Prediction) -> Dict[str, Any]:
       mean_probability: 0..1, of the pixels of the mask; None: it is empty.
       words: list of {"text", "known", "class", "weights"}, see `Word`.
       num_unread: words after the 20th.
-      foreign_words: those with letters that the vocabulary's rule does not read.
+      foreign_words: those with letters that the vocabulary's rule does not read; only
+        where there are any.
     """
     mask = prediction.mask
     area = int(mask.sum())
     probability = float(prediction.probability[mask].mean()) if area else None
+    foreign = list(prediction.foreign_words)
     return {
         "sentence": prediction.sentence,
         "area": area,
@@ -115,7 +117,7 @@ def describe(prediction: Prediction) -> Dict[str, Any]:
             for word in prediction.words
         ],
         "num_unread": prediction.num_unread,
-        "foreign_words": list(prediction.foreign_words),
+        **({"foreign_words": foreign} if foreign else {}),
     }
 
 
