@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -114,14 +115,19 @@ def options(tmp_path_factory):
     return runs.TINY + data + ["-bs", "4", "--init-from", snapshot]
 
 
-def start_job(options):
-    """Start a parameter server and two workers; return {name: process}."""
+def start_job(options, of_worker_1=None):
+    """Start a parameter server and two workers; return {name: process}.
+
+    The options of the second worker may be others.
+    """
     ps, *workers = [f"127.0.0.1:{port}" for port in scaling.free_ports(3)]
     addresses = {"ps": [ps], "worker": workers}
     tasks = [("ps", 0), ("worker", 1), ("worker", 0)]
     return {
         "{} {}".format(*task): runs.start(
-            1, options, TF_CONFIG=config(*task, addresses=addresses)
+            1,
+            of_worker_1 if of_worker_1 and task == ("worker", 1) else options,
+            TF_CONFIG=config(*task, addresses=addresses),
         )
         for task in tasks
     }
@@ -175,6 +181,24 @@ def test_two_workers_share_a_step_also_after_one_died(resumed, one):
     folder, last = resumed
     check_same(folder, one, last)
     assert json.loads((folder / "run.json").read_text())["workers"] == 2
+
+
+def test_a_worker_with_other_words_ends_the_job(options, tmp_path):
+    data = options[options.index("--data") + 1]
+    other = tmp_path / "data"
+    shutil.copytree(data, str(other))
+    words = (other / "vocabulary_shapes.txt").read_text().split("\n")
+    words[5], words[6] = words[6], words[5]
+    (other / "vocabulary_shapes.txt").write_text("\n".join(words))
+    (other / "shapes" / "train_batch" / "build.json").unlink()
+    folder = ["-st", "3", "-f", str(tmp_path / "ck")]
+    others = [str(other) if word == data else word for word in options]
+    job = start_job(options + folder, others + folder)
+    for name in ("worker 0", "worker 1"):
+        _, err = runs.finish(job[name], 2)
+        assert "of /job:worker/task:1 is another vocabulary than that of" in err
+    runs.finish(job["ps 0"])
+    assert not (tmp_path / "ck" / "log.jsonl").exists()
 
 
 def test_two_devices_share_a_step(options, resumed, one, tmp_path):

@@ -88,8 +88,6 @@ def exit_code(main: Callable[[], int]) -> int:
       after signal n of ENDINGS: what is half done is cleared away first. From then on
       the process ends undisturbed: it ignores another Ctrl-C.
     """
-    # Messages of TensorFlow's C++ side; what matters comes as an exception.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with _endings_raised():
             return main()

@@ -2,7 +2,8 @@
 
 Samples say it in their build.json, snapshots in their .state.json and by the
 vocabulary.txt next to them, tables of word vectors in a record next to them, exports
-in their model.json. What is older says nothing and is taken as it is.
+in their model.json; machines that train together compare theirs. What is older says
+nothing and is taken as it is.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ from typing import Optional, Set
 
 from util.core import files
 from util.core.errors import UserError
-from util.data import build_info
+from util.data import build_info, text_processing
 
 
 def checksum(path: str) -> str:
@@ -21,6 +22,16 @@ def checksum(path: str) -> str:
       UserError: there is no such file.
     """
     return build_info.file_checksum(path)
+
+
+def number(path: str) -> int:
+    """Return a checksum of the words of a vocabulary that fits into an int64.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    words = "\n".join(text_processing.read_words(path)).encode("utf-8")
+    return int.from_bytes(hashlib.sha256(words).digest()[:8], "big", signed=True)
 
 
 def is_of(path: str, recorded: str) -> bool:

@@ -22,6 +22,7 @@ from deeplab_resnet import weights
 from util.core import signals
 from util.core.errors import UserError
 from util.core.surroundings import cores
+from util.data import vocabularies
 from util.data.data_reader import Shard
 from util.graph import towers
 from util.graph.compat import tf
@@ -209,7 +210,8 @@ class Task(Machine):
         """Give the samples of all workers, and let the other tasks end at the end."""
         shard = Shard(0, self.workers, self.shard_size)
         own = training_set.samples(state.seed, state.positions[0], shard)
-        self._chief.begin(session, state.seed, state.positions)
+        words = vocabularies.number(training_set.dataset.vocabulary_file)
+        self._chief.begin(session, state.seed, state.positions, words)
         try:
             with contextlib.closing(own):
                 yield self._chief.samples(session, own)
@@ -220,14 +222,21 @@ class Task(Machine):
         """Be a worker or a parameter server until the chief ends the job.
 
         Raises:
-          UserError: the samples could not be read; the chief has the error, too.
+          UserError: the samples could not be read, or are of other words than those
+            of the chief, who has the error, too.
         """
         cluster, shard = self._cluster, Shard()
         if cluster.job != "ps":
             number = cluster.workers.index(cluster.task)
             shard = Shard(number, self.workers, self.shard_size)
 
-        def samples(seed, position):
+        def samples(seed, position, words):
+            path = training_set.dataset.vocabulary_file
+            if words != vocabularies.number(path):
+                raise UserError(
+                    f"{path} of {cluster.task} is another vocabulary than that of "
+                    f"{cluster.workers[0]}: all machines need the same data"
+                )
             return training_set.samples(seed, position, shard)
 
         serve(cluster, self._server, training_set.form, samples)
@@ -244,7 +253,7 @@ class Lines(NamedTuple):
 def _lines(task, rows, columns, words):
     with tf.device(task + "/device:CPU:0"):
         return Lines(
-            tf.FIFOQueue(1, tf.int64, [[2]], shared_name="begin"),
+            tf.FIFOQueue(1, tf.int64, [[3]], shared_name="begin"),
             tf.FIFOQueue(
                 READY,
                 [tf.string, tf.int32, tf.uint8, tf.bool, tf.string, tf.int64],
@@ -266,7 +275,7 @@ class Chief:
 
     def __init__(self, cluster: Cluster, form, shard_size: int) -> None:
         lines = {task: _lines(task, *form) for task in cluster.servants}
-        self._begin = tf.placeholder(tf.int64, [None, 2])
+        self._begin = tf.placeholder(tf.int64, [None, 3])
         self._begins = [
             lines[task].begin.enqueue(self._begin[number])
             for number, task in enumerate(cluster.workers[1:], start=1)
@@ -283,10 +292,17 @@ class Chief:
             if address != cluster.chief_address
         ]
 
-    def begin(self, session, seed: int, positions: List[int]) -> None:
-        """Let the workers read samples, each from its position on, and watch all."""
+    def begin(self, session, seed: int, positions: List[int], words: int) -> None:
+        """Let the workers read samples, each from its position on, and watch all.
+
+        Args:
+          session: of the chief.
+          seed: of the order.
+          positions: of the workers.
+          words: `vocabularies.number` of the chief's vocabulary.
+        """
         self._watch = Watch(self._addresses)
-        table = [[seed, position] for position in positions]
+        table = [[seed, position, words] for position in positions]
         session.run(self._begins, {self._begin: table})
 
     def samples(self, session, own: Iterator[Sample]) -> Iterator[Sample]:
@@ -350,7 +366,7 @@ def serve(
     cluster: Cluster,
     server,
     form,
-    samples: Callable[[int, int], Iterator[Sample]],
+    samples: Callable[[int, int, int], Iterator[Sample]],
 ) -> None:
     """Be a worker or a parameter server until the chief ends the job.
 
@@ -360,7 +376,8 @@ def serve(
       cluster: with this process' task.
       server: of `start_server`.
       form: (rows, columns, words) of a sample.
-      samples: function of (seed, position) that gives a worker's samples.
+      samples: function of (seed, position, words), see `Chief.begin`, that gives a
+        worker's samples.
 
     Raises:
       UserError: the samples could not be read; the chief has the error, too.
