@@ -23,7 +23,7 @@ from util.graph.layers import (
     layer_norm,
     layer_norm_of_product,
 )
-from util.graph.recurrent import conv_lstm, lstm
+from util.graph.recurrent import LSTM_CELL, conv_lstm, read_words
 from util.models import base
 
 MUTAN_HEADS = 5  # terms of the fusion: its rank
@@ -45,21 +45,15 @@ def read(ids, options, dropout):
 
     Variables:
       Variable  [vocab_size, glove_dim]
-      RNN/multi_rnn_cell/cell_0/basic_lstm_cell/...: see lstm
+      LSTM_CELL/...: see lstm
     """
     first = tf.random_normal_initializer(stddev=WORD_VECTOR_SCALE)
     if options.glove is not None:
         first = tf.constant_initializer(options.glove)
     shape = [options.vocab_size, options.glove_dim]
     table = tf.get_variable("Variable", shape, initializer=first)
-    vectors = tf.nn.embedding_lookup(table, ids)
-    if "emb" in dropout:
-        vectors *= dropout["emb"]
-    cell = "RNN/multi_rnn_cell/cell_0/basic_lstm_cell"
-    outputs = lstm(vectors, tf.not_equal(ids, 0), options.rnn_size, cell)
-    if "rnn" in dropout:
-        outputs *= dropout["rnn"]
-    return l2_normalize(outputs)[:, tf.newaxis]
+    words = read_words(ids, table, options.rnn_size, LSTM_CELL, dropout)
+    return l2_normalize(words)[:, tf.newaxis]
 
 
 def word_classes(words):

@@ -11,12 +11,19 @@ import recipe
 from CMPC_model import LSTM_model
 from deeplab_resnet import model as backbone
 from util.graph.compat import tf
+from util.models import RRN_model
 
 GOLDEN = os.path.join(os.path.dirname(__file__), "golden")
 SMALL = dict(
     H=64, W=64, vf_h=8, vf_w=8, v_emb_dim=32, rnn_size=32, mlp_dim=16, vocab_size=50
 )
 FULL = dict(vocab_size=12112)
+SMALL_RRN = dict(SMALL, w_emb_dim=24, rnn_size=40)
+# What every network must do: name -> (class, arguments).
+NETWORKS = {
+    "CMPC_model": (LSTM_model, SMALL),
+    "RRN_model": (RRN_model.LSTM_model, SMALL_RRN),
+}
 BLOCKS = backbone.BLOCKS
 LOSSES = (
     "cls_loss cls_loss_c5 cls_loss_c4 cls_loss_c3 cls_loss_all reg_loss cost"
@@ -50,14 +57,13 @@ def read_golden(name):
         return json.load(file)
 
 
-def load_recipe(session):
-    """Initialise the graph's variables, the network's with the recipe's weights."""
+def load_recipe(session, model=LSTM_model):
+    """Initialise the graph's variables, the network's with the recipe's weights.
+
+    `model` is a network in the graph, or its class.
+    """
     session.run(tf.global_variables_initializer())
-    variables = [
-        v
-        for v in tf.global_variables()
-        if not v.op.name.endswith(("Adam", "Adam_1", "_power", "Variable_1"))
-    ]
+    variables = [v for v in tf.global_variables() if model.is_weight(v.op.name)]
     session.run(
         [v.initializer for v in variables],
         {
@@ -86,7 +92,9 @@ def feed(model, cases, sizes):
 __all__ = [
     "FULL",
     "LOSSES",
+    "NETWORKS",
     "SMALL",
+    "SMALL_RRN",
     "LSTM_model",
     "feed",
     "load_recipe",

@@ -3,7 +3,7 @@
 import networks
 import numpy as np
 import pytest
-from networks import SMALL, LSTM_model
+from networks import NETWORKS, SMALL, LSTM_model
 
 from util.graph.compat import tf
 
@@ -14,24 +14,29 @@ TOLERANCE = 1e-5
 # Of the largest gradient of one variable, so that a small one cannot be wrong unseen.
 # Small ones are sums of large terms that cancel: 2.2e-4 was seen.
 TOLERANCE_EACH = 2e-3
-OUTPUTS = ("pred", "up", "sigm", "up_c3", "up_c4", "up_c5")
 
 
-def outputs_and_gradients(batches):
-    """Return the outputs of all sentences in order and the sum of their gradients."""
+def outputs_and_gradients(name, batches):
+    """Return the outputs of all sentences in order and the sum of their gradients.
+
+    Args:
+      name: of NETWORKS.
+      batches: list of lists of (seed, words), all of one length.
+    """
+    model_class, sizes = NETWORKS[name]
     with tf.Graph().as_default(), tf.Session() as session:
-        model = LSTM_model(batch_size=len(batches[0]), mode="train", **SMALL)
-        networks.load_recipe(session)
-        tensors = {key: getattr(model, key) for key in OUTPUTS}
+        model = model_class(batch_size=len(batches[0]), mode="train", **sizes)
+        networks.load_recipe(session, model)
+        tensors = {"pred": model.pred, "sigm": model.sigm, **model.ups}
         variables = [v for v in tf.trainable_variables() if "text_objseg" in v.op.name]
         gradients = tf.gradients(model.cls_loss_all, variables)
-        outputs, total = {key: [] for key in OUTPUTS}, None
+        outputs, total = {key: [] for key in tensors}, None
         for batch in batches:
-            fed = networks.feed(model, batch, SMALL)
+            fed = networks.feed(model, batch, sizes)
             found, slopes = session.run(
                 (tensors, list(map(tf.convert_to_tensor, gradients))), fed
             )
-            for key in OUTPUTS:
+            for key in tensors:
                 outputs[key] += list(found[key])
             # The loss is the mean over the batch.
             slopes = [len(batch) * slope for slope in slopes]
@@ -40,55 +45,70 @@ def outputs_and_gradients(batches):
     return outputs, dict(zip(names, total))
 
 
-@pytest.fixture(scope="module")
-def together():
-    return outputs_and_gradients([CASES])
+@pytest.fixture(scope="module", params=sorted(NETWORKS))
+def together_and_apart(request):
+    return (
+        outputs_and_gradients(request.param, [CASES]),
+        outputs_and_gradients(request.param, [[case] for case in CASES]),
+    )
 
 
-@pytest.fixture(scope="module")
-def one_by_one():
-    return outputs_and_gradients([[case] for case in CASES])
+def test_outputs(together_and_apart):
+    (found_by_key, _), (wanted_by_key, _) = together_and_apart
+    for key, wanted in wanted_by_key.items():
+        found, wanted = np.array(found_by_key[key]), np.array(wanted)
+        assert wanted.std() > 0, key
+        assert np.abs(found - wanted).max() <= TOLERANCE * np.abs(wanted).max(), key
 
 
-@pytest.mark.parametrize("key", OUTPUTS)
-def test_outputs(key, together, one_by_one):
-    found, wanted = np.array(together[0][key]), np.array(one_by_one[0][key])
-    assert np.abs(found - wanted).max() <= TOLERANCE * np.abs(wanted).max()
-
-
-def test_gradients(together, one_by_one):
-    largest = max(np.abs(slope).max() for slope in one_by_one[1].values())
-    for name, wanted in one_by_one[1].items():
-        error = np.abs(together[1][name] - wanted).max()
+def test_gradients(together_and_apart):
+    (_, together), (_, one_by_one) = together_and_apart
+    largest = max(np.abs(slope).max() for slope in one_by_one.values())
+    for name, wanted in one_by_one.items():
+        error = np.abs(together[name] - wanted).max()
         assert error <= TOLERANCE * largest, name
         # The true gradient of a key's bias is 0: it has no scale of its own.
         if not ("spa_graph_key" in name and "biases" in name):
             assert error <= TOLERANCE_EACH * np.abs(wanted).max(), name
 
 
-def test_sentences_of_one_image_share_it():
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+@pytest.mark.parametrize("num_images", [1, 2])
+def test_sentences_of_one_image_share_it(name, num_images):
+    """What was computed of the images is all that the sentences need of them."""
+    model_class, sizes = NETWORKS[name]
+    shown = [(seed, 3) for seed in range(1, num_images + 1) for _ in range(2)]
     with tf.Graph().as_default(), tf.Session() as session:
-        shared = LSTM_model(batch_size=4, num_images=2, **SMALL)
+        options = dict(batch_size=len(shown), **sizes)
+        shared = model_class(num_images=num_images, **options)
         with tf.variable_scope(tf.get_variable_scope(), reuse=True):
-            apart = LSTM_model(batch_size=4, **SMALL)
-        networks.load_recipe(session)
-        fed = networks.feed(apart, [(1, 3), (1, 3), (2, 7), (2, 7)], SMALL)
-        fed[apart.words][1] = fed[apart.words][2]
+            apart = model_class(**options)
+        networks.load_recipe(session, apart)
+        fed = networks.feed(apart, shown, sizes)
+        fed[apart.words][1:] = [
+            networks.feed(apart, [(9, 7)], sizes)[apart.words][0],
+            *fed[apart.words][2:],
+        ]
         wanted = session.run(apart.up, fed)
-        images = {shared.im: fed[apart.im][::2], shared.words: fed[apart.words]}
-        found = session.run(shared.up, images)
+        images = {shared.im: fed[apart.im][::2]}
+        parts = dict(zip(shared.image_parts, session.run(shared.image_parts, images)))
+        words = {shared.words: fed[apart.words]}
+        for what in (images, parts):
+            found = session.run(shared.up, {**what, **words})
+            assert np.abs(found - wanted).max() <= TOLERANCE * np.abs(wanted).max()
     assert np.abs(wanted[0] - wanted[1]).max() > 0.01 * np.abs(wanted).max()
-    assert np.abs(found - wanted).max() <= TOLERANCE * np.abs(wanted).max()
 
 
-def test_padding_changes_nothing():
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_padding_changes_nothing(name):
     """Positions in front of a sentence are not there, however many."""
+    model_class, sizes = NETWORKS[name]
     with tf.Graph().as_default(), tf.Session() as session:
-        long = LSTM_model(num_steps=20, **SMALL)
+        long = model_class(num_steps=20, **sizes)
         with tf.variable_scope(tf.get_variable_scope(), reuse=True):
-            short = LSTM_model(num_steps=5, **SMALL)
-        networks.load_recipe(session)
-        fed = networks.feed(long, [(1, 5)], SMALL)
+            short = model_class(num_steps=5, **sizes)
+        networks.load_recipe(session, long)
+        fed = networks.feed(long, [(1, 5)], sizes)
         wanted = session.run(long.up, fed)
         fed = {short.im: fed[long.im], short.words: [fed[long.words][0][-5:]]}
         found = session.run(short.up, fed)

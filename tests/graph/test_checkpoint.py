@@ -60,6 +60,22 @@ def test_find_takes_the_newest_where_no_step_is_named(tmp_path):
     assert checkpoint.find(str(tmp_path), "unc", None) == newest
 
 
+def test_names_of_the_older_release_of_rrn_are_found(tmp_path):
+    folder = str(tmp_path)
+    for name in ("unc_deeplab_LSTM_iter_7", "unc_resnet_RMI_iter_30", "unc_x_iter_50"):
+        (tmp_path / f"{name}.tfmodel.index").write_text("")
+    ours = save(tmp_path, TWO, 7)
+    assert checkpoint.find(folder, "unc", 7) == ours
+    old = checkpoint.find(folder, "unc", None)
+    assert old == str(tmp_path / "unc_resnet_RMI_iter_30.tfmodel")
+    assert checkpoint.steps(folder, "unc") == [7]
+    with pytest.raises(UserError, match="with -i: 7, 30$"):
+        checkpoint.find(folder, "unc", 50)
+    assert vocabulary_of(old, "d") == os.path.join("d", "vocabulary_Gref.txt")
+    (tmp_path / "vocabulary.txt").write_text("")
+    assert vocabulary_of(old) == str(tmp_path / "vocabulary.txt")
+
+
 @pytest.mark.parametrize("version", ["V1", "V2"])
 def test_load_takes_the_variables_of_the_graph(tmp_path, version):
     more = dict(TWO, **{"text_objseg/text_objseg/a/Adam": [2, 3]})

@@ -70,10 +70,11 @@ def run(args) -> None:
     from util.graph import checkpoint  # TensorFlow loads here, not for --compare
 
     require_matplotlib()
-    if args.iteration is None:
-        snapshot = checkpoint.find(args.folder, args.dataset, None)
+    step = args.iteration
+    if step is None or step in checkpoint.there(args.folder, args.dataset):
+        snapshot = checkpoint.find(args.folder, args.dataset, step)
     else:  # training may have removed it
-        snapshot = checkpoint.path(args.folder, args.dataset, args.iteration)
+        snapshot = checkpoint.path(args.folder, args.dataset, step)
     path = f"{snapshot}.{args.split}.json"
     command = _test_command(args.dataset, args.split, args.folder, args.iteration)
     if not os.path.exists(path):

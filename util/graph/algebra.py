@@ -23,6 +23,32 @@ def project_back(x, kernel):
     return tf.reshape(y, [-1, x.shape.as_list()[1], channels])
 
 
+def add_to_sentences(image, sentences):
+    """Add what an image gives to what each of its sentences gives.
+
+    Args:
+      image: float32 [P, H, W, C].
+      sentences: float32 [B, H or 1, W or 1, C]; B is a multiple of P, and those of an
+        image stand together.
+
+    Returns:
+      float32 [B, H, W, C].
+
+    Example:
+      >>> image = tf.constant([[[[1.0]]], [[[2.0]]]])
+      >>> sentences = tf.reshape(tf.constant([10.0, 20.0, 30.0, 40.0]), [4, 1, 1, 1])
+      >>> with tf.Session() as session:
+      ...     session.run(add_to_sentences(image, sentences)).ravel().tolist()
+      [11.0, 21.0, 32.0, 42.0]
+    """
+    number, rows, columns, channels = image.shape.as_list()
+    if number in (1, sentences.shape.as_list()[0]):
+        return image + sentences
+    groups = tf.reshape(sentences, [number, -1, *sentences.shape.as_list()[1:]])
+    total = image[:, tf.newaxis] + groups
+    return tf.reshape(total, [-1, rows, columns, channels])
+
+
 def sum_of_products(images, sentences):
     """Weight the projections of images with those of their sentences, and add up.
 

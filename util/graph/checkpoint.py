@@ -19,6 +19,9 @@ WORDS = "vocabulary"  # key of its checksum in a state
 
 BEST = "best"
 
+# What an older state of RRN's release had behind the data set in snapshots' names.
+OLD_NAME = "_(?:resnet|deeplab)_(?:LSTM|RMI)"
+
 
 def path(folder: str, dataset: str, step: Any) -> str:
     """Return the path of a snapshot as TensorFlow wants it, without file endings.
@@ -31,11 +34,41 @@ def path(folder: str, dataset: str, step: Any) -> str:
 
 def steps(folder: str, dataset: str) -> List[int]:
     """Return the steps of the snapshots in a folder, in rising order."""
+    return sorted(_named(folder, re.escape(dataset)))
+
+
+def there(folder: str, dataset: str) -> Dict[int, str]:
+    """Return step -> path of the snapshots in a folder, in rising order.
+
+    Names of RRN's older release count, too, where no other has the step.
+    """
+    old = _named(folder, re.escape(dataset) + OLD_NAME)
+    return dict(sorted({**old, **_named(folder, re.escape(dataset))}.items()))
+
+
+def _named(folder, pattern):
+    """Return step -> path of the snapshots whose names begin with a pattern."""
     if not os.path.isdir(folder):
-        return []
-    pattern = re.compile(re.escape(dataset) + r"_iter_([0-9]+)\.tfmodel(\.index)?")
-    matches = map(pattern.fullmatch, os.listdir(folder))
-    return sorted({int(match.group(1)) for match in matches if match})
+        return {}
+    pattern += r"_iter_([0-9]+)\.tfmodel(\.index)?"
+    names = sorted(os.listdir(folder))
+    matches = filter(None, (re.fullmatch(pattern, name) for name in names))
+    return {
+        int(match.group(1)): os.path.join(folder, without_ending(match.group()))
+        for match in matches
+    }
+
+
+def data_set_of(snapshot: str) -> str:
+    """Return the name of the data set that a snapshot's name begins with.
+
+    Example:
+      >>> data_set_of("ckpts/unc+_iter_700000.tfmodel")
+      'unc+'
+      >>> data_set_of("ckpts/unc_deeplab_LSTM_iter_700000.tfmodel")
+      'unc'
+    """
+    return re.sub(f"({OLD_NAME})?_iter_.*", "", os.path.basename(snapshot))
 
 
 def without_ending(snapshot: str) -> str:
@@ -92,18 +125,18 @@ def find(folder: str, dataset: str, step: Any) -> str:
       UserError: it is not; lists those that are.
     """
     require_usable_name(folder)
-    there = steps(folder, dataset)
-    if os.path.exists(path(folder, dataset, BEST) + INDEX):
-        there = [BEST, *there]
-    if step is None and there:
-        step = there[-1]
-    if step not in there:
+    best = path(folder, dataset, BEST)
+    known = {BEST: best} if os.path.exists(best + INDEX) else {}
+    known.update(there(folder, dataset))
+    if step is None and known:
+        step = list(known)[-1]
+    if step not in known:
         wanted = path(folder, dataset, "N" if step is None else step)
         choice = "train first (-m train) or put a downloaded one there"
-        if there:
-            choice = f"choose one with -i: {', '.join(map(str, there))}"
+        if known:
+            choice = f"choose one with -i: {', '.join(map(str, known))}"
         raise UserError(f"there is no snapshot {wanted}; {choice}")
-    return path(folder, dataset, step)
+    return known[step]
 
 
 def require_usable_name(folder: str) -> None:

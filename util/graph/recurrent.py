@@ -5,13 +5,39 @@ Axes: B batch, T words, H rows, W columns, C channels.
 
 from collections import namedtuple
 
+from util.graph.algebra import add_to_sentences
 from util.graph.compat import tf
 from util.graph.layers import layer_norm_variables, normalise
+
+LSTM_CELL = "RNN/multi_rnn_cell/cell_0/basic_lstm_cell"  # its scope in checkpoints
 
 ConvLstmVariables = namedtuple(
     "ConvLstmVariables",
     "kernel peep_i peep_f norm_j norm_i norm_f peep_o norm_o norm_c",
 )
+
+
+def read_words(ids, table, size, name, dropout):
+    """Read sentences with an LSTM over word vectors.
+
+    Args:
+      ids: int32 [B, T], 0 is padding.
+      table: float32 [V, C_in], the vectors.
+      size: int, C of the state.
+      name: str, scope of the variables, see `lstm`.
+      dropout: "emb", "rnn" -> float32 [B, T, C_in], [B, T, C] to multiply vectors and
+        outputs with; only of those that drop.
+
+    Returns:
+      float32 [B, T, C], zeros at padding.
+    """
+    vectors = tf.nn.embedding_lookup(table, ids)
+    if "emb" in dropout:
+        vectors *= dropout["emb"]
+    outputs = lstm(vectors, tf.not_equal(ids, 0), size, name)
+    if "rnn" in dropout:
+        outputs *= dropout["rnn"]
+    return outputs
 
 
 def lstm(x, is_word, size, name):
@@ -111,33 +137,54 @@ def conv_lstm(inputs, name):
         variables = conv_lstm_variables(*inputs[0].shape.as_list()[1:])
     state = None
     for x in inputs:
-        state = _conv_lstm_step(x, state, variables)
+        gates = gates_of_input(x, variables, is_first=state is None)
+        state = conv_lstm_step(gates, state, variables)
     _, hidden = state
     return hidden
 
 
-def _conv_lstm_step(x, state, v):
-    """Return the new (cell, hidden); `state` is the old one, None for zeros.
+def gates_of_input(x, v, is_first=False):
+    """Compute what an input of a ConvLSTM gives to the gates, whatever the state.
+
+    Args:
+      x: float32 [P, H, W, C].
+      v: ConvLstmVariables.
+      is_first: bool, the step begins with the state of zeros.
+
+    Returns:
+      float32 [P, H, W, 4 * C]: candidate, input, forget and output gate; of the first
+      step, which forgets nothing, [P, H, W, 3 * C].
+    """
+    of_input, _ = _kernels(v)
+    if is_first:
+        of_j, of_i, _, of_o = tf.split(of_input, 4, axis=1)
+        of_input = tf.concat([of_j, of_i, of_o], axis=1)
+    return _product(x, of_input)
+
+
+def conv_lstm_step(gates, state, v):
+    """Take one step of a ConvLSTM.
 
     [j, i, f, o] = [x, hidden] kernel; cell = sigmoid(norm(f + W_cf cell) + 1) * cell +
     sigmoid(norm(i + W_ci cell)) * tanh(norm(j)); o = norm(o + W_co cell); then cell =
     norm(cell), which is carried on, and hidden = sigmoid(o) * tanh(cell).
+
+    Args:
+      gates: see `gates_of_input`; [P, ...] serve all sentences of an image, of which
+        those of an image stand together.
+      state: (cell, hidden), float32 [B, H, W, C] each; None: zeros.
+      v: ConvLstmVariables.
+
+    Returns:
+      (cell, hidden) after the step.
     """
-    _, rows, columns, channels = x.shape.as_list()
-
-    def product(x, kernel):
-        y = tf.matmul(tf.reshape(x, [-1, channels]), kernel)
-        return tf.reshape(y, [-1, rows, columns, kernel.shape.as_list()[1]])
-
-    kernel = tf.reshape(v.kernel, [2 * channels, 4 * channels])
-    of_input, of_hidden = tf.split(kernel, 2)
     if state is None:
-        of_j, of_i, _, of_o = tf.split(of_input, 4, axis=1)
-        j, i, o = product(x, of_j), product(x, of_i), product(x, of_o)
+        j, i, o = tf.split(gates, 3, axis=3)
         kept = 0.0
     else:
         cell, hidden = state
-        gates = product(x, of_input) + product(hidden, of_hidden)
+        _, of_hidden = _kernels(v)
+        gates = add_to_sentences(gates, _product(hidden, of_hidden))
         j, i, f, o = tf.split(gates, 4, axis=3)
         i += v.peep_i * cell
         f = normalise(f + v.peep_f * cell, *v.norm_f)
@@ -147,3 +194,15 @@ def _conv_lstm_step(x, state, v):
     o = normalise(o + v.peep_o * cell, *v.norm_o)
     cell = normalise(cell, *v.norm_c)
     return cell, tf.sigmoid(o) * tf.tanh(cell)
+
+
+def _kernels(v):
+    """Return the parts of the kernel for input and state, [C, 4 * C] each."""
+    _, _, inputs, outputs = v.kernel.shape.as_list()
+    return tf.split(tf.reshape(v.kernel, [inputs, outputs]), 2)
+
+
+def _product(x, kernel):
+    _, rows, columns, channels = x.shape.as_list()
+    y = tf.matmul(tf.reshape(x, [-1, channels]), kernel)
+    return tf.reshape(y, [-1, rows, columns, kernel.shape.as_list()[1]])

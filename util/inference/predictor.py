@@ -286,12 +286,11 @@ def vocabulary_of(snapshot: str, root: str = "data") -> str:
     Raises:
       UserError: neither can be found.
     """
-    folder, name = os.path.split(snapshot)
-    neighbour = os.path.join(folder, text_processing.VOCABULARY)
+    neighbour = os.path.join(os.path.dirname(snapshot), text_processing.VOCABULARY)
     if os.path.exists(neighbour):
         return neighbour
     try:
-        return datasets.get(name.split("_iter_")[0], root).vocabulary_file
+        return datasets.get(checkpoint.data_set_of(snapshot), root).vocabulary_file
     except UserError as error:
         raise UserError(
             f"there is no {neighbour}, and the name of {snapshot} tells no data set: "

@@ -12,7 +12,10 @@ from util.core.errors import UserError
 if TYPE_CHECKING:  # TensorFlow: the names do without it
     from util.models.base import Model
 
-MODELS = {"CMPC_model": "CMPC_model"}  # name -> module; the first one is the default
+MODELS = {  # name -> module; the first one is the default
+    "CMPC_model": "CMPC_model",
+    "RRN_model": "util.models.RRN_model",
+}
 
 SHOWN = 3  # variables of a checkpoint that is of no model
 

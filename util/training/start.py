@@ -69,7 +69,7 @@ def resume_state(
     """
     name, vocabulary = training_set.dataset.name, training_set.dataset.vocabulary_file
     check_words(folder, vocabulary)
-    there = checkpoint.steps(folder, name)
+    there = checkpoint.there(folder, name)
     if there and not resume:
         raise UserError(
             f"{folder} has snapshots of {name} already: go on with --resume, choose "

@@ -227,20 +227,20 @@ def network_options(
     if embedding and "glove" not in model_class.Arguments._fields:
         raise UserError(f"{model_class.NAME} takes no word vectors: leave out -emb")
     dataset = training_set.dataset
-    sizes, chosen = {}, model_class.defaults(dataset)
+    defaults = model_class.defaults(dataset)
+    sizes = model_class.channels(**defaults)
     if init_from:
         snapshot = checkpoint.without_ending(init_from)
         _, sizes = models.of_snapshot(snapshot, model_class.NAME)
-        chosen = {name: sizes[name] for name in chosen}
-    for name, number in (channels or {}).items():
-        if name in chosen and number:
-            chosen[name] = number
+        defaults = {name: sizes[name] for name in defaults}
+    chosen = {name: number for name, number in (channels or {}).items() if number}
+    if chosen:
+        sizes = {**sizes, **model_class.channels(**{**defaults, **chosen})}
     network = {
         **sizes,
         **grid_sizes(training_set.rows, training_set.columns),
         "num_steps": text_processing.MAX_WORDS,
         "vocab_size": training_set.vocab_size,
-        **model_class.channels(**chosen),
         **learning,
     }
     if embedding:

@@ -1,8 +1,10 @@
-"""A second model goes through all commands, and a snapshot of it needs no -n."""
+"""Every model goes through all commands, and a snapshot of it needs no -n."""
 
 import contextlib
 import json
+import shutil
 import urllib.request
+from typing import Any, List, NamedTuple
 from unittest import mock
 
 import networks
@@ -17,14 +19,16 @@ from PIL import Image
 import trainval_model
 from CMPC_model import LSTM_model
 from util import models
-from util.bench import scaling
+from util.bench import measurements, scaling
 from util.deploy import server
 from util.graph import checkpoint
 from util.graph.compat import tf
 from util.inference.predictor import Predictor
+from util.models import base
 from util.training import progress, start
 
 SENTENCE = "the red circle"
+NAMES = ("toy_model", "RRN_model")  # CMPC_model goes through them in other files
 
 
 @contextlib.contextmanager
@@ -45,29 +49,39 @@ def known():
         yield
 
 
+class Trained(NamedTuple):
+    """A run: 2 steps, and 2 more after it was resumed."""
+
+    model: Any
+    folder: Any
+    options: List[str]
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Train for 2 steps, resume for 2 more; return (folder, options)."""
-    root = tmp_path_factory.mktemp("toy")
-    data = runs.build(root, jobs=1)
-    folder = root / "ckpts"
+def data(tmp_path_factory):
+    return runs.build(tmp_path_factory.mktemp("data"), jobs=1)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def trained(request, data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
     options = ["-d", "shapes", "-f", str(folder), *data, "-g", "-1"]
-    train = ["-m", "train", *runs.TINY, *options, "-n", "toy_model", "-bs", "2"]
+    train = ["-m", "train", *runs.TINY, *options, "-n", request.param, "-bs", "2"]
     train += ["--keep-prob-emb", "0.9", "-s", "2"]
     with toy():
         assert trainval_model.main([*train, "-st", "2"]) == 0
         assert trainval_model.main([*train, "-st", "4", "--resume"]) == 0
-    return folder, options
+        return Trained(models.load(request.param), folder, options)
 
 
 def run(trained, mode, *more):
     """Run a command without -n; return its exit code."""
-    return trainval_model.main(["-m", mode, *trained[1], *more])
+    return trainval_model.main(["-m", mode, *trained.options, *more])
 
 
 @pytest.fixture
 def snapshot(trained):
-    return checkpoint.path(str(trained[0]), "shapes", 4)
+    return checkpoint.path(str(trained.folder), "shapes", 4)
 
 
 @pytest.fixture
@@ -78,55 +92,57 @@ def image(tmp_path):
 
 
 def test_training_leaves_its_own_names_and_losses(trained, snapshot):
-    shapes = checkpoint.shapes(snapshot)
+    model, shapes = trained.model, checkpoint.shapes(snapshot)
     head = {name for name in shapes if name.startswith("text_objseg/")}
-    assert {"text_objseg/embedding", "text_objseg/Variable"} <= head
-    assert "text_objseg/Variable_1" not in head
-    assert "text_objseg/text_objseg/embedding/Adam" in head
-    counter = "text_objseg/Variable"
+    assert {model.SIGNATURE, model.WORD_TABLE, model.STEP_COUNTER} <= head
+    assert f"text_objseg/{model.WORD_TABLE}/Adam" in head
+    counter = model.STEP_COUNTER
     assert checkpoint.read(snapshot, [counter]) == {counter: 4}
-    log = runs.read_log(trained[0])
+    others = {LSTM_model.STEP_COUNTER, toy_model.LSTM_model.STEP_COUNTER} - {counter}
+    assert (others & head) <= {model.WORD_TABLE}
+    log = runs.read_log(trained.folder)
     assert [line["step"] for line in log] == [1, 2, 3, 4]
     losses = {key for line in log for key in line if key.startswith("loss")}
     assert losses == {"loss", "loss_avg", "loss_all"}
     assert all(line["loss_all"] == line["loss"] for line in log)
-    network = json.loads((trained[0] / "run.json").read_text())["network"]
+    network = json.loads((trained.folder / "run.json").read_text())["network"]
     assert (network["v_emb_dim"], network["mlp_dim"]) == (16, 8)
-    assert "rnn_size" not in network
+    assert set(network) <= set(model.Arguments._fields)
 
 
-def test_snapshot_tells_the_model(snapshot):
+def test_snapshot_tells_the_model(trained, snapshot):
     model_class, sizes = models.of_snapshot(snapshot)
-    assert model_class is toy_model.LSTM_model
+    assert model_class is trained.model
     assert (sizes["H"], sizes["vf_w"], sizes["mlp_dim"]) == (64, 8, 8)
 
 
 def test_other_run_begins_with_its_weights(trained, snapshot, tmp_path):
-    train = ["-m", "train", "-t", "train", *trained[1], "-f", str(tmp_path), "-st", "1"]
-    train += ["-n", "toy_model", "--init-from", snapshot, "-lr", "1e-9", "--seed", "1"]
-    assert trainval_model.main(train) == 0
-    found, wanted = runs.values(tmp_path, 1), runs.values(trained[0], 4)
-    assert found["text_objseg/Variable"] == 1
-    for name in filter(toy_model.LSTM_model.is_weight, wanted):
+    train = ["-m", "train", "-t", "train", *trained.options, "-f", str(tmp_path)]
+    train += ["-n", trained.model.NAME, "--init-from", snapshot, "-st", "1"]
+    assert trainval_model.main([*train, "-lr", "1e-9", "--seed", "1"]) == 0
+    found, wanted = runs.values(tmp_path, 1), runs.values(trained.folder, 4)
+    assert found[trained.model.STEP_COUNTER] == 1
+    for name in filter(trained.model.is_weight, wanted):
         np.testing.assert_allclose(found[name], wanted[name], atol=1e-7, err_msg=name)
 
 
 @pytest.mark.parametrize(
     "more, told",
     [
-        (["-emb"], "toy_model takes no word vectors: leave out -emb"),
+        (["-emb"], "{} takes no word vectors: leave out -emb"),
         (
             ["-n", "CMPC_model", "--init-from", "SNAPSHOT"],
-            "not of CMPC_model: choose -n",
+            "not of CMPC_model: choose -n {}",
         ),
     ],
 )
 def test_what_training_refuses(trained, snapshot, tmp_path, capsys, more, told):
-    train = ["-m", "train", *runs.TINY, *trained[1], "-n", "toy_model", "-st", "1"]
+    name = trained.model.NAME
+    train = ["-m", "train", *runs.TINY, *trained.options, "-n", name, "-st", "1"]
     more = [snapshot if word == "SNAPSHOT" else word for word in more]
     assert trainval_model.main([*train, *more, "-f", str(tmp_path / "new")]) == 2
     error = capsys.readouterr().err
-    assert told in error and error.count("\n") == 1
+    assert told.format(name) in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("mode", ["test", "predict", "export", "serve"])
@@ -141,14 +157,14 @@ def test_wrong_name_is_refused(trained, snapshot, image, tmp_path, capsys, mode)
         pytest.importorskip("gradio")
     assert run(trained, mode, "-n", "CMPC_model", *more) == 2
     error = capsys.readouterr().err
-    assert f"{snapshot} is a checkpoint of toy_model, not of CMPC_model" in error
+    assert f"{snapshot} is a checkpoint of {trained.model.NAME}, not of" in error
     assert error.count("\n") == 1
 
 
 def test_tested_and_reported(trained, snapshot):
     assert run(trained, "test", "-t", "val", "--per-sample") == 0
     record = json.loads(open(snapshot + ".val.json").read())
-    assert record["model"] == "toy_model"
+    assert record["model"] == trained.model.NAME
     assert record["results"]["without DenseCRF"]["count"] == len(record["samples"])
     pytest.importorskip("matplotlib")
     assert run(trained, "report", "-t", "val") == 0
@@ -211,22 +227,32 @@ def test_exported(trained, snapshot, image, tmp_path):
     np.testing.assert_allclose(found[0], wanted, atol=1e-5)
 
 
-def test_batch_gives_what_its_sentences_give_one_by_one():
-    """Several images, several sentences each, on one device: the base adds nothing."""
-    sizes = dict(H=64, W=64, vf_h=8, vf_w=8, v_emb_dim=6, mlp_dim=5, vocab_size=50)
-    images = [recipe.network_input(recipe.image(seed, 64, 64)) for seed in (1, 2)]
-    words = [recipe.words(seed, n, vocab=50)[0] for seed, n in enumerate((1, 5, 20, 3))]
-    with tf.Graph().as_default(), tf.Session() as session:
-        batch = toy_model.LSTM_model(batch_size=4, num_images=2, **sizes)
-        with tf.variable_scope(tf.get_variable_scope(), reuse=True):
-            one = toy_model.LSTM_model(**sizes)
-        session.run(tf.global_variables_initializer())
-        found = session.run(batch.up, {batch.im: images, batch.words: words})
-        for n, ids in enumerate(words):
-            feed = {one.im: [images[n // 2]], one.words: [ids]}
-            (wanted,) = session.run(one.up, feed)
-            error = np.abs(found[n] - wanted).max()
-            assert error <= 1e-5 * np.abs(wanted).max() and wanted.std() > 0
+def test_name_of_an_older_release(trained, snapshot, tmp_path):
+    """It is tested and reported under its own name."""
+    old = str(tmp_path / "shapes_deeplab_LSTM_iter_4.tfmodel")
+    for end in (checkpoint.INDEX, checkpoint.DATA):
+        shutil.copy(snapshot + end, old + end)
+    assert run(trained, "test", "-t", "val", "-f", str(tmp_path), "--per-sample") == 0
+    record = json.loads(open(old + ".val.json").read())
+    assert record["snapshot"] == old and record["model"] == trained.model.NAME
+    pytest.importorskip("matplotlib")
+    assert run(trained, "report", "-t", "val", "-f", str(tmp_path), "-i", "4") == 0
+    assert "snapshot " + old in open(old + ".val.html", encoding="utf-8").read()
+
+
+def test_measured(trained, tmp_path):
+    sizes = measurements.Sizes(
+        network=dict(vocab_size=50, mlp_dim=8, v_emb_dim=16, **base.grid_sizes(64, 64)),
+        image=(60, 90),
+        product=64,
+        runs=1,
+    )
+    setup = measurements.Setup(model=trained.model.NAME, sizes=sizes)
+    snapshot = measurements.make_snapshot(setup, str(tmp_path))
+    assert models.of_snapshot(snapshot)[0] is trained.model
+    assert measurements.testing(setup, snapshot, 2, False)["sentences_per_s"] > 0
+    steps = measurements.training_steps(setup, str(tmp_path), 2, False)
+    assert steps["sentences_per_s"] > 0
 
 
 def test_models_do_not_share_their_names():
