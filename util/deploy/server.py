@@ -216,6 +216,8 @@ def serving(
     with tempfile.TemporaryDirectory(prefix="refseg-web-") as folder:
         store = Store(folder)
         os.environ["GRADIO_TEMP_DIR"] = store.folder
+        # It read that when it was imported, and makes a folder there that stays.
+        gradio.routes.DEFAULT_TEMP_DIR = store.folder
         examples = page.draw_examples(store.folder) if has_examples else []
 
         def answer(path, sentence, with_dense_crf):
