@@ -86,7 +86,7 @@ def _read(path, what, convert):
                 orientation = file.getexif().get(ORIENTATION)
                 if orientation not in range(1, 9):
                     orientation = 1
-                return convert(ImageOps.exif_transpose(file), file.format), orientation
+                return convert(_upright(file), file.format), orientation
     except Exception as error:  # Pillow's readers raise anything on damaged files
         raise UserError(f"cannot read the {what} {path}: {error}") from error
 
@@ -108,7 +108,7 @@ def to_image(image: Any) -> np.ndarray:
         return read_image(os.fspath(image))
     if isinstance(image, Image.Image):
         _check_size(*image.size[::-1])
-        return _to_rgb(ImageOps.exif_transpose(image))
+        return _to_rgb(_upright(image))
     if not isinstance(image, np.ndarray):
         raise UserError(
             f"an image must be a path, a Pillow image or an array, not {image!r}"
@@ -121,6 +121,14 @@ def to_image(image: Any) -> np.ndarray:
         )
     _check_size(*array.shape[:2])
     return np.ascontiguousarray(np.broadcast_to(array[..., :3], array.shape[:2] + (3,)))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Return an image turned as its EXIF data say."""
+    if image.format == "TIFF":  # turned while it is loaded; older Pillows keep the tag
+        image.load()
+        return image
+    return ImageOps.exif_transpose(image)
 
 
 def _check_size(rows: int, columns: int) -> None:
