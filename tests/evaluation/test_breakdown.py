@@ -27,7 +27,7 @@ def record(rows=None, kinds=(WITHOUT_CRF,), **changes):
     scores.update(dict.fromkeys(breakdown.COUNTS, 3))
     results = {kind: scores for kind in kinds}
     found = {"data_set": "unc", "split": "val", "snapshot": "s", "results": results}
-    found["model"] = "CMPC_model"
+    found.update(model="CMPC_model", options={})
     if rows is not None:
         found["samples"] = rows
     return dict(found, **changes)

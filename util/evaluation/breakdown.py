@@ -119,6 +119,8 @@ def _renamed(row):
 
 def _check(record):
     record.setdefault("model", "CMPC_model")  # older versions had no other
+    record.setdefault("options", {})
+    _require(isinstance(record["options"], dict), "options")
     for key in ("data_set", "split", "snapshot", "model"):
         _require(isinstance(record[key], str), key)
     results = record["results"]

@@ -209,38 +209,56 @@ def _about(record, label=""):
 
 
 def _figures(record):
-    """Show the figures of a test next to the published ones."""
-    dataset = datasets.DATASETS.get(record["data_set"])
-    reference = references.of(record["model"])
-    published = reference.scores.get(record["data_set"], {}).get(record["split"])
-    kinds = _kinds(record)
+    """Show the figures of a test next to the published ones of the same."""
+    kinds, published = _kinds(record), list(_published(record))
     columns = [Column("in %"), *(Column(TITLES[kind]) for kind in kinds)]
-    if published:
-        columns += [Column("published, with DenseCRF"), Column("difference")]
+    columns += [
+        Column(f"{run.name}, {TITLES[kind]}", ["published", "difference"])
+        for run, kind, _ in published
+    ]
     rows = []
     for name in FIGURES + COUNTS:
-        values = [record["results"][kind][name] for kind in kinds]
-        row = [NAMES.get(name, name), *(_figure(name, value) for value in values)]
-        if published:
-            is_it = name == "overall_iou"
-            found = values[-1] if is_it and WITH_CRF in kinds else None
-            row += [f"{published:.2f}" if is_it else NONE]
-            row += [NONE if found is None else _signed(found - published / 100)]
+        found = {kind: record["results"][kind][name] for kind in kinds}
+        row = [NAMES.get(name, name), *(_figure(name, x) for x in found.values())]
+        for _, kind, known in published:
+            row += _beside(name, found.get(kind), known.get(name))
         rows.append(row)
-    shown = table("Figures of all sentences", columns, rows)
-    return join(
-        [shown, _of_how_many(record, dataset, reference)] if published else [shown]
-    )
+    shown = [table("Figures of all sentences", columns, rows)]
+    if published:
+        shown.append(_of_what(record, published))
+    return join(shown)
 
 
-def _of_how_many(record, dataset, reference):
-    """Say what the published figure is of, where the test was of something else."""
-    all_of_them = dataset.splits.get(record["split"])
+def _published(record):
+    """Yield (run, kind, name -> percent) of what is published of the same."""
+    where = record["data_set"], record["split"]
+    for run in references.runs_of(record["model"], record["options"], *where):
+        for place, kind in enumerate((WITHOUT_CRF, WITH_CRF)):
+            pairs = run.scores[where].items()
+            known = {name: x[place] for name, x in pairs if x[place] is not None}
+            if known:
+                yield run, kind, known
+
+
+def _beside(name, found, published):
+    """Return a published figure, with the digits that are known, and the difference."""
+    if published is None:
+        return [NONE, NONE]
+    digits = 1 if name.startswith("precision") else 2
+    difference = NONE if found is None else _signed(found - published / 100)
+    return [f"{published:.{digits}f}", difference]
+
+
+def _of_what(record, published):
+    """Say what published figures are of, and where the test was of something else."""
+    sources = {run.name: run.source for run, _, _ in published}
+    notes = [f"{name}: {source}." for name, source in sources.items()]
+    everything = datasets.DATASETS[record["data_set"]].splits.get(record["split"])
     tested = record["results"][WITHOUT_CRF]["count"]
-    note = f"Published: {reference.source}."
-    if all_of_them and tested != all_of_them:
-        note += f" It is of {all_of_them} sentences, this test of {tested}."
-    return element("p", note, class_="faint")
+    if everything and tested != everything:
+        notes.append(f"They are of {everything} sentences, this test of {tested}.")
+    notes.append(references.CHANCE)
+    return element("p", " ".join(notes), class_="faint")
 
 
 def _two_figures(records):
