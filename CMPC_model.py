@@ -4,7 +4,8 @@ From top to bottom: words; entity perception (MUTAN fusion of sentence and image
 relation reasoning (a graph over the image's cells whose edges are the relation words);
 text-guided exchange between three feature levels; and `LSTM_model.head`, which puts
 them together and reads the levels with a ConvLSTM. The rest of a network, from the
-placeholders to the training step, is in `base.Model`. Every sentence of a batch is
+placeholders to the training step, is in `base.Model`, and what others added to the
+paper in `refinement`, `second_pass` and `variants`. Every sentence of a batch is
 treated as if it were alone.
 
 Axes: B batch of sentences, P images, T words, H rows, W columns, N = H * W cells,
@@ -24,7 +25,7 @@ from util.graph.layers import (
     layer_norm_of_product,
 )
 from util.graph.recurrent import LSTM_CELL, conv_lstm, read_words
-from util.models import base
+from util.models import base, refinement, second_pass, variants
 
 MUTAN_HEADS = 5  # terms of the fusion: its rank
 WORD_CLASSES = ("entity", "attribute", "relation", "unnecessary")
@@ -135,13 +136,13 @@ def mutan_fusion(visual, place, sentence, level, differentiable):
     return l2_normalize(tf.tanh(fused)), of_image
 
 
-def relation_graph(fused, words, relation, is_word, level):
-    """Pass messages between the cells along the relation words.
+def relation_edges(fused, words, relation, is_word, level):
+    """Weigh the ways between the cells of an image and the words of a sentence.
 
     An edge from one cell to another is as strong as the words make it: how much the
     first attends to each word times how much the word attends to the second. With X the
-    cells and A = relation * (Q X) (K words)^T / sqrt(C), the result is
-    l2n(relu(norm(U relu(X + norm(softmax_words(A) softmax_cells(A)^T X))))).
+    cells and A = relation * (Q X) (K words)^T / sqrt(C), the [N, N] adjacency is
+    softmax_words(A) softmax_cells(A)^T. It is never needed itself.
 
     Args:
       fused: float32 [B, H, W, C], unit length.
@@ -151,13 +152,10 @@ def relation_graph(fused, words, relation, is_word, level):
       level: str, one of LEVELS.
 
     Returns:
-      float32 [B, H, W, C], unit length.
+      (to_words, from_cells): float32 [B, N, T], softmax over the words and the cells.
 
     Variables:
       words_trans_{level}, spa_graph_trans2_{level}: see conv
-      gconv_feat_ln_spa_graph_{level}: see layer_norm
-      gconv_update_spa_graph_{level}: see conv
-      gconv_update_ln_spa_graph_{level}: see layer_norm
     """
     _, rows, columns, channels = fused.shape.as_list()
     keys = conv(words, channels, 1, "words_trans_" + level)
@@ -169,13 +167,39 @@ def relation_graph(fused, words, relation, is_word, level):
     affinity += tf.reduce_sum(keys * bias, axis=2)[:, tf.newaxis]
     affinity *= relation / channels**0.5  # [B, N, T]
     padding = tf.where(is_word, tf.zeros_like(relation), -1e30 * tf.ones_like(relation))
-    to_words = tf.nn.softmax(affinity + padding, axis=2)
-    from_cells = tf.nn.softmax(affinity, axis=1)
-    # The [N, N] adjacency is to_words times from_cells: it is never needed itself.
+    return tf.nn.softmax(affinity + padding, axis=2), tf.nn.softmax(affinity, axis=1)
+
+
+def relation_graph(fused, edges, level, mix=None):
+    """Pass messages between the cells along the relation words.
+
+    With X the cells the result is
+    l2n(relu(norm(U relu(X + norm(softmax_words(A) softmax_cells(A)^T X))))).
+
+    Args:
+      fused: float32 [B, H, W, C], unit length.
+      edges: of `relation_edges`.
+      level: str, one of LEVELS.
+      mix: of `second_pass.mixture`: what a second pass makes of the messages.
+
+    Returns:
+      float32 [B, H, W, C], unit length.
+
+    Variables:
+      gconv_feat_ln_spa_graph_{level}: see layer_norm
+      gconv_update_spa_graph_{level}: see conv
+      gconv_update_ln_spa_graph_{level}: see layer_norm
+    """
+    _, rows, columns, channels = fused.shape.as_list()
+    cells = tf.reshape(fused, [-1, rows * columns, channels])
+    to_words, from_cells = edges
     messages = tf.matmul(from_cells, cells, transpose_a=True)
-    message = layer_norm_of_product(
-        to_words, messages, "gconv_feat_ln_spa_graph_" + level
-    )
+    norm = "gconv_feat_ln_spa_graph_" + level
+    if mix is None:
+        message = layer_norm_of_product(to_words, messages, norm)
+    else:
+        mixed = mix(tf.matmul(to_words, messages), cells)
+        message = layer_norm(mixed[:, tf.newaxis], norm)[:, 0]
     updated = tf.reshape(tf.nn.relu(cells + message), tf.shape(fused))
     updated.set_shape(fused.shape)
     updated = conv(updated, channels, 1, "gconv_update_spa_graph_" + level)
@@ -256,21 +280,32 @@ def gated_exchange(features, sentence, level, suffix):
     return l2_normalize(total)
 
 
-def exchange(features, sentence, suffix):
-    """Let all levels receive at once; arguments as in `gated_exchange`.
+def read_levels(features, sentence, scope):
+    """Let all levels receive at once, twice; then read them with a ConvLSTM.
+
+    Args:
+      features, sentence: as in `gated_exchange`.
+      scope: str, of the ConvLSTM, which reads from shallow to deep.
 
     Returns:
-      dict with the keys of `features`, unit length.
+      float32 [B, H, W, C].
+
+    Variables:
+      those of gated_exchange; {scope}/conv_lstm_cell/...: see conv_lstm
     """
-    return {
-        level: gated_exchange(features, sentence, level, suffix)
-        for level in sorted(features)
-    }
+    levels = sorted(features)
+    for suffix in ("", "_2"):
+        features = {
+            level: gated_exchange(features, sentence, level, suffix) for level in levels
+        }
+    with tf.variable_scope(scope):
+        return conv_lstm([features[level] for level in levels], "conv_lstm_cell")
 
 
-class LSTM_model(base.Model):
+class LSTM_model(variants.Model):
     """The network in the default graph, see `base.Model` for arguments and attributes.
 
+    At most one of loss, refine and second_pass, see `variants`, may be given.
     rnn_size must equal v_emb_dim.
 
     Example:
@@ -305,13 +340,16 @@ class LSTM_model(base.Model):
         """Read the sizes from a checkpoint's shapes, see `base.Model.sizes`."""
         vocab_size, glove_dim = cls.stored_shape(shapes, "Variable", 2)
         channels = cls.stored_shape(shapes, "c5_lateral/DW", 4)[3]
-        peephole = cls.stored_shape(shapes, "rnn/conv_lstm_cell/W_ci", 3)
+        option = cls.option(shapes)
+        scope = cls.RNN["second_pass" in option]
+        peephole = cls.stored_shape(shapes, scope + "/conv_lstm_cell/W_ci", 3)
         rows, columns, fused_channels = peephole
         return dict(
             base.grid_sizes(base.STRIDE * rows, base.STRIDE * columns),
             vocab_size=vocab_size,
             glove_dim=glove_dim,
             **cls.channels(channels, fused_channels),
+            **option,
         )
 
     def dropout_channels(self):
@@ -324,9 +362,9 @@ class LSTM_model(base.Model):
         Variables:
           {level}_lateral for each of LEVELS: see conv
           those of the functions above
-          score_{level} for each of LEVELS: see conv
-          rnn/conv_lstm_cell/...: see conv_lstm
-          score: see conv
+          score_{level} for each of LEVELS, score: see conv
+          with a refinement those of `refinement.refine`, with a second pass those of
+          `second_pass.mixture` and score_2: see conv
         """
         options = self.options
         words = read(ids, options, dropout)
@@ -344,22 +382,41 @@ class LSTM_model(base.Model):
 
         place = tf.constant(coordinates(options.vf_h, options.vf_w)[tf.newaxis])
         differentiable = options.mode == "train"
-        cells, image_parts = {}, []
+        perceived, edges, cells, image_parts = {}, {}, {}, []
+
+        def reason(level, mix=None):
+            reasoned = relation_graph(perceived[level], edges[level], level, mix)
+            parts = perceived[level], reasoned, entities, place
+            return fusion(*parts, options.mlp_dim, level)
+
         for level in LEVELS:
-            perceived, of_image = mutan_fusion(
+            perceived[level], of_image = mutan_fusion(
                 visual[level], place, entities, level, differentiable
             )
-            reasoned = relation_graph(perceived, words, relation, is_word, level)
-            parts = perceived, reasoned, entities, place
-            cells[level] = fusion(*parts, options.mlp_dim, level)
+            edges[level] = relation_edges(
+                perceived[level], words, relation, is_word, level
+            )
+            cells[level] = reason(level)
             image_parts += of_image
-        logits = {level: conv(cells[level], 1, 3, "score_" + level) for level in LEVELS}
-        cells = exchange(cells, necessary, suffix="")
-        cells = exchange(cells, necessary, suffix="_2")
-        with tf.variable_scope("rnn"):
-            shallow_to_deep = [cells[level] for level in sorted(cells)]
-            hidden = conv_lstm(shallow_to_deep, "conv_lstm_cell")
-        logits["pred"] = conv(hidden, 1, 3, "score")
+
+        def score_levels():
+            return {name: conv(cells[name], 1, 3, "score_" + name) for name in LEVELS}
+
+        # With a refinement the variables are made in another order.
+        logits = {} if options.refine else score_levels()
+        pred = conv(read_levels(cells, necessary, self.rnn_scope), 1, 3, "score")
+        if options.refine:
+            logits = dict(score_levels(), base=pred)
+            pred, of_image = refinement.refine(pred, taps["im"], options.refine)
+            image_parts += of_image
+        elif options.second_pass:
+            logits["base"] = pred
+            mix = second_pass.mixture(pred, options.second_pass)
+            with tf.variable_scope(tf.get_variable_scope(), reuse=True):
+                again = {level: reason(level, mix) for level in LEVELS}
+                hidden = read_levels(again, necessary, self.rnn_scope)
+            pred += conv(hidden, 1, 3, "score_2")
+        logits["pred"] = pred
         return base.Answer(logits, image_parts, {"words_parse": classes[:, 0]})
 
 

@@ -177,6 +177,7 @@ def build_parser():
     )
     add_common_options(parser)
     add_training_options(parser)
+    add_variant_options(parser)
     add_start_options(parser)
     add_evaluation_options(parser)
     add_cache_options(parser)
@@ -187,6 +188,7 @@ def build_parser():
     return parser
 
 
+TRAINS = ("train", "demo")
 SNAPSHOT_MODES = ("test", "report", "predict", "export", "serve")  # use a trained one
 
 
@@ -366,6 +368,21 @@ def add_training_options(parser):
         metavar="N",
         help="of the CPU; with 1 a run repeats exactly (default: the cores)",
     )
+
+
+def add_variant_options(parser):
+    """Add what makes another model of one, see `models.OPTIONS`."""
+    add = parser.group("variants of CMPC, at most one; kept with the snapshots", TRAINS)
+    about = {
+        "loss": "a loss of the region besides that of the pixels: iou30, iou50 and "
+        "iou70 as published, without effect; region: one that acts",
+        "refine": "a small network that sharpens the score: it reads the score, also "
+        "the image, or the edges of the image",
+        "second_pass": "a second relation graph that knows the first score, or which "
+        "cells agree in it",
+    }
+    for name, text in about.items():
+        add(models.option_name(name), choices=models.OPTIONS[name], help=text)
 
 
 def add_start_options(parser):
@@ -589,8 +606,16 @@ def parse(argv):
     return args
 
 
+def check_variant(parser, args):
+    """Refuse more than one variant."""
+    given = [models.option_name(n) for n in models.OPTIONS if getattr(args, n)]
+    if len(given) > 1:
+        parser.error(f"{' and '.join(given)} cannot be combined: choose one of them")
+
+
 def check_training(parser, args):
     """Refuse options of -m train that do not go together."""
+    check_variant(parser, args)
     check_split(parser, args)
     if args.iteration == "best":
         parser.error("-i best is for -m test")
@@ -666,6 +691,7 @@ def check_serving(parser, args):
 
 def check_demo(parser, args):
     """Name the data set and the folder of the demo."""
+    check_variant(parser, args)
     args.dataset, args.folder = "shapes", args.folder or "ckpts/shapes/demo"
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import lzma
 import os
 from unittest import mock
 
@@ -11,7 +12,7 @@ import recipe
 from CMPC_model import LSTM_model
 from deeplab_resnet import model as backbone
 from util.graph.compat import tf
-from util.models import RRN_model
+from util.models import OPTIONS, RRN_model
 
 GOLDEN = os.path.join(os.path.dirname(__file__), "golden")
 SMALL = dict(
@@ -23,6 +24,13 @@ SMALL_RRN = dict(SMALL, w_emb_dim=24, rnn_size=40)
 NETWORKS = {
     "CMPC_model": (LSTM_model, SMALL),
     "RRN_model": (RRN_model.LSTM_model, SMALL_RRN),
+}
+# The same of variants of CMPC; losses of the IoU differ in their weights only.
+VARIANTS = {
+    f"{name} {value}": (LSTM_model, dict(SMALL, **{name: value}))
+    for name, values in OPTIONS.items()
+    for value in values
+    if value not in ("iou50", "iou70")
 }
 BLOCKS = backbone.BLOCKS
 LOSSES = (
@@ -48,12 +56,13 @@ def with_small_backbone(work, *args):
 
 
 def read_golden(name):
-    """Return the content of a golden .json or .npz file."""
+    """Return the content of a golden .json, .json.xz or .npz file."""
     path = os.path.join(GOLDEN, name)
     if name.endswith(".npz"):
         with np.load(path) as file:
             return {key: file[key] for key in file.files}
-    with open(path, encoding="utf-8") as file:
+    read = lzma.open if name.endswith(".xz") else open
+    with read(path, "rt", encoding="utf-8") as file:
         return json.load(file)
 
 
@@ -95,6 +104,7 @@ __all__ = [
     "NETWORKS",
     "SMALL",
     "SMALL_RRN",
+    "VARIANTS",
     "LSTM_model",
     "feed",
     "load_recipe",

@@ -5,7 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from util.evaluation.eval_tools import Scores, compute_mask_IU, report
+from util.evaluation.eval_tools import (
+    BASE,
+    WITH_CRF,
+    WITHOUT_CRF,
+    Scores,
+    compute_mask_IU,
+    report,
+)
 
 
 def scores_of(*samples):
@@ -65,7 +72,7 @@ def test_counts_beyond_32_bits_do_not_overflow():
         lambda scores: scores.overall_iou,
         lambda scores: scores.mean_iou,
         lambda scores: scores.precision(0.5),
-        lambda scores: report(scores, "with DenseCRF"),
+        lambda scores: report(scores, WITH_CRF),
     ],
 )
 def test_no_samples_are_refused(ask):
@@ -89,7 +96,7 @@ def test_as_dict_survives_json():
 
 
 def test_report():
-    assert report(scores_of((1, 3), (4, 5)), "without DenseCRF").split("\n") == [
+    assert report(scores_of((1, 3), (4, 5)), WITHOUT_CRF).split("\n") == [
         "Segmentation evaluation (without DenseCRF):",
         "precision@0.5 = 0.5000",
         "precision@0.6 = 0.5000",
@@ -100,7 +107,13 @@ def test_report():
     ]
 
 
+def test_report_of_a_base_score():
+    lines = report(scores_of((1, 3)), BASE).split("\n")
+    assert lines[0] == "Segmentation evaluation (base score, without DenseCRF):"
+    assert lines[-1] == "overall base IoU = 0.3333; mean IoU = 0.3333"
+
+
 def test_report_names_the_empty_samples():
-    text = report(scores_of((1, 3), (0, 0)), "with DenseCRF")
+    text = report(scores_of((1, 3), (0, 0)), WITH_CRF)
     assert text.startswith("Segmentation evaluation (with DenseCRF):\n")
     assert "1 of 2 samples had an empty mask" in text

@@ -11,8 +11,8 @@ import recipe
 
 from util.core.errors import UserError
 from util.data import im_processing
-from util.evaluation import evaluate
-from util.evaluation.eval_tools import TITLES, WITH_CRF, WITHOUT_CRF
+from util.evaluation import breakdown, evaluate
+from util.evaluation.eval_tools import BASE, TITLES, WITH_CRF, WITHOUT_CRF
 from util.graph.compat import tf
 from util.inference import dense_crf
 from util.inference.predictor import Outputs
@@ -125,6 +125,30 @@ def test_crf_sees_the_padded_image_and_the_probability():
     assert list(result.masks) == [WITHOUT_CRF, WITH_CRF]
     assert not result.masks[WITHOUT_CRF].any() and result.masks[WITH_CRF].all()
     assert evaluate.best_mask(result) is result.masks[WITH_CRF]
+
+
+def test_base_score_is_a_third_block_and_part_of_the_record(tmp_path):
+    """The base score finds the upper half, the last one the whole image."""
+
+    class Refined(Constant):
+        def find(self, ids):
+            found = super().find(ids)
+            base = found.logits.copy()
+            base[:, SIDE // 2 :] = -1.0
+            return found._replace(base_logits=base)
+
+    one = sample(SIDE, SIDE)
+    one["mask_batch"] = np.ones([SIDE, SIDE], bool)
+    (result,) = find(Refined(1.0), [one])
+    assert result.masks[BASE].mean() == 0.5 and result.masks[WITHOUT_CRF].all()
+    results = evaluate.Results.of([result])
+    lines = results.report().splitlines()
+    assert lines[6] == "overall IoU = 1.0000; mean IoU = 1.0000"
+    assert lines[7] == "Segmentation evaluation (base score, without DenseCRF):"
+    assert lines[-1] == "overall base IoU = 0.5000; mean IoU = 0.5000"
+    path = evaluate.write_record(str(tmp_path / "s"), "unc", "val", results)
+    record = breakdown.read_record(path)
+    assert record["results"][BASE]["overall_iou"] == 0.5
 
 
 def test_words_beyond_the_vocabulary_are_refused():

@@ -20,7 +20,7 @@ from CMPC_model import LSTM_model
 from util.core.errors import UserError
 from util.data import datasets, im_processing
 from util.evaluation import breakdown, evaluate, examples
-from util.evaluation.eval_tools import TITLES, WITH_CRF, WITHOUT_CRF, compute_mask_IU
+from util.evaluation.eval_tools import WITH_CRF, WITHOUT_CRF, compute_mask_IU
 from util.evaluation.examples import Example
 from util.inference import visualize
 from util.inference.prediction import Word
@@ -36,6 +36,7 @@ class Network:
     """A predictor that finds what is brighter than the last word of the sentence."""
 
     model, vocab_size, word_classes = "CMPC_model", 50, LSTM_model.WORD_CLASSES
+    options = {}  # noqa: RUF012
 
     def __init__(self, snapshot, precision, model):
         assert model is None and precision == "float32"
@@ -119,7 +120,7 @@ def test_examples_are_those_of_the_record(found):
     for example in sum(by_kind.values(), []):
         assert example.is_as_recorded
         assert example.true.sum() == example.row["area"]
-        for kind in TITLES:
+        for kind in (WITHOUT_CRF, WITH_CRF):
             counts = compute_mask_IU(example.masks[kind], example.true)
             recorded = example.row[kind]
             wanted = recorded["intersection"] / recorded["union"]
@@ -228,6 +229,29 @@ def test_facts_of_a_grey_example():
 def test_masks_that_are_not_those_of_the_test_are_marked(recorded, is_marked):
     page = show(grey_example(recorded=recorded))
     assert bool(page.all("strong")) == is_marked
+
+
+def test_base_score_of_an_example_is_shown():
+    one = grey_example(recorded=(1, 1))
+    base = np.zeros([10, 20], bool)
+    base[2:5] = True
+    counts = {"intersection": 2, "union": 6}
+    one = one._replace(
+        row=dict(one.row, base=counts),
+        masks=dict(one.masks, base=base),
+        ious=dict(one.ious, base=1 / 3),
+    )
+    page = show(one)
+    facts = page.all("p", **{"class": "faint"})[1][1]
+    assert facts.startswith(
+        "IoU 33.3 % of the base score \u2192 33.3 % \u2192 100.0 % with DenseCRF \u00b7"
+    )
+    changes = list(images(page))[3:]
+    assert changes == [
+        'What the last score changed for "the man left": 20 pixels added, 20 removed',
+        'What DenseCRF changed for "the man left": 40 pixels added, 20 removed',
+    ]
+    assert one.is_as_recorded
 
 
 def test_images_of_a_grey_example():

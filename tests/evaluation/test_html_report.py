@@ -13,7 +13,7 @@ import trainval_model
 from util.core.errors import UserError
 from util.evaluation import breakdown, html_report
 from util.evaluation.breakdown import COUNTS, FIGURES
-from util.evaluation.eval_tools import TITLES, WITH_CRF
+from util.evaluation.eval_tools import BASE, TITLES, WITH_CRF, WITHOUT_CRF
 
 NONE = "\u2013"
 DIFFERENCE = "B \u2212 A"
@@ -31,6 +31,7 @@ def result_of(rows, **changes):
     return dict(record(rows, kinds), results=results, **changes)
 
 
+BOTH = [TITLES[WITHOUT_CRF], TITLES[WITH_CRF]]
 ROWS = [
     refined(0, "the man", 2, (1, 4), (1, 2)),
     refined(1, "man left of it", 4, (2, 4), (1, 10)),
@@ -49,7 +50,7 @@ def figures_of(record):
 def test_figures_stand_beside_the_published_ones():
     rows, note = figures_of(result_of(ROWS))
     assert rows["in %"] == [
-        *TITLES.values(),
+        *BOTH,
         "CMPC, published, with DenseCRF",
         "CMPC, trained again, without DenseCRF",
         "CMPC, trained again, with DenseCRF",
@@ -72,6 +73,18 @@ def test_figures_stand_beside_the_published_ones():
     assert rows["sentences"] == ["2", "2"] + [NONE] * 6
     assert note.startswith("CMPC, published: the authors' later release")
     assert "They are of 10834 sentences, this test of 2." in note
+
+
+def test_base_score_has_a_column_of_its_own():
+    scored = [dict(one, base=dict(intersection=1, union=4)) for one in ROWS]
+    record = result_of(scored, options={"refine": "score"})
+    rows, _ = figures_of(record)
+    assert rows["in %"][:3] == [*BOTH, TITLES[BASE]]
+    # The published figures are of the last score, as the first two columns are.
+    published = ["62.55", "\u221225.05", "62.67", "\u221246.00"]
+    assert rows["overall IoU"] == ["37.50", "16.67", "25.00", *published]
+    page = Page(html_report.report(record, ""))
+    assert any("snapshot" in t and "--refine score" in t for _, t in page.all("p"))
 
 
 def test_without_dense_crf_there_is_no_difference_to_a_figure_with_it():
@@ -106,13 +119,13 @@ def test_published_figures_are_of_the_same_model_and_options(what, name, figures
 )
 def test_nothing_is_published(other):
     rows, note = figures_of(result_of(ROWS, **other))
-    assert rows["in %"] == list(TITLES.values()) and not note
+    assert rows["in %"] == BOTH and not note
 
 
 def test_groups_of_a_test():
     page = Page(html_report.report(result_of(ROWS), ""))
     assert page.table("By length of the sentence: IoU in %") == [
-        ["group", "sentences", *TITLES.values()],
+        ["group", "sentences", *BOTH],
         ["overall", "mean", "overall", "mean"],
         ["1 to 2 words", "1", "25.00", "25.00", "50.00", "50.00"],
         ["4 to 5 words", "1", "50.00", "50.00", "10.00", "10.00"],
@@ -159,7 +172,7 @@ def test_figures_of_two_tests_and_their_differences():
     one, other = result_of(ROWS), result_of([row(5, iou=(3, 4))])
     page = Page(html_report.comparison(one, other, ["first.json", "second.json"]))
     table = page.table("Figures of A and B")
-    assert table[:2] == [["in %", *TITLES.values()], ["A", "B", DIFFERENCE] * 2]
+    assert table[:2] == [["in %", *BOTH], ["A", "B", DIFFERENCE] * 2]
     assert table[2] == [
         "overall IoU", "37.50", "75.00", "+37.50", "16.67", NONE, NONE]  # fmt: skip
     assert [cells[0] for cells in table[2:]] == [

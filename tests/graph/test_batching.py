@@ -3,7 +3,7 @@
 import networks
 import numpy as np
 import pytest
-from networks import NETWORKS, SMALL, LSTM_model
+from networks import NETWORKS, SMALL, VARIANTS, LSTM_model
 
 from util.graph.compat import tf
 
@@ -14,16 +14,21 @@ TOLERANCE = 1e-5
 # Of the largest gradient of one variable, so that a small one cannot be wrong unseen.
 # Small ones are sums of large terms that cancel: 2.2e-4 was seen.
 TOLERANCE_EACH = 2e-3
+# The logits of a head that reads the image's values, up to 150, reach 200 with the
+# recipe's weights: their last digits move a sigmoid by 1.2e-5, and gradients of 5e4,
+# which pass the larger of two all but equal values, by 1.9e-5.
+TOLERANCE_OF_IMAGE = 5e-5
+EVERY = {**NETWORKS, **VARIANTS}
 
 
 def outputs_and_gradients(name, batches):
     """Return the outputs of all sentences in order and the sum of their gradients.
 
     Args:
-      name: of NETWORKS.
+      name: of EVERY.
       batches: list of lists of (seed, words), all of one length.
     """
-    model_class, sizes = NETWORKS[name]
+    model_class, sizes = EVERY[name]
     with tf.Graph().as_default(), tf.Session() as session:
         model = model_class(batch_size=len(batches[0]), mode="train", **sizes)
         networks.load_recipe(session, model)
@@ -45,38 +50,43 @@ def outputs_and_gradients(name, batches):
     return outputs, dict(zip(names, total))
 
 
-@pytest.fixture(scope="module", params=sorted(NETWORKS))
+@pytest.fixture(scope="module", params=sorted(EVERY))
 def together_and_apart(request):
     return (
         outputs_and_gradients(request.param, [CASES]),
         outputs_and_gradients(request.param, [[case] for case in CASES]),
+        TOLERANCE_OF_IMAGE if request.param == "refine image" else TOLERANCE,
     )
 
 
 def test_outputs(together_and_apart):
-    (found_by_key, _), (wanted_by_key, _) = together_and_apart
+    (found_by_key, _), (wanted_by_key, _), of_image = together_and_apart
     for key, wanted in wanted_by_key.items():
         found, wanted = np.array(found_by_key[key]), np.array(wanted)
         assert wanted.std() > 0, key
-        assert np.abs(found - wanted).max() <= TOLERANCE * np.abs(wanted).max(), key
+        allowed = of_image if key == "sigm" else TOLERANCE
+        assert np.abs(found - wanted).max() <= allowed * np.abs(wanted).max(), key
 
 
 def test_gradients(together_and_apart):
-    (_, together), (_, one_by_one) = together_and_apart
+    (_, together), (_, one_by_one), allowed = together_and_apart
     largest = max(np.abs(slope).max() for slope in one_by_one.values())
     for name, wanted in one_by_one.items():
         error = np.abs(together[name] - wanted).max()
-        assert error <= TOLERANCE * largest, name
+        assert error <= allowed * largest, name
         # The true gradient of a key's bias is 0: it has no scale of its own.
         if not ("spa_graph_key" in name and "biases" in name):
             assert error <= TOLERANCE_EACH * np.abs(wanted).max(), name
 
 
-@pytest.mark.parametrize("name", sorted(NETWORKS))
-@pytest.mark.parametrize("num_images", [1, 2])
+@pytest.mark.parametrize(
+    "name, num_images",
+    [(name, number) for name in sorted(NETWORKS) for number in (1, 2)]
+    + [(name, 2) for name in sorted(VARIANTS) if not name.startswith("loss")],
+)
 def test_sentences_of_one_image_share_it(name, num_images):
     """What was computed of the images is all that the sentences need of them."""
-    model_class, sizes = NETWORKS[name]
+    model_class, sizes = EVERY[name]
     shown = [(seed, 3) for seed in range(1, num_images + 1) for _ in range(2)]
     with tf.Graph().as_default(), tf.Session() as session:
         options = dict(batch_size=len(shown), **sizes)
@@ -89,14 +99,14 @@ def test_sentences_of_one_image_share_it(name, num_images):
             networks.feed(apart, [(9, 7)], sizes)[apart.words][0],
             *fed[apart.words][2:],
         ]
-        wanted = session.run(apart.up, fed)
+        wanted, heard = session.run([apart.up, apart.printed], fed)
         images = {shared.im: fed[apart.im][::2]}
         parts = dict(zip(shared.image_parts, session.run(shared.image_parts, images)))
         words = {shared.words: fed[apart.words]}
         for what in (images, parts):
             found = session.run(shared.up, {**what, **words})
             assert np.abs(found - wanted).max() <= TOLERANCE * np.abs(wanted).max()
-    assert np.abs(wanted[0] - wanted[1]).max() > 0.01 * np.abs(wanted).max()
+    assert np.abs(heard[0] - heard[1]).max() > 0.01 * np.abs(heard).max()
 
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))

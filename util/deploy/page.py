@@ -261,7 +261,9 @@ def _answer_parts(gr, names):
         gr.HTML(apply_default_css=False, elem_id=name) for name in ("summary", "words")
     )
     if names:
-        gr.HTML("<span class='fine'>What each level of features alone finds</span>")
+        note = "What each level of features alone finds"
+        note += "; base: the score that the answer refines" * ("base" in names)
+        gr.HTML(f"<span class='fine'>{note}</span>")
     with gr.Row(elem_id="levels", visible=bool(names)):
         levels = [gr.Image(label=name, min_width=90, **plain) for name in names]
     mask = gr.DownloadButton("Download the mask (PNG)", elem_id="download")

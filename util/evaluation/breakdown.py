@@ -87,7 +87,7 @@ def read_record(path: str) -> Dict[str, Any]:
       path: the JSON file of a test.
 
     Returns:
-      The record, with WITHOUT_CRF and WITH_CRF in place of their titles. It has
+      The record, with WITHOUT_CRF, WITH_CRF and BASE in place of their titles. It has
       "samples" only where each row has all that `evaluate.Results.samples` says;
       records of older versions lack the sentences.
 
@@ -212,7 +212,7 @@ def divide(rows: Sequence[Row], kind: str, grouping: Grouping) -> Dict[str, Scor
 
     Args:
       rows: of a record's samples.
-      kind: WITHOUT_CRF or WITH_CRF.
+      kind: WITHOUT_CRF, WITH_CRF or BASE.
       grouping: see `groupings`.
 
     Returns:

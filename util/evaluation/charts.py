@@ -15,6 +15,7 @@ WIDTH, HEIGHT = 4.6, 3.1  # inches: the text stays readable on a phone
 STYLES = (  # of the series; colours that colour-blind people tell apart
     {"color": "#0072B2", "linestyle": "-"},
     {"color": "#D55E00", "linestyle": "--"},
+    {"color": "#009E73", "linestyle": ":"},
 )
 BINS = 20
 ROW = 0.3  # inches, of a group of bars
@@ -26,7 +27,7 @@ def histogram(series: Groups) -> str:
     """Draw how many sentences have which IoU.
 
     Args:
-      series: label -> Scores, one or two.
+      series: label -> Scores, one to three.
 
     Returns:
       SVG.
@@ -65,7 +66,7 @@ def bars(series: Dict[str, Groups], names: Sequence[str]) -> str:
     """Draw the overall IoU of groups.
 
     Args:
-      series: label -> name of the group -> Scores, one or two series; a group may be
+      series: label -> name of the group -> Scores, one to three series; a group may be
         missing.
       names: of the groups, from top to bottom.
 

@@ -4,9 +4,15 @@ from typing import Any, Dict, Tuple
 
 import numpy as np
 
-WITHOUT_CRF, WITH_CRF = "without_crf", "with_crf"  # masks of the network, refined ones
+# Masks of the network, those that DenseCRF refined, and those of the score that the
+# network itself refines, where it does.
+WITHOUT_CRF, WITH_CRF, BASE = "without_crf", "with_crf", "base"
 # What they are called where people read it, and in the JSON of a test.
-TITLES = {WITHOUT_CRF: "without DenseCRF", WITH_CRF: "with DenseCRF"}
+TITLES = {
+    WITHOUT_CRF: "without DenseCRF",
+    WITH_CRF: "with DenseCRF",
+    BASE: "base score, without DenseCRF",
+}
 
 
 def with_titles(values: Dict[str, Any]) -> Dict[str, Any]:
@@ -119,23 +125,24 @@ class Scores:
             raise ValueError("no scores: no sample was added")
 
 
-def report(scores: Scores, title: str) -> str:
-    """Write the block of results that ends a test.
+def report(scores: Scores, kind: str) -> str:
+    """Write a block of the results that end a test.
 
     Args:
       scores: at least one sample.
-      title: of TITLES.
+      kind: one of TITLES.
 
     Returns:
       Lines without a line break at the end; their form is fixed, people grep it.
     """
-    lines = [f"Segmentation evaluation ({title}):"]
+    overall = "overall base IoU" if kind == BASE else "overall IoU"
+    lines = [f"Segmentation evaluation ({TITLES[kind]}):"]
     lines += [
         f"precision@{threshold} = {scores.precision(threshold):.4f}"
         for threshold in scores.THRESHOLDS
     ]
     lines.append(
-        f"overall IoU = {scores.overall_iou:.4f}; mean IoU = {scores.mean_iou:.4f}"
+        f"{overall} = {scores.overall_iou:.4f}; mean IoU = {scores.mean_iou:.4f}"
     )
     if scores.num_empty:
         lines.append(

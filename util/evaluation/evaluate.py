@@ -23,6 +23,7 @@ from util.data import datasets, im_processing, text_processing
 from util.data.data_reader import DataReader
 from util.data.samples import group_by_image
 from util.evaluation.eval_tools import (
+    BASE,
     TITLES,
     WITH_CRF,
     WITHOUT_CRF,
@@ -48,7 +49,8 @@ class Result(NamedTuple):
     Attributes:
       number: of the sample.
       sample: as it was read.
-      masks: WITHOUT_CRF, also WITH_CRF -> bool [H, W], in the size of the true mask.
+      masks: WITHOUT_CRF, also WITH_CRF and BASE -> bool [H, W], in the size of the true
+        mask.
       word_weights: float32 [T, 4], see `predictor.Outputs`.
     """
 
@@ -94,6 +96,7 @@ def run(args) -> "Results":
         results,
         args.per_sample,
         model=predictor.model,
+        options=predictor.options,
     )
     print(f"results: {path}")
     return results
@@ -111,14 +114,19 @@ def quick_scores(
       most: sentences to test, those of the first images; None: all.
 
     Returns:
-      Name of each score -> its value, see `eval_tools.Scores`; and `samples`.
+      Name of each score -> its value, see `eval_tools.Scores`; and `samples`. With a
+      base score also its `base_overall_iou` and `base_mean_iou`.
     """
     with reading(dataset, split, most) as (order, samples):
         found = find_masks(predictor, samples)
         bar = tqdm(found, "evaluating", len(order), unit="sentence", disable=None)
         results = Results.of(bar)
     scores = results.scores[WITHOUT_CRF].as_dict()
-    return dict(scores, samples=scores.pop("count"))
+    scores["samples"] = scores.pop("count")
+    if BASE in results.scores:
+        base = results.scores[BASE]
+        scores.update(base_overall_iou=base.overall_iou, base_mean_iou=base.mean_iou)
+    return scores
 
 
 # --- Samples in the order in which they are tested
@@ -228,6 +236,8 @@ def _results(group, found, refined=None):
     masks = {WITHOUT_CRF: is_on_object(found.logits)}
     if refined is not None:
         masks[WITH_CRF] = refined
+    if found.base_logits is not None:
+        masks[BASE] = is_on_object(found.base_logits)
     weights = found.word_weights
     for place, (number, sample) in enumerate(group):
         size = sample["mask_batch"].shape
@@ -302,13 +312,13 @@ class Results:
 
         number; sentence; words, how many of them the network read; image, its name;
         height and width of the image and area of the object, in pixels; and for
-        WITHOUT_CRF, also WITH_CRF, a dict of intersection and union, in pixels.
+        WITHOUT_CRF, also WITH_CRF and BASE, a dict of intersection and union, likewise.
         """
         return sorted(self._rows, key=lambda row: row["number"])
 
     @property
     def scores(self) -> Dict[str, Scores]:
-        """WITHOUT_CRF, also WITH_CRF -> Scores, the samples by number."""
+        """WITHOUT_CRF, also WITH_CRF and BASE -> Scores, the samples by number."""
         scores = {}
         for kind in TITLES:
             for row in self.samples:
@@ -318,8 +328,7 @@ class Results:
 
     def report(self) -> str:
         """Return the blocks of results, see `eval_tools.report`."""
-        blocks = (report(scores, TITLES[kind]) for kind, scores in self.scores.items())
-        return "\n".join(blocks)
+        return "\n".join(report(scores, kind) for kind, scores in self.scores.items())
 
 
 def write_record(

@@ -9,7 +9,13 @@ from util.core.errors import UserError
 from util.data import datasets, text_processing
 from util.evaluation import breakdown, evaluate
 from util.evaluation.breakdown import Row
-from util.evaluation.eval_tools import WITH_CRF, WITHOUT_CRF, Scores, compute_mask_IU
+from util.evaluation.eval_tools import (
+    BASE,
+    WITH_CRF,
+    WITHOUT_CRF,
+    Scores,
+    compute_mask_IU,
+)
 from util.evaluation.html import Html, element, join, photo, swatch
 from util.inference import dense_crf, visualize
 from util.inference.prediction import Word, read_words
@@ -40,7 +46,7 @@ class Example(NamedTuple):
       row: of the record, see `evaluate.Results.samples`.
       image: uint8 [H, W, 3], RGB.
       true: bool [H, W], the true mask.
-      masks: WITHOUT_CRF, also WITH_CRF -> bool [H, W], as they are found now.
+      masks: WITHOUT_CRF, also WITH_CRF and BASE -> bool [H, W], as they are found now.
       words: those that the network read, in order.
       unread: the others.
       ious: of these masks, 0..1.
@@ -218,12 +224,15 @@ def _coloured(word, kind, weight=0.7, **attributes):
 
 def _facts(example):
     """Return the numbers of an example in a line."""
-    ious = [f"{100 * iou:.1f} %" for iou in example.ious.values()]
+    named = {BASE: " of the base score", WITHOUT_CRF: "", WITH_CRF: " with DenseCRF"}
+    ious = [
+        f"{100 * example.ious[kind]:.1f} %{name}"
+        for kind, name in named.items()
+        if kind in example.ious
+    ]
     row = example.row
     share = 100 * row["area"] / (row["height"] * row["width"])
     facts = [f"IoU {f' {ARROW} '.join(ious)}"]
-    if len(ious) > 1:
-        facts[0] += " with DenseCRF"
     facts += [f"object {share:.1f} % of the image", f"number {row['number']}"]
     return " \u00b7 ".join(facts + [row["image"]] * bool(row["image"]))
 
@@ -245,24 +254,28 @@ def _panels(example):
         empty = "" if mask.any() else ": empty"
         caption = _named(colour, name + empty)
         panels.append(photo(shown, f"The {name} of {about}{empty}", caption))
-    if len(example.masks) == 2:
-        panels.append(_difference(image, example, about))
+    for name, *kinds in (
+        ("the last score", BASE, WITHOUT_CRF),
+        ("DenseCRF", WITHOUT_CRF, WITH_CRF),
+    ):
+        if set(kinds) <= set(example.masks):
+            masks = [example.masks[kind] for kind in kinds]
+            panels.append(_difference(image, *masks, name, about))
     return panels
 
 
-def _difference(image, example, about):
-    """Show what DenseCRF did."""
-    before, after = example.masks[WITHOUT_CRF], example.masks[WITH_CRF]
+def _difference(image, before, after, name, about):
+    """Show what the last step changed, `name`."""
     added = np.count_nonzero(after & ~before)
     removed = np.count_nonzero(before & ~after)
     caption = join(
         [
-            "DenseCRF:",
+            f"{name[0].upper()}{name[1:]}:",
             _named(visualize.ADDED_COLOUR, f"{added} pixels added,"),
             _named(visualize.REMOVED_COLOUR, f"{removed} removed"),
         ]
     )
-    alt = f"What DenseCRF changed for {about}: {added} pixels added, {removed} removed"
+    alt = f"What {name} changed for {about}: {added} pixels added, {removed} removed"
     return photo(visualize.difference(image, before, after), alt, caption)
 
 

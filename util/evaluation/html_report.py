@@ -15,7 +15,7 @@ from util.evaluation import breakdown, charts
 from util.evaluation.breakdown import COUNTS, FIGURES, Row
 from util.evaluation.eval_tools import TITLES, WITH_CRF, WITHOUT_CRF
 from util.evaluation.html import Column, Html, element, join, page, plot, table
-from util.models import references
+from util.models import option_name, references
 
 NONE, MINUS = "\u2013", "\u2212"
 SHOWN_CHANGES = 10  # each way
@@ -35,7 +35,7 @@ class Series(NamedTuple):
     Attributes:
       label: names it.
       rows: of the samples of a record.
-      kind: WITHOUT_CRF or WITH_CRF.
+      kind: WITHOUT_CRF, WITH_CRF or BASE.
     """
 
     label: str
@@ -161,7 +161,7 @@ def report(record: Dict[str, Any], examples: Html) -> str:
 
 
 def _kinds(*records):
-    """Return WITHOUT_CRF and, where a record has it, WITH_CRF."""
+    """Return WITHOUT_CRF and, where a record has them, WITH_CRF and BASE."""
     return [kind for kind in TITLES if any(kind in one["results"] for one in records)]
 
 
@@ -200,6 +200,8 @@ def _about(record, label=""):
     versions = versions.items() if isinstance(versions, dict) else ()
     line = ", ".join(f"{name} {version}" for name, version in versions)
     what = f"{record['data_set']} {record['split']}, snapshot {record['snapshot']}"
+    options = record["options"].items()
+    what += "".join(f", {option_name(name)} {value}" for name, value in options)
     return join(
         [element("p", label + what), element("p", line, class_="faint")],
     )
@@ -350,7 +352,7 @@ def _group_table(groups, names, heading):
         row = [name] + [str(counts[0].get(name))] * has_same
         for scores in found:
             row += _cells(scores, bool(own))
-        rows.append(row + _differences(*found) * is_comparison)
+        rows.append(row + (_differences(*found) if is_comparison else []))
     return table(f"{heading}: IoU in %", columns, rows)
 
 

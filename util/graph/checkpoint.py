@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import re
-from typing import Any, Dict, Iterable, List, Optional
+from typing import Any, Dict, Iterable, List, Optional, Union
 
 import numpy as np
 
@@ -16,6 +16,7 @@ NAMED = 10  # differences that an error message spells out
 DATA, STATE, INDEX = ".data-00000-of-00001", ".state.json", ".index"
 
 WORDS = "vocabulary"  # key of its checksum in a state
+OPTIONS = "options"  # key of those that the model was made with, see `models.OPTIONS`
 
 BEST = "best"
 
@@ -115,6 +116,20 @@ def read_vocabulary_checksum(snapshot: str) -> Optional[str]:
     return read_state(snapshot).get(WORDS)
 
 
+def read_options(snapshot: str) -> Dict[str, str]:
+    """Return the options, of `models.OPTIONS`, that a snapshot's state tells.
+
+    Raises:
+      UserError: its state is damaged.
+    """
+    if not os.path.exists(snapshot + STATE):
+        return {}
+    options = read_state(snapshot).get(OPTIONS, {})
+    if not isinstance(options, dict):
+        raise UserError(f"{snapshot + STATE} is damaged: {OPTIONS} is {options!r}")
+    return options
+
+
 def find(folder: str, dataset: str, step: Any) -> str:
     """Return the path of a snapshot that is there.
 
@@ -200,13 +215,16 @@ def read(checkpoint: str, names: Iterable[str]) -> Dict[str, np.ndarray]:
         return {name: reader.get_tensor(name) for name in names}
 
 
-def load(session, checkpoint: str, variables: Optional[List] = None) -> None:
+def load(
+    session, checkpoint: str, variables: Union[None, List, Dict[str, Any]] = None
+) -> None:
     """Load variables from a snapshot.
 
     Args:
       session: of the variables' graph.
       checkpoint: the snapshot's path.
-      variables: of tf.Variable; None: all of the graph.
+      variables: of tf.Variable; a dict: by their names in the snapshot; None: all of
+        the graph.
 
     Raises:
       UserError: the file cannot be read, does not fit, or holds NaN or infinite
@@ -214,9 +232,11 @@ def load(session, checkpoint: str, variables: Optional[List] = None) -> None:
     """
     if variables is None:
         variables = session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
+    if not isinstance(variables, dict):
+        variables = {variable.op.name: variable for variable in variables}
     stored, differences = shapes(checkpoint), []
-    for variable in variables:
-        name, wanted = variable.op.name, variable.shape.as_list()
+    for name, variable in variables.items():
+        wanted = variable.shape.as_list()
         if name not in stored:
             differences.append(f"{name} {wanted} is missing")
         elif stored[name] != wanted:
@@ -229,7 +249,7 @@ def load(session, checkpoint: str, variables: Optional[List] = None) -> None:
         )
     with session.graph.as_default(), _reading(checkpoint):
         tf.train.Saver(variables).restore(session, checkpoint)
-    check_finite(checkpoint, [variable.op.name for variable in variables])
+    check_finite(checkpoint, variables)
 
 
 @contextlib.contextmanager

@@ -34,13 +34,16 @@ class Outputs(NamedTuple):
       probability: float32 [B, H, W], 0..1, the sigmoid of it.
       word_weights: float32 [B, T, number of `Predictor.word_classes`], meaningless at
         padding; None where the model has no classes.
-      levels: level -> float32 [B, H, W], 0..1: what it alone would answer.
+      levels: level -> float32 [B, H, W], 0..1: what it alone would answer; "base" is
+        the score that the answer refines, where it refines one.
+      base_logits: float32 [B, H, W], of "base"; None where there is none.
     """
 
     logits: np.ndarray
     probability: np.ndarray
     word_weights: Optional[np.ndarray]
     levels: Dict[str, np.ndarray]
+    base_logits: Optional[np.ndarray] = None
 
 
 class Predictor:
@@ -72,6 +75,7 @@ class Predictor:
         `set_image`.
       vocab_size: int, ids must be smaller.
       model: name of the snapshot's model.
+      options: those that it was made with, see `models.OPTIONS`.
       word_classes: what the model tells words apart by; empty where it does not.
       levels: the names of its auxiliary scores, see `Outputs.levels`; may be empty.
 
@@ -94,7 +98,7 @@ class Predictor:
         model_class, sizes = models.of_snapshot(self._snapshot, model)
         self.model, self.vocab_size = model_class.NAME, sizes["vocab_size"]
         self.word_classes = tuple(model_class.WORD_CLASSES)
-        self.levels = tuple(name for name in model_class.LOSS_WEIGHTS if name != "pred")
+        self.options = {name: sizes[name] for name in models.OPTIONS if name in sizes}
         self.image, self._size = None, None
         self._vocabulary = None
         if vocabulary:
@@ -110,6 +114,7 @@ class Predictor:
             self._session = new_session(graph, precision)
             with checkpoint.closed_on_error(self._session):
                 checkpoint.load(self._session, self._snapshot)
+        self.levels = tuple(name for name in self._model.ups if name != "pred")
         self._remembered, self._crf_backend = remembered, crf_backend
         self._seen = collections.OrderedDict()  # checksum of `image` -> what to feed
         self._now = {}
@@ -237,6 +242,7 @@ class Predictor:
             probability=found["sigm"][..., 0],
             word_weights=found.get("words_parse"),
             levels={level: expit(found[level][..., 0]) for level in self.levels},
+            base_logits=found["base"][..., 0] if "base" in found else None,
         )
 
     def _prediction(self, sentence, ids, found, n, on_object):

@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple, Type
 
 from util.core.errors import UserError
+from util.models.options import OPTIONS, option_name
 
 if TYPE_CHECKING:  # TensorFlow: the names do without it
     from util.models.base import Model
@@ -71,7 +72,7 @@ def of_snapshot(
       name: one of MODELS that it must be; None: any.
 
     Returns:
-      (class, arguments of it, see `base.Model.sizes`).
+      (class, arguments of it, see `base.Model.sizes`, and its options).
 
     Raises:
       UserError: the file cannot be read, is of no model or of another one.
@@ -84,9 +85,30 @@ def of_snapshot(
         sizes = model_class.sizes(shapes)
     except UserError as error:
         raise UserError(f"{snapshot} is {error}") from error
+    sizes = _with_options(snapshot, sizes, checkpoint.read_options(snapshot))
     if name not in (None, model_class.NAME):
         raise UserError(
             f"{snapshot} is a checkpoint of {model_class.NAME}, not of {name}: choose "
             f"-n {model_class.NAME}"
         )
     return model_class, sizes
+
+
+def _with_options(snapshot, sizes, told):
+    """Add the options that the state tells to what the shapes show."""
+    possible = {"loss": OPTIONS["loss"], **sizes}  # a loss has no variables
+    for name, value in told.items():
+        seen = possible.get(name, ())
+        if value not in (seen if isinstance(seen, tuple) else (seen,)):
+            raise UserError(
+                f"the state of {snapshot} says {option_name(name)} {value}, which its "
+                "weights are not of: copy the .state.json that belongs to it"
+            )
+    sizes = {**sizes, **told}
+    for name, value in sizes.items():
+        if isinstance(value, tuple):
+            raise UserError(
+                f"{snapshot} does not tell {option_name(name)}, {' or '.join(value)}: "
+                "copy its .state.json, which does, next to it"
+            )
+    return sizes

@@ -10,7 +10,7 @@ w of the grid of features, C channels.
 import inspect
 import re
 import warnings
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Dict, List, NamedTuple, Tuple
 
 import deeplab_resnet
 from deeplab_resnet import LEVELS
@@ -20,6 +20,7 @@ from util.graph import losses, optimizer
 from util.graph.compat import only_graphs, tf
 from util.graph.layers import dropout_mask
 from util.graph.towers import spread
+from util.models.options import OPTIONS
 
 SCOPE = "text_objseg"  # of all variables of a head
 OF_ADAM = re.compile(r".*/Adam(_1)?|(.*/)?beta[12]_power")
@@ -54,6 +55,7 @@ class Arguments(NamedTuple):
       towers: list of `towers.Tower`, devices that share a batch; none: one device.
       inputs: dict, "words" and "im" -> tensors in place of the placeholders, of the
         same dtypes and static shapes; None: placeholders.
+      loss, refine, second_pass: str, see `options.OPTIONS`; None: none of them.
     """
 
     batch_size: Any = 1
@@ -80,13 +82,17 @@ class Arguments(NamedTuple):
     num_images: Any = None
     towers: Any = ()
     inputs: Any = None
+    loss: Any = None
+    refine: Any = None
+    second_pass: Any = None
 
 
 class Answer(NamedTuple):
     """What a head gives.
 
     Attributes:
-      logits: name -> float32 [B, h, w, 1], for each name of LOSS_WEIGHTS.
+      logits: name -> float32 [B, h, w, 1]: "pred", the answer, of any size; "base",
+        the score that it refines, where it refines one; and auxiliary ones.
       image_parts: float32 [P, ...] each: all that the answer takes from the image. Fed
         with what they were for an image they spare a sentence all work on it.
       outputs: name -> [B, ...]: what else there is to show. The model has each as an
@@ -111,7 +117,8 @@ class Model:
       WORD_TABLE: name of the variable of the word vectors, [vocab_size, size].
       STEP_COUNTER: name of the variable that counts the steps.
       LOSS_WEIGHTS: name of each score -> weight of its loss. "pred", the answer, is
-        first; the others are auxiliary.
+        first; the others are auxiliary. With options see `loss_weights`.
+      OPTIONS: those of `models.OPTIONS` that it can be made with.
       WORD_CLASSES: what `words_parse` tells apart; none: the model does not.
 
     Attributes:
@@ -129,11 +136,17 @@ class Model:
         fed in place of `im`.
       words_parse: float32 [B, T, number of WORD_CLASSES], meaningless at padding; None
         where there are none.
-      logits, ups: name -> float32 [B, h, w, 1] and [B, H, W, 1], of LOSS_WEIGHTS.
+      logits, ups: name -> float32 [B, h, w, 1] and [B, H, W, 1], see `Answer`; "pred"
+        is first.
       pred, up, up_NAME: the same, one by one; `pred` and `up` are the answer's.
+      pred_base: "base" of the logits, where there is one.
+      printed: float32 [B, h, w, 1], what the printed figures are of: `pred_base`, or
+        `pred`.
       sigm: float32 [B, H, W, 1], sigmoid of `up`.
+      reads_image: bool, whether the head reads `im` itself, besides the taps.
       In mode "train" also target: float32 [B, h, w, 1], the mask on the grid; losses:
-        name -> scalar float32; the same as cls_loss and cls_loss_NAME; scalars
+        name -> scalar float32, see `loss_terms`; the same as cls_loss, the printed one,
+        cls_loss_NAME and, where a name has "loss" in it, NAME; scalars
         cls_loss_all, reg_loss, cost, learning_rate; train_step: the op.
 
     Raises:
@@ -144,7 +157,9 @@ class Model:
     Arguments = Arguments
     LOSS_WEIGHTS: Dict[str, float] = {"pred": 1.0}  # noqa: RUF012
     WORD_CLASSES = ()
+    OPTIONS: Tuple[str, ...] = ()
     words_parse = None
+    reads_image = False
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
@@ -173,6 +188,10 @@ class Model:
         """
         if options.mode not in ("train", "eval"):
             raise ValueError(f"mode {options.mode!r} is neither 'train' nor 'eval'")
+        for name, values in OPTIONS.items():
+            value = getattr(options, name, None)
+            if value is not None and (name not in cls.OPTIONS or value not in values):
+                raise ValueError(f"{cls.NAME} has no {name} {value!r}")
         if options.optimizer != "adam":
             raise ValueError(f"optimizer {options.optimizer!r}: only 'adam' is known")
         rows, columns = options.vf_h, options.vf_w
@@ -190,7 +209,8 @@ class Model:
           shapes: variable name -> shape.
 
         Returns:
-          The arguments that say so.
+          The arguments that say so. One that they leave open is a tuple of its possible
+          values; the snapshot's state says which.
 
         Raises:
           UserError: a variable that tells is missing or of another rank.
@@ -221,6 +241,19 @@ class Model:
         return not (name == cls.STEP_COUNTER or OF_ADAM.fullmatch(name))
 
     @classmethod
+    def stored_name(cls, name, shapes):
+        """Return what a snapshot that a run starts from calls a variable.
+
+        Args:
+          name: of a variable of the network.
+          shapes: variable name -> shape, of the snapshot.
+
+        Returns:
+          A name, which may be missing there; None: the variable is drawn.
+        """
+        return name
+
+    @classmethod
     def defaults(cls, dataset):
         """Return the channels for a data set: v_emb_dim and mlp_dim."""
         return {"v_emb_dim": dataset.v_emb_dim, "mlp_dim": dataset.mlp_dim}
@@ -241,7 +274,8 @@ class Model:
 
         Args:
           ids: int32 [B, T], 0 is padding.
-          taps: level, of LEVELS -> float32 [P, h, w, C].
+          taps: level, of LEVELS -> float32 [P, h, w, C]; and "im" -> float32
+            [P, H, W, 3], the image, see `Model.im`.
           dropout: name, of `dropout_channels` -> float32 [B, T, C] to multiply with;
             only of those that drop.
 
@@ -249,6 +283,21 @@ class Model:
           Answer.
         """
         raise NotImplementedError
+
+    def loss_weights(self):
+        """Return name -> weight of each loss that is minimised."""
+        return self.LOSS_WEIGHTS
+
+    def loss_terms(self):
+        """Compute the losses; the first one is printed, others may be for the log only.
+
+        Returns:
+          name -> scalar float32; a cross entropy has the name of its score.
+        """
+        return {
+            name: losses.segmentation_loss(up, self.target_fine)
+            for name, up in self.ups.items()
+        }
 
     # --- What is the same for all
 
@@ -300,28 +349,29 @@ class Model:
         def answer(inputs):
             return self.head(
                 inputs["words"],
-                {level: inputs[level] for level in LEVELS},
+                {name: inputs[name] for name in (*LEVELS, "im")},
                 {name: inputs[name] for name in masks},
             )
 
-        inputs = dict(taps, words=self.words, **masks)
+        inputs = dict(taps, im=self.im, words=self.words, **masks)
         found = spread(answer, self.options.towers, inputs)
         self.image_parts = found.image_parts
         for name, output in found.outputs.items():
             setattr(self, name, output)
         size = self.options.H, self.options.W
-        self.logits = {name: found.logits[name] for name in self.LOSS_WEIGHTS}
+        first = [name for name in ("pred", "base") if name in found.logits]
+        self.logits = {name: found.logits[name] for name in first}
+        self.logits.update(found.logits)
         self.ups = {
             name: tf.image.resize_bilinear(score, size)
             for name, score in self.logits.items()
         }
         self.pred, self.sigm = self.logits["pred"], tf.sigmoid(self.ups["pred"])
-        self._name_each("up", self.ups)
-
-    def _name_each(self, prefix, tensors):
-        """Make attributes: `prefix` of the answer, and prefix_NAME of the others."""
-        for name, tensor in tensors.items():
-            setattr(self, prefix if name == "pred" else f"{prefix}_{name}", tensor)
+        for name, up in self.ups.items():
+            setattr(self, "up" if name == "pred" else f"up_{name}", up)
+        if "base" in self.logits:
+            self.pred_base = self.logits["base"]
+        self.printed = self.logits.get("base", self.pred)
 
     def _learn(self):
         """Add losses and the training step.
@@ -330,15 +380,14 @@ class Model:
           STEP_COUNTER and Adam's: see `optimizer.adam`
         """
         options = self.options
-        grid = self.pred.shape.as_list()[1:3]
+        grid = self.printed.shape.as_list()[1:3]
         self.target = tf.image.resize_bilinear(self.target_fine, grid)
-        self.losses = {
-            name: losses.segmentation_loss(up, self.target_fine)
-            for name, up in self.ups.items()
-        }
-        self._name_each("cls_loss", self.losses)
+        self.losses = self.loss_terms()
+        self.cls_loss = next(iter(self.losses.values()))
+        for name, loss in list(self.losses.items())[1:]:
+            setattr(self, name if "loss" in name else f"cls_loss_{name}", loss)
         self.cls_loss_all = sum(
-            weight * self.losses[name] for name, weight in self.LOSS_WEIGHTS.items()
+            weight * self.losses[name] for name, weight in self.loss_weights().items()
         )
         trained = [
             v for v in tf.trainable_variables() if is_trained(v.op.name, options.conv5)

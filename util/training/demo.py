@@ -8,7 +8,7 @@ before training has ended.
 import collections
 import itertools
 import os
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import numpy as np
 from tqdm import tqdm
@@ -28,7 +28,7 @@ from util.training.feeds import TrainingSet
 from util.training.loop import Schedule, TrainState
 from util.training.machine import Machine
 from util.training.start import Start
-from util.training.train import network_options, train
+from util.training.train import chosen_options, network_options, train
 
 DATASET = "shapes"
 STEPS = 2000
@@ -54,9 +54,10 @@ def run(model_class, args) -> Dict[str, float]:
     dataset = datasets.get(DATASET, args.data, args.batches)
     for split in ("train", "test"):
         build_samples(dataset, split, jobs=cores())
+    options = chosen_options(model_class, args)
     with files.locked(args.folder):
         run_log.require_own(args.folder, DATASET)
-        snapshot = train_small(model_class, dataset, args.folder)
+        snapshot = train_small(model_class, dataset, args.folder, options)
     samples = load_samples(dataset, "test")
     with Predictor(snapshot) as predictor:
         with dense_crf.Workers(cores(), args.crf_backend) as workers:
@@ -89,7 +90,12 @@ def load_samples(dataset: Dataset, split: str) -> Samples:
     return [samples.read(number) for number in range(len(samples))]
 
 
-def train_small(model_class, dataset: Dataset, folder: str) -> str:
+def train_small(
+    model_class,
+    dataset: Dataset,
+    folder: str,
+    options: Optional[Dict[str, str]] = None,
+) -> str:
     """Train a small network and return the path of its snapshot.
 
     Args:
@@ -106,12 +112,13 @@ def train_small(model_class, dataset: Dataset, folder: str) -> str:
         lr_decay_step=STEPS,
         # Padding changes nothing, but each position costs time.
         num_steps=int(max(map(np.count_nonzero, sentences))),
+        **options,
     )
     return train(
         model_class,
         network,
         training_set,
-        Start(TrainState(0, SEED, training_set.number, [0])),
+        Start(TrainState(0, SEED, training_set.number, [0], options)),
         Schedule(last=STEPS, every=STEPS),
         folder,
         Machine(SCENES * SENTENCES),

@@ -179,7 +179,8 @@ def feeds(
     Args:
       model: a `models.base.Model`, of B sentences about P images.
       samples: of `fitting_samples`; B make a step, B / P neighbours about each image.
-      cache: gives the features of the images, in place of the images.
+      cache: gives the features of the images, in place of the images, which are fed
+        only where the head reads them as well.
     """
     num_images = model.im.shape.as_list()[0]
     group_size = model.words.shape.as_list()[0] // num_images
@@ -211,6 +212,9 @@ def _cached_feeds(model, groups, num_images, cache):
             batch = list(itertools.chain(*step))
             values = words_and_masks(model, batch)
             values.update(cache.feed(lookups))
+            if model.reads_image:
+                images = np.stack([group[0]["im_batch"] for group in step])
+                values[model.im] = im_processing.to_network_input(images)
             yield Feed(values, batch)
 
 

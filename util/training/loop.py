@@ -25,6 +25,7 @@ class TrainState(NamedTuple):
       seed: of everything that is drawn.
       samples: int, those of the split.
       positions: of the readers of all workers, see `feeds`.
+      options: of the model, see `models.OPTIONS`: only those that are given.
       averages: see `progress.Progress`.
       best: (overall IoU, step) of the best evaluation.
       evaluated: step of the last evaluation.
@@ -35,6 +36,7 @@ class TrainState(NamedTuple):
     seed: int
     samples: int
     positions: List[int]
+    options: Dict[str, str] = {}  # noqa: RUF012
     averages: Optional[Dict[str, float]] = None
     best: Optional[List[float]] = None
     evaluated: int = 0
@@ -72,7 +74,7 @@ def step_fetches(model) -> Dict[str, Any]:
     """Return what every step runs."""
     return {
         "loss": model.cls_loss,
-        "scores": model.pred,
+        "scores": model.printed,
         "target": model.target,
         "learning_rate": model.learning_rate,
         "step": model.train_step,
@@ -80,9 +82,10 @@ def step_fetches(model) -> Dict[str, Any]:
 
 
 def all_losses(model) -> Dict[str, Any]:
-    """Return what the log has besides the answer's loss, by its key there."""
+    """Return what the log has besides the printed loss, by its key there."""
     losses = {
-        f"loss_{name}": loss for name, loss in model.losses.items() if name != "pred"
+        name if "loss" in name else f"loss_{name}": loss
+        for name, loss in list(model.losses.items())[1:]
     }
     return dict(losses, loss_all=model.cls_loss_all)
 

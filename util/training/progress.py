@@ -5,6 +5,8 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
+from util.models import option_name
+
 AVERAGE_DECAY = 0.99
 EVERY = 100  # steps
 
@@ -123,9 +125,11 @@ def header(run: Dict[str, Any], start: str) -> str:
       start: a line about where the weights come from.
     """
     network = run["network"]
+    options = run["model_options"].items()
+    model = " ".join([run["model"], *(f"{option_name(n)} {x}" for n, x in options)])
     return "\n".join(
         [
-            f"model: {run['model']}, {run['parameters']:,} parameters, "
+            f"model: {model}, {run['parameters']:,} parameters, "
             f"{run['trained_values']:,} of them trained",
             f"samples: {run['samples']:,} of {run['data_set']} {run['split']}, "
             f"{network['W']}x{network['H']} pixels",

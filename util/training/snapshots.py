@@ -97,13 +97,14 @@ class Snapshots:
         unfinished = os.path.join(self._folder, UNFINISHED)
         try:
             os.makedirs(unfinished, exist_ok=True)
-            for end in (DATA, INDEX):
+            ends = (DATA, STATE, INDEX)
+            for end in ends:
                 _link(snapshot + end, os.path.join(unfinished, BEST + end))
             # Killed from here on there is none, rather than half of each; a run that
             # is resumed then evaluates again.
             with contextlib.suppress(FileNotFoundError):
                 os.remove(best + INDEX)
-            for end in (DATA, INDEX):
+            for end in ends:
                 os.replace(os.path.join(unfinished, BEST + end), best + end)
         except OSError as error:
             raise UserError(

@@ -6,7 +6,7 @@ import itertools
 import os
 import random
 import sys
-from typing import List, NamedTuple, Optional
+from typing import Dict, List, NamedTuple, Optional
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from util.graph import checkpoint, towers
 from util.graph.compat import tf
 from util.graph.session import release_freed_memory
 from util.inference.predictor import check_vocabulary
+from util.models import OPTIONS, option_name
 from util.training import progress
 from util.training.feeds import TrainingSet
 from util.training.loop import TrainState
@@ -53,6 +54,7 @@ def resume_state(
     resume: bool = False,
     seed: Optional[int] = None,
     workers: int = 1,
+    options: Optional[Dict[str, str]] = None,
 ) -> TrainState:
     """Return the state at the newest whole snapshot, or at step 0.
 
@@ -62,11 +64,14 @@ def resume_state(
       resume: whether snapshots may be there.
       seed: of a new run; None: draw one.
       workers: int, processes that read samples.
+      options: of the model, see `models.OPTIONS`.
 
     Raises:
       UserError: there are snapshots without `resume`, or ones that no state belongs
-        to, or the samples or the vocabulary are others than those of the run.
+        to, or the samples, the vocabulary or the options are others than those of the
+        run.
     """
+    options = options or {}
     name, vocabulary = training_set.dataset.name, training_set.dataset.vocabulary_file
     check_words(folder, vocabulary)
     there = checkpoint.there(folder, name)
@@ -84,8 +89,14 @@ def resume_state(
             )
         drawn = random.SystemRandom().randrange(2**32)
         seed = drawn if seed is None else seed
-        return TrainState(0, seed, training_set.number, [0] * workers)
+        return TrainState(0, seed, training_set.number, [0] * workers, options)
     check_vocabulary(snapshot, vocabulary)
+    if saved.setdefault("options", {}) != options:
+        raise UserError(
+            f"{snapshot} was trained with {_named(saved['options'])}, not with "
+            f"{_named(options)}: resume with the same, or start a new run with "
+            "--init-from"
+        )
     if saved["samples"] != training_set.number:
         raise UserError(
             f"{snapshot} was trained on {saved['samples']} samples, but "
@@ -131,6 +142,7 @@ def _read_state(snapshot):
         and positions
         and all(map(_is_count, positions))
         and _is_count(known.get("evaluated", 0))
+        and isinstance(known.get("options", {}), dict)
         and (best is None or isinstance(best, list) and len(best) == 2)
         and (averages is None or _are_averages(averages))
     ):
@@ -152,6 +164,12 @@ def _are_averages(value):
 
 def _is_count(value):
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _named(options):
+    """Return options as they are given."""
+    named = (f"{option_name(name)} {value}" for name, value in options.items())
+    return " ".join(named) or f"none of {', '.join(map(option_name, OPTIONS))}"
 
 
 # --- The variables
@@ -304,7 +322,8 @@ def load_weights(
       UserError: the file cannot be read or does not fit, or the vocabularies differ in
         size and `known` is None.
     """
-    rows = checkpoint.shapes(snapshot).get(model.WORD_TABLE, [0])[0]
+    shapes = checkpoint.shapes(snapshot)
+    rows = shapes.get(model.WORD_TABLE, [0])[0]
     named, vocabulary = "of this data set", words
     if known is not None:
         named, vocabulary = "named", known
@@ -313,15 +332,19 @@ def load_weights(
             f"{snapshot} knows {rows} words, but the vocabulary {named} has "
             f"{len(vocabulary)}: name that of the snapshot with --init-vocabulary"
         )
-    variables = [
-        variable
-        for variable in session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
-        if model.is_weight(variable.op.name)
-    ]
+    variables, drawn = {}, []
+    for variable in session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES):
+        if model.is_weight(variable.op.name):
+            stored = model.stored_name(variable.op.name, shapes)
+            if stored is None:
+                drawn.append(variable.op.name)
+            else:
+                variables[stored] = variable
     line = f"weights: loaded from {snapshot}"
+    if drawn:
+        line += f"; {len(drawn)} variables that it has not are drawn at random"
     if vocabulary != words:
-        table = next(v for v in variables if v.op.name == model.WORD_TABLE)
-        variables.remove(table)
+        table = variables.pop(model.WORD_TABLE)
         shared = _carry_over(session, snapshot, table, words, known)
         line += f"; {shared} of {len(words)} words have their vectors from it"
     checkpoint.load(session, snapshot, variables)

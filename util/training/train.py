@@ -57,8 +57,9 @@ def run(model_class, args) -> None:
 def _run_alone(model_class, args, dataset, training_set, machine):
     """Train in a folder where nobody else writes."""
     run_log.require_own(args.folder, dataset.name)
+    options = chosen_options(model_class, args)
     state = resume_state(
-        args.folder, training_set, args.resume, args.seed, machine.workers
+        args.folder, training_set, args.resume, args.seed, machine.workers, options
     )
     backbone = None
     if args.backbone == "file" and not (state.snapshot or args.init_from):
@@ -75,6 +76,7 @@ def _run_alone(model_class, args, dataset, training_set, machine):
         keep_prob_rnn=args.keep_prob_rnn,
         keep_prob_emb=args.keep_prob_emb,
         conv5=args.conv5,
+        **options,
     )
     schedule = Schedule(
         last=min(args.iteration, args.stop),
@@ -202,6 +204,20 @@ def find_machine(
     return Machine(batch_size, devices, threads, precision)
 
 
+def chosen_options(model_class, args) -> Dict[str, str]:
+    """Return the options of `models.OPTIONS` that a command line gives.
+
+    Raises:
+      UserError: the model has no such option.
+    """
+    options = {name: getattr(args, name) for name in models.OPTIONS}
+    options = {name: value for name, value in options.items() if value}
+    for name in options:
+        if name not in model_class.OPTIONS:
+            raise UserError(f"{model_class.NAME} has no {models.option_name(name)}")
+    return options
+
+
 def network_options(
     model_class,
     training_set: TrainingSet,
@@ -232,6 +248,7 @@ def network_options(
     if init_from:
         snapshot = checkpoint.without_ending(init_from)
         _, sizes = models.of_snapshot(snapshot, model_class.NAME)
+        sizes = {name: sizes[name] for name in sizes if name not in models.OPTIONS}
         defaults = {name: sizes[name] for name in defaults}
     chosen = {name: number for name, number in (channels or {}).items() if number}
     if chosen:
@@ -289,6 +306,7 @@ def describe(
         "sentences_per_image": training_set.sentences_per_image,
         "steps": schedule.last,
         "network": sizes,
+        "model_options": start.state.options,
         "word_vectors": "glove" in network,
         "parameters": _count(
             variable
