@@ -88,7 +88,7 @@ def _read_lines(path: str) -> List[Dict[str, Any]]:
         try:
             record = json.loads(line.decode("utf-8"), parse_int=float)
             records.append(dict(record, step=float(record["step"])))
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise UserError(
                 f"{path}, line {number}: no JSON object with a step; delete the line, "
                 "or name the log of a training"

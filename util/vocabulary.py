@@ -14,7 +14,7 @@ from typing import Counter, Iterable, List, Optional, Sequence
 
 from util.core.cli import OneLineParser, command
 from util.core.errors import UserError
-from util.core.files import require_file, writing
+from util.core.files import MAX_TEXT, require_file, writing
 from util.data import annotations, custom, datasets, refcoco, referit
 from util.data.datasets import Dataset
 from util.data.text_processing import (
@@ -135,7 +135,7 @@ def read_sentences(path: str) -> List[str]:
             s for sentences in referit.load_queries(path).values() for s in sentences
         ]
     try:
-        with open(require_file(path), encoding="utf-8-sig") as file:
+        with open(require_file(path, MAX_TEXT), encoding="utf-8-sig") as file:
             return list(file)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text: {error}") from error

@@ -235,3 +235,26 @@ def test_a_lock_leaves_no_folder_where_nothing_came_of_it(tmp_path):
         with files.locked(str(tmp_path / "a" / "b")):
             raise UserError("refused")
     assert os.listdir(str(tmp_path)) == []
+
+
+def test_file_that_is_too_large_is_not_read(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(b"[")
+    with open(str(path), "r+b") as file:
+        file.truncate(2**40)
+    with pytest.raises(UserError, match="a.json has 1099511627776 bytes, more than"):
+        files.read_json(str(path))
+
+
+@pytest.mark.parametrize("text", ["[" * 10**6, "7" * 10**6, "[-" + "7" * 10**5 + "]"])
+def test_deep_json_and_huge_numbers_are_refused_at_once(tmp_path, text):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match="a.json is damaged: .*(recursion|digits)"):
+        files.read_json(str(path))
+
+
+def test_key_that_stands_twice_is_found_among_many():
+    text = ", ".join(f'"{n}": 1' for n in [*range(10**5), 99999])
+    with pytest.raises(ValueError, match="99999"):
+        files.parse_json("{" + text + "}")

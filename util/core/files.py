@@ -1,5 +1,6 @@
 """Files that appear whole or not at all; JSON files."""
 
+import collections
 import contextlib
 import json
 import os
@@ -9,10 +10,12 @@ import socket
 import stat
 import sys
 import time
-from typing import IO, Any, Iterator
+from typing import IO, Any, Iterator, Optional, Union
 
 from util.core.errors import UserError
 
+MAX_TEXT, MAX_JSON = 2**28, 2**30  # bytes of a file; COCO's largest have 0.5 GB
+MAX_DIGITS = 100  # of a whole number: Python takes very long for a million
 PART = re.compile(r".+\.([0-9]+)\.part", re.DOTALL)  # name of a file before it is whole
 
 LOCK = ".lock"  # in a folder where a process writes; holds its pid and its machine
@@ -250,16 +253,23 @@ def _is_alive(process):
     return True
 
 
-def require_file(path: str) -> str:
+def require_file(path: str, most: Optional[int] = None) -> str:
     """Return `path`, the path of a file that is there.
 
+    Args:
+      path: the file.
+      most: bytes that it may have, of one that is read whole; None: any number.
+
     Raises:
-      UserError: it is not.
+      UserError: it is not, or is too large.
     """
     if not os.path.isfile(path):
         raise UserError(
             f"there is no file {path}; data/README.md says where the data comes from"
         )
+    size = os.path.getsize(path)
+    if most is not None and size > most:
+        raise UserError(f"{path} has {size} bytes, more than the {most} that are read")
     return path
 
 
@@ -281,9 +291,10 @@ def read_json(path: str) -> Any:
     """Read a JSON file, of any of Unicode's encodings, with or without its mark.
 
     Raises:
-      UserError: the file is missing or damaged, or an object in it has a key twice.
+      UserError: the file is missing, too large or damaged, or an object in it has a
+        key twice.
     """
-    with open(require_file(path), "rb") as file:
+    with open(require_file(path, MAX_JSON), "rb") as file:
         content = file.read()
         try:
             return parse_json(content.decode(json.detect_encoding(content)))
@@ -297,7 +308,8 @@ def parse_json(text: str) -> Any:
     Python's own reader would keep the last of the two and say nothing.
 
     Raises:
-      ValueError: it is no JSON, or an object has a key twice.
+      ValueError: it is no JSON, an object has a key twice, or see `integer`.
+      RecursionError: it is nested deeply.
 
     Example:
       >>> parse_json('{"left": 1, "left": 2}')
@@ -305,14 +317,25 @@ def parse_json(text: str) -> Any:
       ...
       ValueError: the key 'left' stands twice in an object, and only one can count
     """
-    return json.loads(text, object_pairs_hook=_object)
+    return json.loads(text, object_pairs_hook=_object, parse_int=integer)
+
+
+def integer(text: Union[str, bytes]) -> int:
+    """Return a whole number of at most MAX_DIGITS.
+
+    Raises:
+      ValueError: it has more, or is none.
+    """
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a number has {len(text)} digits, more than {MAX_DIGITS}")
+    return int(text)
 
 
 def _object(pairs):
     made = dict(pairs)
     if len(made) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        counts = collections.Counter(key for key, _ in pairs)
+        twice = next(key for key, _ in pairs if counts[key] > 1)
         raise ValueError(
             f"the key {twice!r} stands twice in an object, and only one can count"
         )

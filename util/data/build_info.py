@@ -122,8 +122,11 @@ def file_checksum(path: str) -> str:
     Raises:
       UserError: the file is missing.
     """
+    checksum = hashlib.sha256()
     with open(files.require_file(path), "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
+        for block in iter(lambda: file.read(2**20), b""):
+            checksum.update(block)
+    return checksum.hexdigest()
 
 
 def annotation_checksum(referents) -> str:

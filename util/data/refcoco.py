@@ -5,15 +5,13 @@ data only.
 """
 
 import os
-import pickle
 from typing import Any, Dict, Iterator, List, Tuple
 
-from util.core import files
 from util.core.errors import UserError
 from util.core.files import read_json
+from util.data import pickles
 from util.data.datasets import Dataset
 from util.data.referent import Referent
-from util.data.text_processing import as_text
 
 REF_FIELDS = {"ann_id": int, "image_id": int, "split": str, "sentences": list}
 
@@ -121,16 +119,6 @@ def _has(entry, fields):
     )
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Makes lists, dicts, texts and numbers; refuses all that could run code."""
-
-    def find_class(self, module, name):
-        raise pickle.UnpicklingError(f"it asks for the code {module}.{name}")
-
-    def persistent_load(self, pid):
-        raise pickle.UnpicklingError("it asks for objects outside the file")
-
-
 def load_refs(path: str) -> List[Dict[str, Any]]:
     """Read a refs(x).p, of whatever pickle protocol.
 
@@ -144,11 +132,7 @@ def load_refs(path: str) -> List[Dict[str, Any]]:
     Raises:
       UserError: the file is missing or damaged, would run code, or holds no refs.
     """
-    with open(files.require_file(path), "rb") as file:
-        try:
-            refs = as_text(_PlainUnpickler(file, encoding="bytes").load())
-        except Exception as error:  # a damaged pickle raises almost anything
-            raise UserError(f"{path} is not a pickle of plain data: {error}") from error
+    refs = pickles.load(path)
     if not isinstance(refs, list):
         raise UserError(f"{path} does not hold a list of refs")
     for number, ref in enumerate(refs):

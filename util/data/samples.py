@@ -92,7 +92,7 @@ def _checked(sample):
     checked = {key: sample[key] for key in forms}
     checked["text_batch"] = checked["text_batch"].astype(np.int32)
     for key in ("sent_batch", "im_name_batch"):
-        checked[key] = text_processing.as_text(checked[key].tolist())
+        checked[key] = [text_processing.decoded(t) for t in checked[key].tolist()]
     return checked
 
 

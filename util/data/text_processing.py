@@ -7,7 +7,7 @@ import unicodedata
 from typing import Any, Collection, Dict, List, Sequence
 
 from util.core.errors import UserError
-from util.core.files import require_file
+from util.core.files import MAX_TEXT, require_file
 
 MAX_WORDS = 20  # T: words of a sentence that the network reads
 VOCABULARY = "vocabulary.txt"  # its file next to a snapshot
@@ -196,7 +196,7 @@ def read_words(path: str) -> List[str]:
     Raises:
       UserError: the file is missing, empty or not text.
     """
-    with open(require_file(path), encoding="utf-8-sig") as file:
+    with open(require_file(path, MAX_TEXT), encoding="utf-8-sig") as file:
         try:
             words = [line.strip() for line in file]
         except UnicodeDecodeError as error:
@@ -206,18 +206,16 @@ def read_words(path: str) -> List[str]:
     return words
 
 
-def as_text(value: Any) -> Any:
-    """Decode the byte strings of Python 2 in plain data, lists and dicts included.
+def decoded(value: Any) -> Any:
+    """Decode a byte string, which is UTF-8 or else Latin-1; return others as they are.
 
-    They are UTF-8, or else Latin-1.
+    Example:
+      >>> decoded(b"caf\xe9"), decoded(7)
+      ('café', 7)
     """
-    if isinstance(value, bytes):
-        try:
-            return value.decode("utf-8")
-        except UnicodeDecodeError:
-            return value.decode("latin-1")
-    if isinstance(value, dict):
-        return {as_text(key): as_text(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_text(item) for item in value]
-    return value
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")

@@ -44,7 +44,7 @@ def is_of(path: str, recorded: str) -> bool:
 
 
 def _checksums(path) -> Set[str]:
-    with open(files.require_file(path), "rb") as file:
+    with open(files.require_file(path, files.MAX_TEXT), "rb") as file:
         content = file.read()
     lines = content.replace(b"\r\n", b"\n")
     if lines.endswith(b"\n"):

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from util.core import files
 from util.core.errors import UserError
-from util.core.files import parse_json, require_file, writing
+from util.core.files import MAX_TEXT, parse_json, require_file, writing
 from util.data import im_processing, text_processing
 from util.graph import checkpoint
 from util.inference import coco, visualize
@@ -137,7 +137,9 @@ def read_queries(path: str) -> List[Query]:
         raise UserError(f"--queries {path}: must end in .csv or .jsonl")
     folder, queries = os.path.dirname(path), []
     try:
-        with open(require_file(path), encoding="utf-8-sig", newline="") as file:
+        with open(
+            require_file(path, MAX_TEXT), encoding="utf-8-sig", newline=""
+        ) as file:
             for number, row in enumerate(read(file), 1):
                 image = row.get("image", row.get("picture"))  # its older name
                 texts = [image, row.get("sentence")]

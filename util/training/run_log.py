@@ -224,7 +224,7 @@ def _drop_after(path, step):
     kept = []
     with open(path, encoding="utf-8") as file:
         for line in file:
-            with contextlib.suppress(ValueError, KeyError, TypeError):
+            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
                 if line.endswith("\n") and json.loads(line)["step"] <= step:
                     kept.append(line)
     with files.whole_file(path, "w", durable=True) as file:
