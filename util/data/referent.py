@@ -5,15 +5,16 @@ would crash on is refused first.
 """
 
 import os
+import struct
+import zlib
 from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
-import scipy.io
 from pycocotools import mask as coco_mask
 
 from util.core import files
 from util.core.errors import UserError
-from util.data import doubts, frames
+from util.data import doubts, frames, mat_files
 from util.data.im_processing import read_mask, read_turned
 
 # What wrong numbers and types in a segmentation raise.
@@ -94,7 +95,7 @@ def _load_mask(referent, size, orientation, annotated):
     # A mask of a size that an image has really is safe to allocate.
     if said not in (None, size, stored):
         _refuse_sizes(referent, said, size)
-    mask, own = _read_mask_file(referent)
+    mask, own = _read_mask_file(referent, {size, stored})
     if mask is not None:
         said = mask.shape
     elif said is None:
@@ -112,10 +113,10 @@ def _load_mask(referent, size, orientation, annotated):
     return frames.turn(mask, orientation if frame == frames.STORED else 1), found
 
 
-def _read_mask_file(referent):
+def _read_mask_file(referent, sizes):
     """Return the mask of a referent and its orientation; None, 1: it is drawn."""
     if referent.mask_file:
-        return _read_mat(referent.mask_file), 1
+        return _read_mat(referent, sizes), 1
     if referent.mask_image:
         return read_mask(referent.mask_image)
     return None, 1
@@ -288,14 +289,15 @@ def _unpack_counts(text: bytes) -> List[int]:
     return counts
 
 
-def _read_mat(path):
-    """Return bool [H, W] of a ReferIt mask file."""
-    files.require_file(path)
+def _read_mat(referent, sizes):
+    """Return bool [H, W] of ReferIt's mask of a referent, of one of the `sizes`."""
+    path = referent.mask_file
     try:
-        contents = scipy.io.loadmat(path, variable_names=["segimg_t"])
-        mask = np.asarray(contents["segimg_t"] == 0, bool)
-    except Exception as error:  # a damaged file makes scipy raise almost anything
-        raise UserError(f"the mask {path} is damaged: {error!r}") from error
-    if mask.ndim != 2:
-        raise UserError(f"the mask {path} has {mask.ndim} axes, not 2")
-    return mask
+        matrix = mat_files.find(path, "segimg_t")
+        if len(matrix.shape) != 2:
+            raise UserError(f"the mask {path} has {len(matrix.shape)} axes, not 2")
+        if matrix.shape not in sizes:  # it may unpack to gigabytes
+            _refuse_sizes(referent, matrix.shape, max(sizes))
+        return matrix.values() == 0
+    except (ValueError, zlib.error, struct.error) as error:
+        raise UserError(f"the mask {path} is damaged: {error}") from error

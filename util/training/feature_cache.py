@@ -168,11 +168,8 @@ class Folder:
                 f"cannot keep features in {self.path} ({error}): name an empty folder "
                 "with --cache-features"
             ) from error
-        except (
-            ValueError,
-            TypeError,
-            RecursionError,
-        ):  # damaged: what the files are is unknown
+        except (ValueError, TypeError, RecursionError):
+            # It is damaged: what the files are is unknown.
             stored = {}
         differ = sorted(key for key in record if stored.get(key) != record[key])
         if differ:
