@@ -1,11 +1,13 @@
 """util.core.npz: the bytes of numpy, and no pickles."""
 
 import io
+import zipfile
 
 import numpy as np
 import pytest
 
 from util.core import npz
+from util.core.errors import UserError
 
 RANDOM = np.random.RandomState(0)
 ARRAYS = {
@@ -59,4 +61,27 @@ def test_objects_are_not_written(tmp_path):
     path = tmp_path / "objects.npz"
     with pytest.raises(ValueError, match="cannot write objects"):
         npz.write(str(path), {"a": np.array([{}], object)})
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("members", [1, 40])
+def test_file_that_unpacks_to_gigabytes_is_refused(tmp_path, members):
+    path = tmp_path / "packed.npz"
+    npy = npz.as_npy(np.zeros(10**6, np.uint8))
+    with zipfile.ZipFile(str(path), "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(members):
+            with archive.open(f"a{number}.npy", "w") as member:
+                for _ in range(1200 // members):
+                    member.write(npy)
+    assert path.stat().st_size < 2 * 10**6
+    with pytest.raises(UserError, match="packed.npz .its arrays have 1.* more than"):
+        with npz.opened(str(path), "file"):
+            pass
+
+
+def test_file_that_could_not_be_read_again_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(npz, "MAX_BYTES", 1000)
+    path = tmp_path / "large.npz"
+    with pytest.raises(UserError, match="cannot write .*large.npz.* more than 1000"):
+        npz.write(str(path), {"a": np.zeros(500, np.uint8), "b": np.zeros(500)})
     assert not path.exists()

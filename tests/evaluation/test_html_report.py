@@ -165,6 +165,15 @@ def test_hostile_records_are_shown():
     assert HOSTILE in [text for _, text in Page(text).all("th", scope="row")]
 
 
+def test_half_a_letter_becomes_a_question_mark(tmp_path):
+    """JSON may hold the half of a letter, and UTF-8 may not."""
+    path = tmp_path / "report.html"
+    html_report._write(
+        str(path), html_report.report(result_of(ROWS), "left \ud800 box")
+    )
+    assert "left ? box" in path.read_text(encoding="utf-8")
+
+
 # --- Two tests
 
 

@@ -13,6 +13,8 @@ import numpy as np
 from util.core.errors import UserError
 from util.core.files import writing
 
+MAX_BYTES = 2**30  # of a file's arrays: a thousandth of it can unpack to them
+
 
 def as_npy(array: Any) -> bytes:
     """Return an array as files hold it, for `write` to put into several of them.
@@ -55,6 +57,10 @@ def write(path: str, arrays: Dict[str, Any], deflate: bool = False) -> None:
             npy = array if isinstance(array, bytes) else as_npy(array)
             with archive.open(key + ".npy", "w", force_zip64=True) as member:
                 member.write(npy)
+        try:
+            _check_size(sum(member.file_size for member in archive.infolist()))
+        except ValueError as error:
+            raise UserError(f"cannot write {path}: {error}") from error
     with writing(path) as file:
         file.write(content.getbuffer())
 
@@ -71,6 +77,11 @@ def numbered_files(folder: str, prefix: str) -> Dict[int, str]:
     pattern = re.compile(re.escape(prefix) + r"_(0|[1-9][0-9]*)\.npz")
     matches = map(pattern.fullmatch, os.listdir(folder))
     return {int(m.group(1)): os.path.join(folder, m.group()) for m in matches if m}
+
+
+def _check_size(size):
+    if size > MAX_BYTES:
+        raise ValueError(f"its arrays have {size} bytes, more than {MAX_BYTES}")
 
 
 @contextlib.contextmanager
@@ -93,6 +104,8 @@ def opened(path: str, what: str) -> Iterator[Mapping[str, np.ndarray]]:
         if not is_whole(path):
             raise ValueError("it is missing, or not whole")
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            # No more than a zip file says of its members is ever unpacked.
+            _check_size(sum(member.file_size for member in arrays.zip.infolist()))
             yield arrays
     except Exception as error:  # a damaged file makes numpy raise almost anything
         raise UserError(

@@ -68,8 +68,8 @@ def read_mask(path: str) -> Tuple[np.ndarray, int]:
 
 
 @functools.lru_cache(maxsize=None)
-def _formats() -> List[str]:
-    """Return those of FORMATS that this Pillow was built with."""
+def formats() -> List[str]:
+    """Return those of FORMATS that this Pillow was built with, for `Image.open`."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 
@@ -81,7 +81,7 @@ def _read(path, what, convert):
         with warnings.catch_warnings():
             # Of sizes that are refused here, and of harmless oddities.
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=_formats()) as file:
+            with Image.open(path, formats=formats()) as file:
                 _check_size(*file.size[::-1])
                 orientation = file.getexif().get(ORIENTATION)
                 if orientation not in range(1, 9):

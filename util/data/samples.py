@@ -15,6 +15,8 @@ from util.core import npz
 from util.core.errors import UserError
 from util.data import build_info, compact, text_processing
 
+KEYS = ("text_batch", "im_batch", "mask_batch", "sent_batch", "im_name_batch")
+
 
 def sample_file(folder: str, prefix: str, number: int) -> str:
     """Return the path of a sample that is a file of its own."""
@@ -70,7 +72,7 @@ def read_sample(path: str) -> Dict[str, Any]:
       UserError: the file is missing or damaged; names it.
     """
     with npz.opened(path, "sample") as arrays:
-        sample = {key: arrays[key] for key in arrays}
+        sample = {key: arrays[key] for key in KEYS if key in arrays}
         sample.setdefault("im_name_batch", np.array([""]))
         return _checked(sample)
 

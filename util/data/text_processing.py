@@ -210,7 +210,7 @@ def decoded(value: Any) -> Any:
     """Decode a byte string, which is UTF-8 or else Latin-1; return others as they are.
 
     Example:
-      >>> decoded(b"caf\xe9"), decoded(7)
+      >>> decoded(b"caf\\xe9"), decoded(7)
       ('café', 7)
     """
     if not isinstance(value, bytes):

@@ -149,7 +149,7 @@ def _header(path):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as file:
+            with Image.open(path, formats=im_processing.formats()) as file:
                 return file.format, file.size[0] * file.size[1]
     except Image.DecompressionBombError:
         return FORMATS[0], MAX_UPLOAD_PIXELS + 1

@@ -133,7 +133,8 @@ def compare(paths: Sequence[str], output: Optional[str] = None) -> None:
 
 def _write(path, content):
     with files.writing(path) as file:
-        file.write(content.encode("utf-8"))
+        # A sentence may hold half a letter, as JSON can.
+        file.write(content.encode("utf-8", "replace"))
     print(f"report: {path}")
 
 
