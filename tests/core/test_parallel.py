@@ -16,7 +16,7 @@ def double(number):
     return 2 * number
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [None, 1, 2])
 def test_results_come_in_order(jobs):
     assert list(parallel.run(double, range(9), jobs)) == list(range(0, 18, 2))
 
@@ -145,3 +145,29 @@ def test_error_of_the_work_of_a_pool_is_raised_as_it_is(tmp_path):
 def test_death_of_a_worker_ends_the_build():
     with pytest.raises(UserError, match="worker process died"):
         list(parallel.run(die, [1, 2, 3], jobs=2))
+
+
+def die_of_seven(number):
+    time.sleep(0.3 if number == 0 else 0)
+    if number == 7:
+        os.abort()
+    return number
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_task_that_kills_its_process_is_named(jobs):
+    done = parallel.run(die_of_seven, range(20), jobs, name=lambda n: f"image {n}")
+    with pytest.raises(UserError, match="^image 7: a process dies of it"):
+        list(done)
+
+
+def die_once(path):
+    """Die, and leave a trace to know it by the second time."""
+    if not os.path.exists(path):
+        os.mkdir(path)
+        os.abort()
+
+
+def test_task_that_kills_only_once_is_not_named(tmp_path):
+    with pytest.raises(UserError, match="^a worker process died; free some memory"):
+        list(parallel.run(die_once, [str(tmp_path / "a")], jobs=1))

@@ -332,6 +332,15 @@ def test_referit(referit):
         np.testing.assert_array_equal(mask, tiny_sets.MASKS[annotation])
 
 
+def test_outline_of_great_length_is_refused():
+    """Of few bytes, it would take gigabytes."""
+    far = [[0, 0, 6000, 6000] * 1000 + [5, 9]]
+    with pytest.raises(UserError, match="outline has more than 1000000 pixels"):
+        decode_segmentation(far, 640, 480)
+    star = [[0, 0, 639, 1, 0, 2, 639, 3, 0, 479]]
+    assert decode_segmentation(star, 480, 640).any()
+
+
 def test_missing_referit_files_are_named(referit):
     with pytest.raises(UserError, match="referit_query_trainval.json.*README"):
         read(referit, "referit", "trainval")

@@ -317,3 +317,13 @@ def test_vocabulary_lies_beside_a_snapshot_or_is_that_of_its_data_set(tmp_path):
     for snapshot in (unc, mine):
         found = vocabulary_of(snapshot, "elsewhere")
         assert found == str(tmp_path / "vocabulary.txt")
+
+
+def test_index_of_more_values_than_bytes_is_refused(tmp_path):
+    """Networks are as large as checkpoints say: none is built for such a one."""
+    path = save(tmp_path, {"text_objseg/embedding": [300, 100]})
+    assert checkpoint.shapes(path) == {"text_objseg/embedding": [300, 100]}
+    with open(path + ".data-00000-of-00001", "r+b") as file:
+        file.truncate(100)
+    with pytest.raises(UserError, match="cannot read the checkpoint .*incomplete"):
+        checkpoint.shapes(path)

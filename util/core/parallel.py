@@ -19,6 +19,10 @@ _END = object()
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
+class ProcessDied(UserError):
+    """A process ended in the midst of its work, as when a library crashes."""
+
+
 class Pool:
     """Processes that do work next to this one, and never outlive it.
 
@@ -50,7 +54,7 @@ class Pool:
         """Start `work(*args)`, all of which can be pickled; `result` waits for it.
 
         Raises:
-          UserError: a process died before.
+          ProcessDied: a process died before.
         """
         with self._death_reported():
             return self._pool.submit(work, *args)
@@ -63,7 +67,7 @@ class Pool:
           what: names it where a process died.
 
         Raises:
-          UserError: a process died.
+          ProcessDied: a process died.
         """
         with self._death_reported(what):
             return future.result()
@@ -74,7 +78,7 @@ class Pool:
             yield
         except BrokenProcessPool as error:
             place = f"{what}: " if what else ""
-            raise UserError(place + self._died) from error
+            raise ProcessDied(place + self._died) from error
 
     def __enter__(self) -> "Pool":
         return self
@@ -105,21 +109,28 @@ def end_with_parent(number: int = signal.SIGKILL) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(number))
 
 
-def run(work: Callable, tasks: Sequence, jobs: int) -> Iterator[Any]:
+def run(
+    work: Callable,
+    tasks: Sequence,
+    jobs: Optional[int],
+    name: Callable[[Any], str] = str,
+) -> Iterator[Any]:
     """Yield `work(task)` of each task, in order.
 
     Closing the iterator or an error ends the processes; tasks that were not begun
     stay undone.
 
     Args:
-      work: a function that can be pickled, if `jobs` is not 1.
+      work: a function that can be pickled, if `jobs` is not None, and called twice.
       tasks: its arguments, likewise.
-      jobs: number of processes; 1: this one.
+      jobs: number of processes; None: none but this one, which a library's crash ends.
+      name: function of a task: what to call it where a process dies of it.
 
     Raises:
-      UserError: a process died.
+      ProcessDied: a process died; names the task if it is the same when the task is
+        alone.
     """
-    if jobs == 1:
+    if jobs is None:
         yield from map(work, tasks)
         return
     died = "a worker process died; free some memory or use fewer --jobs"
@@ -129,9 +140,25 @@ def run(work: Callable, tasks: Sequence, jobs: int) -> Iterator[Any]:
         try:
             for future in futures:
                 yield pool.result(future)
+        except ProcessDied:
+            undone = [t for t, future in zip(tasks, futures) if not _is_done(future)]
+            _find_deadly(work, undone[: 2 * jobs], name)  # they are begun in order
+            raise
         finally:
             for future in futures:
                 future.cancel()
+
+
+def _is_done(future):
+    return future.done() and not future.cancelled() and future.exception() is None
+
+
+def _find_deadly(work, tasks, name):
+    """Do tasks one by one, and raise an error with the name of that which kills."""
+    died = "a process dies of it: it is damaged, or takes more memory than there is"
+    with Pool(1, died) as pool:
+        for task in tasks:
+            pool.result(pool.submit(work, task), name(task))
 
 
 @contextlib.contextmanager

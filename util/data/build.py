@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import os
 import sys
 from typing import List, NamedTuple, Optional
@@ -45,6 +46,10 @@ class _Image(NamedTuple):
     @property
     def referents(self):
         return [one.referent for one in self.objects]
+
+    def name(self):
+        """Return what to call it in an error."""
+        return f"{self.objects[0].referent.image} or a mask of it"
 
     def samples(self):
         """Yield (number, ids, sentence, number of its mask) of each sample."""
@@ -140,7 +145,7 @@ def build_samples(
     dataset: Dataset,
     split: str,
     size: Optional[int] = None,
-    jobs: int = 1,
+    jobs: Optional[int] = None,
     layout: str = "npz",
 ) -> str:
     """Write the samples of a split, one for each sentence in file order.
@@ -152,7 +157,7 @@ def build_samples(
       dataset: see `datasets.get`; its samples go to its `build_dir`.
       split: one of its splits.
       size: height and width of training samples, in pixels; None: the data set's.
-      jobs: number of processes.
+      jobs: number of processes that do it; None: this one.
       layout: "npz", one file a sample, or "compact".
 
     Returns:
@@ -273,7 +278,7 @@ def _run(builder, todo, settings, annotated, jobs, known):
     looked_at |= {one.image_name for one in _referents(todo)}
     try:
         with bar, contextlib.closing(
-            parallel.run(work, todo, min(jobs, len(todo)))
+            parallel.run(work, todo, jobs and min(jobs, len(todo)), _Image.name)
         ) as results:
             for image, about in zip(todo, results):
                 found += about

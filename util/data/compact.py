@@ -14,7 +14,7 @@ import collections
 import contextlib
 import json
 import os
-from typing import Any, Dict, Hashable, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, Hashable, Iterable, List, NamedTuple, Tuple
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def image_file(folder: str, prefix: str, number: int) -> str:
     return os.path.join(folder, f"{prefix}_picture_{number}.npz")
 
 
-def write_image(path: str, image: np.ndarray, masks: Sequence[np.ndarray]) -> None:
+def write_image(path: str, image: np.ndarray, masks: Iterable[np.ndarray]) -> None:
     """Write an image with its masks.
 
     Args:
@@ -62,7 +62,7 @@ def write_image(path: str, image: np.ndarray, masks: Sequence[np.ndarray]) -> No
     Raises:
       UserError: the file cannot be written.
     """
-    bits = np.packbits(np.stack(masks), axis=2)
+    bits = np.stack([np.packbits(mask, axis=1) for mask in masks])
     npz.write(path, {"picture": image, "masks": bits}, deflate=True)
 
 

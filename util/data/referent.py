@@ -17,6 +17,7 @@ from util.core.errors import UserError
 from util.data import doubts, frames, mat_files
 from util.data.im_processing import read_mask, read_turned
 
+MAX_OUTLINE = 10**6  # pixels, of a polygon
 # What wrong numbers and types in a segmentation raise.
 UNREADABLE = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
 
@@ -254,6 +255,10 @@ def _pack(part, height, width):
     limit = 10 * max(height, width)
     if not np.isfinite(points).all() or np.abs(points).max() > limit:
         raise ValueError("a polygon reaches far outside the image")
+    corners = points.reshape(-1, 2)
+    steps = np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1)
+    if steps.sum() > MAX_OUTLINE:  # pycocotools holds five points for each pixel
+        raise ValueError(f"a polygon's outline has more than {MAX_OUTLINE} pixels")
     (packed,) = coco_mask.frPyObjects([part], height, width)
     return packed
 

@@ -1,6 +1,7 @@
 """Snapshots: their names, what is in them, and loading."""
 
 import contextlib
+import glob
 import json
 import os
 import re
@@ -198,10 +199,16 @@ def shapes(checkpoint: str) -> Dict[str, List[int]]:
     """Return variable name -> shape of a checkpoint file.
 
     Raises:
-      UserError: the file is missing or damaged.
+      UserError: the file is missing or damaged, or has fewer bytes than values.
     """
     with _reading(checkpoint):
-        return tf.train.NewCheckpointReader(checkpoint).get_variable_to_shape_map()
+        reader = tf.train.NewCheckpointReader(checkpoint)
+        found = reader.get_variable_to_shape_map()
+        # A network of sizes that an index invents would take all memory.
+        size = sum(map(os.path.getsize, glob.glob(glob.escape(checkpoint) + "*")))
+        if sum(np.prod(shape, dtype=np.float64) for shape in found.values()) > size:
+            raise ValueError(f"it has {size} bytes")
+        return found
 
 
 def read(checkpoint: str, names: Iterable[str]) -> Dict[str, np.ndarray]:
