@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import itertools
 import os
 import sys
 from typing import List, NamedTuple, Optional

@@ -142,9 +142,10 @@ def _check_size(rows: int, columns: int) -> None:
 def _to_rgb(image: Image.Image) -> np.ndarray:
     """Return uint8 [H, W, 3] of a Pillow image of any mode."""
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
+        values = np.asarray(image)
         bits = next((n for n in (8, 12) if values.max() < 2**n), 16)
-        values = np.clip(values >> (bits - 8), 0, 255)
+        values = values >> (bits - 8)
+        np.clip(values, 0, 255, out=values)
         image = Image.fromarray(values.astype(np.uint8))
     if image.mode == "P":
         # Pillow warns about transparent palettes unless asked to keep them first.
