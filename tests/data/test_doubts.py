@@ -117,6 +117,10 @@ def test_ten_are_named(mine, capsys):
     assert line.count("entry") == 10 and line.endswith(" and 2 more")
 
 
+def in_this_process(work, tasks, *_):
+    yield from map(work, tasks)
+
+
 def test_doubts_outlive_an_interruption(mine, capsys, monkeypatch):
     def write(path, *arguments):
         if path.endswith("_3.npz"):
@@ -126,6 +130,7 @@ def test_doubts_outlive_an_interruption(mine, capsys, monkeypatch):
     write_sample = build.write_sample
     with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, SystemExit)):
         patch.setattr(build, "write_sample", write)
+        patch.setattr(build.parallel, "run", in_this_process)
         raise SystemExit(mine([TINY, BOX, BOX, TINY]))
     folder = str(mine.folder / "mine" / "val_batch")
     assert build_info.read(folder)["doubts"] == {"no pixel": ["entry 0"]}
