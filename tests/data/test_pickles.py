@@ -50,7 +50,7 @@ def test_number_in_the_memo_costs_nothing(tmp_path, content):
             "shared so often",
         ),
         (b"]q\x00h\x00a.", "recursion"),
-        (b"\x80\5\x96" + GIGABYTE + b".", "no opcode of plain data"),
+        (b"\x80\4\x96" + GIGABYTE + b".", "no opcode of plain data"),
         (b"\x80\2T" + GIGABYTE[:4] + b".", "ends early"),
         (b"\x80\4\x8e" + GIGABYTE + b".", "ends early"),
         (b"(lp0\nI" + b"7" * 10**6 + b"\na.", "1000000 digits"),
