@@ -5,7 +5,7 @@ import dataclasses
 import sys
 
 from util.core.cli import OneLineParser, command
-from util.core.errors import UserError
+from util.core.errors import Mistakes, UserError
 from util.core.surroundings import cores
 from util.data import datasets
 
@@ -36,9 +36,11 @@ def build_parser():
     add("--compact", action="store_true", help=compact)
     frame = "pixels that annotations of turned photographs count, where no size tells"
     add("--annotated", choices=datasets.FRAMES, help=f"{frame} (default: upright)")
+    skip = "leave out entries that are wrong, and count them"
+    add("--skip-damaged", action="store_true", help=skip)
     about = "your own, remembered as NAME: see data/README.md"
     add = parser.add_argument_group("a new data set", about).add_argument
-    add("--annotations", metavar="FILE", help="refs(x).p or JSON with sentences")
+    add("--annotations", metavar="FILE", help="with sentences; see data/README.md")
     add("--images", metavar="DIR", help="folder of its images")
     return parser
 
@@ -76,11 +78,12 @@ def run(args):
             args.data,
             args.batches,
             args.annotated,
+            Mistakes() if args.skip_damaged else None,
         )
     elif args.annotated:
         dataset = dataclasses.replace(dataset, annotated=args.annotated)
     layout = "compact" if args.compact else "npz"
-    build_samples(dataset, args.split, args.size, args.jobs, layout)
+    build_samples(dataset, args.split, args.size, args.jobs, layout, args.skip_damaged)
     return 0
 
 

@@ -146,7 +146,7 @@ def _counted(number, published):
 
 def _referents(dataset, split):
     path = dataset.annotation_file(split)
-    if not os.path.isfile(path):
+    if not os.path.exists(path):
         raise Missing(f"there is no file {path}")
     found = annotations.referents(dataset, split)
     if not any(referent.sentences for referent in found):

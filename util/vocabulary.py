@@ -13,9 +13,9 @@ import unicodedata
 from typing import Counter, Iterable, List, Optional, Sequence
 
 from util.core.cli import OneLineParser, command
-from util.core.errors import UserError
+from util.core.errors import Mistakes, UserError
 from util.core.files import MAX_TEXT, require_file, writing
-from util.data import annotations, custom, datasets, refcoco, referit
+from util.data import annotations, custom, datasets, forms, refcoco, referit
 from util.data.datasets import Dataset
 from util.data.text_processing import (
     ASCII,
@@ -99,8 +99,14 @@ def _lacks_blanks(sentence):
     return is_one and sum(name.startswith(WITHOUT_BLANKS) for name in names) > 2
 
 
-def training_sentences(dataset: Dataset) -> List[str]:
+def training_sentences(
+    dataset: Dataset, mistakes: Optional[Mistakes] = None
+) -> List[str]:
     """Return all sentences of a data set's training split; of all if it has none.
+
+    Args:
+      dataset: see `datasets.get`.
+      mistakes: see `annotations.referents`.
 
     Raises:
       UserError: an annotation file is missing or damaged.
@@ -109,31 +115,33 @@ def training_sentences(dataset: Dataset) -> List[str]:
     return [
         sentence
         for split in [split for split in splits if "train" in split] or splits
-        for referent in annotations.referents(dataset, split)
+        for referent in annotations.referents(dataset, split, mistakes)
         for sentence in referent.sentences
     ]
 
 
-def read_sentences(path: str) -> List[str]:
+def read_sentences(path: str, mistakes: Optional[Mistakes] = None) -> List[str]:
     """Read the sentences of a file.
 
     Args:
       path: a refs(x).p, of which all splits are read; annotations of a custom data
-        set (.json, see `util.data.custom`), of which those for training are read if
-        there are any; a ReferIt query file (.json); or a text file with one sentence
-        a line.
+        set (.json, .jsonl or a folder, see `util.data.forms`), of which those for
+        training are read if there are any; a ReferIt query file (.json); or a text
+        file with one sentence a line.
+      mistakes: see `annotations.referents`.
 
     Raises:
       UserError: the file is missing or damaged.
     """
     if path.endswith(".p"):
-        return [s["sent"] for ref in refcoco.load_refs(path) for s in ref["sentences"]]
-    if path.endswith(".json") and custom.is_custom(path):
-        return custom.training_sentences(path)
+        refs = refcoco.load_refs(path, mistakes)
+        return [sentence["sent"] for ref in refs for sentence in ref["sentences"]]
+    is_json = path.endswith(forms.ENDINGS) or os.path.isdir(path)
+    if is_json and forms.is_annotations(path):
+        return custom.training_sentences(path, mistakes)
     if path.endswith(".json"):
-        return [
-            s for sentences in referit.load_queries(path).values() for s in sentences
-        ]
+        queries = referit.load_queries(path, mistakes)
+        return [sentence for sentences in queries.values() for sentence in sentences]
     try:
         with open(require_file(path, MAX_TEXT), encoding="utf-8-sig") as file:
             return list(file)
@@ -177,12 +185,14 @@ def run(args: argparse.Namespace) -> int:
             f"{args.output} is there already, and models may depend on it: "
             "choose another name, or replace it with --force"
         )
-    sentences, dataset = [], None
+    sentences, dataset, mistakes = [], None, Mistakes()
     if args.dataset:
         dataset = datasets.get(args.dataset, args.data)
-        sentences = training_sentences(dataset)
+        sentences = training_sentences(dataset, mistakes)
     for path in args.files:
-        sentences += read_sentences(path)
+        sentences += read_sentences(path, mistakes)
+    if mistakes:
+        print(f"warning: without what is wrong: {mistakes}", file=sys.stderr)
     rule = args.words or choose_rule(sentences, dataset)
     counts = count_words(sentences, rule)
     words = choose_words(counts, args.min_count, rule)

@@ -201,3 +201,13 @@ def test_sentences_without_blanks_are_told(tmp_path, capsys):
     assert err.startswith(
         "warning: 2 of 5 sentences have no blanks, as in '左边的红色圆'"
     )
+
+
+def test_wrong_entries_are_left_out_with_a_warning(tmp_path, capsys):
+    sound = {"image": "a.jpg", "split": "train", "sentences": ["left"], "mask": "m.png"}
+    path, output = tmp_path / "mine.json", tmp_path / "words.txt"
+    path.write_text(json.dumps([sound, dict(sound, sentences="right")]))
+    assert vocabulary.main([str(path), "--output", str(output)]) == 0
+    assert output.read_text().split()[4:] == ["left"]
+    told = capsys.readouterr().err
+    assert told.startswith("warning: without what is wrong: ") and "entry 1" in told

@@ -1,4 +1,4 @@
-"""util.data.custom: three forms, mistakes in them, data/README.md."""
+"""util.data.custom: registered data sets, mistakes in them, data/README.md."""
 
 import json
 import os
@@ -319,9 +319,9 @@ def test_wrong_entry_is_told_of_in_one_line(data, capsys, wrong, reason):
 @pytest.mark.parametrize(
     "content, reason",
     [
-        (b"", "none of the three forms"),
-        (b"left box\n", "none of the three forms"),
-        (b'{"1_1": ["a"]}', "none of the three forms"),
+        (b"", "none of the forms"),
+        (b"left box\n", "none of the forms"),
+        (b'{"1_1": ["a"]}', "none of the forms"),
         (b"[", "is damaged"),
         (b"[]", "holds no sentences"),
         (b"[7]", "entry 0: expected an object with"),
@@ -331,7 +331,8 @@ def test_wrong_entry_is_told_of_in_one_line(data, capsys, wrong, reason):
         (b'{"annotations": [], "images": [{"id": 1}]}', "with id, height, width"),
         (b'{"annotations": [], "images": []}', "holds no sentences"),
         (
-            b'{"annotations": [{"id": 5, "sentences": []}], "images": []}',
+            b'{"annotations": [{"id": 5, "sentences": [], "segmentation": [7]}], '
+            b'"images": []}',
             "annotation 5: its image None is not among the images",
         ),
         (b"\x80\x02cos\nsystem\n.", "asks for the code os.system"),

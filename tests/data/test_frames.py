@@ -61,11 +61,11 @@ def test_orientation_of_a_file(tmp_path, ending, orientation):
 @pytest.mark.parametrize("annotated", [None, "stored", "upright"])
 def test_the_size_tells_whatever_the_option(tmp_path, orientation, annotated):
     path = photograph(tmp_path / "a.jpg", orientation)
-    stored = Referent("x: 1", path, ["box"], segmentation=BOX, size=(40, 60))
+    stored = Referent("x: 1", path, ["box"], segmentations=[BOX], size=(40, 60))
     assert lies_on_the_object(load([stored], annotated))
     assert load([stored]).found == [("frame stored", "a")]
     runs = tiny_sets.run_lengths(frames.turn(MASK, orientation))
-    upright = Referent("x: 2", path, ["box"], segmentation=runs, size=(60, 40))
+    upright = Referent("x: 2", path, ["box"], segmentations=[runs], size=(60, 40))
     assert lies_on_the_object(load([upright], annotated))
     assert load([upright]).found == [("frame upright", "a")]
     # Both in one image.
@@ -81,8 +81,8 @@ def test_run_lengths_mask_images_and_mat_files_have_a_size_too(tmp_path, orienta
         Image.fromarray(mask).save(str(tmp_path / f"{n}.png"))
         scipy.io.savemat(str(tmp_path / f"{n}.mat"), {"segimg_t": 1 - mask})
         for about in (
-            {"segmentation": runs},
-            {"segmentation": [tiny_sets.compressed(mask)]},
+            {"segmentations": [runs]},
+            {"segmentations": [[tiny_sets.compressed(mask)]]},
             {"mask_image": str(tmp_path / f"{n}.png")},
             {"mask_file": str(tmp_path / f"{n}.mat")},
         ):
@@ -105,18 +105,18 @@ def test_a_mask_with_an_orientation_of_its_own_was_turned_by_it(tmp_path):
 )
 def test_where_no_size_tells_the_option_does(tmp_path, orientation, size):
     path = photograph(tmp_path / "a.jpg", orientation, size)
-    one = Referent("x: 1", path, [], segmentation=BOX, size=size.shape)
+    one = Referent("x: 1", path, [], segmentations=[BOX], size=size.shape)
     assert lies_on_the_object(load([one], "stored")) and not load([one], "stored").found
     for annotated in (None, "upright"):
         assert not lies_on_the_object(load([one], annotated))
     assert load([one]).found == [("frame unsure", "a")]
     upright = tiny_sets.run_lengths(frames.turn(size, orientation))
-    assert lies_on_the_object(load([one._replace(segmentation=upright)]))
+    assert lies_on_the_object(load([one._replace(segmentations=[upright])]))
 
 
 def test_polygons_of_a_list_have_no_size(tmp_path):
     path = photograph(tmp_path / "a.jpg", 6)
-    one = Referent("x: 1", path, [], segmentation=BOX)
+    one = Referent("x: 1", path, [], segmentations=[BOX])
     assert lies_on_the_object(load([one], "stored"))
     assert ("frame unsure", "a") in load([one]).found
 

@@ -112,7 +112,8 @@ def build_singly(root: str, folder: str, images: int, size: int) -> None:
         with Image.open(referent.image) as file:
             image = np.asarray(file)
         height, width = image.shape[:2]
-        mask = decode_segmentation(referent.segmentation, height, width)
+        (outline,) = referent.segmentations
+        mask = decode_segmentation(outline, height, width)
         image = np.uint8(255 * _pad(image, size))
         mask = _pad(mask.astype(np.float32), size) > 0
         for sentence in referent.sentences:

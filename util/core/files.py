@@ -264,13 +264,16 @@ def require_file(path: str, most: Optional[int] = None) -> str:
       UserError: it is not, or is too large.
     """
     if not os.path.isfile(path):
-        raise UserError(
-            f"there is no file {path}; data/README.md says where the data comes from"
-        )
+        raise UserError(missing(path))
     size = os.path.getsize(path)
     if most is not None and size > most:
         raise UserError(f"{path} has {size} bytes, more than the {most} that are read")
     return path
+
+
+def missing(path: str) -> str:
+    """Return what to say of a file that is not there."""
+    return f"there is no file {path}; data/README.md says where the data comes from"
 
 
 def write_json(path: str, value: Any) -> None:
@@ -294,12 +297,25 @@ def read_json(path: str) -> Any:
       UserError: the file is missing, too large or damaged, or an object in it has a
         key twice.
     """
+    text = read_json_text(path)
+    try:
+        return parse_json(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+
+
+def read_json_text(path: str) -> str:
+    """Return the text of a JSON file, without the mark of its encoding.
+
+    Raises:
+      UserError: the file is missing or no text.
+    """
     with open(require_file(path, MAX_JSON), "rb") as file:
         content = file.read()
-        try:
-            return parse_json(content.decode(json.detect_encoding(content)))
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path} is damaged: {error}") from error
+    try:
+        return content.decode(json.detect_encoding(content))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
 
 
 def parse_json(text: str) -> Any:

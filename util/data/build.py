@@ -9,7 +9,7 @@ from typing import List, NamedTuple, Optional
 from tqdm import tqdm
 
 from util.core import files, npz, parallel
-from util.core.errors import UserError
+from util.core.errors import Mistakes, UserError
 from util.data import (
     annotations,
     build_info,
@@ -20,7 +20,7 @@ from util.data import (
     text_processing,
 )
 from util.data.datasets import UPRIGHT, Dataset
-from util.data.referent import Referent, check_files, load
+from util.data.referent import Referent, check_files, examine, load
 from util.data.samples import has_samples, remove_samples, sample_file, write_sample
 
 
@@ -75,7 +75,7 @@ class _FileBuilder(NamedTuple):
         """Nothing comes before the images."""
 
     def build(self, image, im, masks):
-        """Write the samples of an image, from what `_fitted` returned."""
+        """Write the samples of an image, fitted already."""
         name = image.objects[0].referent.image_name
         # Turned into bytes once, however many files take them.
         im, masks = npz.as_npy(im), [npz.as_npy(mask) for mask in masks]
@@ -110,7 +110,7 @@ class _CompactBuilder(NamedTuple):
             compact.write_index(self.folder, self.prefix, self._index(images))
 
     def build(self, image, im, masks):
-        """Write an image, from what `_fitted` returned."""
+        """Write an image, fitted already."""
         compact.write_image(self._path(image), im, masks)
 
     def remove(self):
@@ -146,6 +146,7 @@ def build_samples(
     size: Optional[int] = None,
     jobs: Optional[int] = None,
     layout: str = "npz",
+    skip_damaged: bool = False,
 ) -> str:
     """Write the samples of a split, one for each sentence in file order.
 
@@ -158,34 +159,47 @@ def build_samples(
       size: height and width of training samples, in pixels; None: the data set's.
       jobs: number of processes that do it; None: this one.
       layout: "npz", one file a sample, or "compact".
+      skip_damaged: leave out what is wrong with a warning; every image is opened
+        twice.
 
     Returns:
       The folder of the samples.
 
     Raises:
-      UserError: bad annotations, images or vocabulary; or the folder holds
-        samples that were built from something else, or in the other layout; or
-        another process builds them.
+      UserError: bad annotations, images or vocabulary, of which all are told at once;
+        the folder holds samples that were built from something else, or in the other
+        layout; or another process builds them.
     """
     dataset.check_split(split)
     if dataset.name == "shapes" and not os.path.isfile(dataset.annotation_file(split)):
         from util.data import shapes  # not needed for any other data set
 
         shapes.draw(dataset.root)
-    referents = annotations.referents(dataset, split)
+    mistakes = Mistakes()
+    referents = annotations.referents(dataset, split, mistakes)
     vocab_dict = _vocabulary(dataset)
-    images = _plan(referents, vocab_dict)
+    checksum = build_info.annotation_checksum(referents)
+    planned = _plan(referents, vocab_dict, mistakes)
+    if mistakes or skip_damaged:
+        planned = _there(planned, mistakes)
+    if skip_damaged:
+        planned = _without_damaged(planned, dataset.annotated, mistakes, jobs)
+    else:
+        _refuse(mistakes)
+    images = _numbered(planned)
     num_samples = sum(image.num_samples for image in images)
     if not num_samples:
+        left_out = f"; left out: {mistakes}" if mistakes else ""
         raise UserError(
-            f"the annotations of {dataset.name} have no sentences for {split}"
+            f"the annotations of {dataset.name} have no sentences for {split}{left_out}"
         )
     settings = {
         "size": (size or dataset.input_size) if "train" in split else None,
         "frame": dataset.annotated or UPRIGHT,
         "vocabulary": build_info.file_checksum(dataset.vocabulary_file),
-        "annotations": build_info.annotation_checksum(referents),
+        "annotations": checksum,
         "sentences": num_samples,
+        "skipped": len(mistakes),
         "layout": layout,
     }
     folder, prefix = dataset.build_dir(split), dataset.prefix(split)
@@ -195,6 +209,8 @@ def build_samples(
         anything = _build(dataset, builder, images, settings, jobs)
     done = "built" if anything else "already complete"
     print(f"{dataset.name} {split}: {done}, {num_samples} samples in {folder}")
+    if mistakes:
+        _warn(f"{len(mistakes)} entries are left out: {mistakes}")
     _warn_of_count(f"{dataset.name} {split}", dataset.splits[split], num_samples)
     sentences = [sentence for one in referents for sentence in one.sentences]
     rule = text_processing.rule_of(vocab_dict)
@@ -213,29 +229,75 @@ def _vocabulary(dataset):
 
 def _warn_of_count(what, expected, num_samples):
     if expected not in (None, num_samples):
-        print(
-            f"warning: {what} has {num_samples} sentences, "
-            f"not the {expected} of the published annotations",
-            file=sys.stderr,
+        _warn(
+            f"{what} has {num_samples} sentences, "
+            f"not the {expected} of the published annotations"
         )
 
 
-def _plan(referents, vocab_dict):
-    """Return the images, their samples numbered in the file order of referents."""
-    images, first = {}, 0
+def _warn(text):
+    print(f"warning: {text}", file=sys.stderr)
+
+
+def _plan(referents, vocab_dict, mistakes):
+    """Return the referents that have sentences, with the ids of these."""
+    chosen = []
     for referent in referents:
-        try:
-            words = [
-                text_processing.preprocess_sentence(sentence, vocab_dict)
-                for sentence in referent.sentences
-            ]
-        except UserError as error:
-            raise UserError(f"{referent.name}: {error}") from error
-        if words:
-            one = _Object(referent, first, words)
-            images.setdefault(referent.image, []).append(one)
+        with mistakes.gathered():
+            try:
+                words = [
+                    text_processing.preprocess_sentence(sentence, vocab_dict)
+                    for sentence in referent.sentences
+                ]
+            except UserError as error:
+                raise UserError(f"{referent.name}: {error}") from error
+            if words:
+                chosen.append((referent, words))
+    return chosen
+
+
+def _there(planned, mistakes):
+    """Return those of `_plan` whose files are there."""
+    referents = check_files([referent for referent, _ in planned], mistakes)
+    kept = set(map(id, referents))
+    return [one for one in planned if id(one[0]) in kept]
+
+
+def _numbered(planned):
+    """Return the images of `_plan`, their samples numbered in its order."""
+    images, first = {}, 0
+    for referent, words in planned:
+        one = _Object(referent, first, words)
+        images.setdefault(referent.image, []).append(one)
         first += len(words)
     return [_Image(n, objects) for n, objects in enumerate(images.values())]
+
+
+def _without_damaged(planned, annotated, mistakes, jobs):
+    """Return those of `_plan` that can be read; opens all images."""
+    groups = {}
+    for place, (referent, _) in enumerate(planned):
+        groups.setdefault(referent.image, []).append(place)
+    tasks = [[planned[place][0] for place in places] for places in groups.values()]
+    work = functools.partial(examine, annotated=annotated)
+    errors = {}
+    bar = tqdm(total=len(tasks), desc="examining", unit=" images")
+    with bar, contextlib.closing(
+        parallel.run(work, tasks, max(1, min(jobs, len(tasks))))
+    ) as found:
+        for places, some in zip(groups.values(), found):
+            bar.update(1)
+            errors.update(zip(places, some))
+    for place in range(len(planned)):
+        if errors[place]:
+            mistakes.add(errors[place])
+    return [one for place, one in enumerate(planned) if not errors[place]]
+
+
+def _refuse(mistakes):
+    """Raise a UserError that tells of mistakes, if there are any."""
+    if mistakes:
+        raise UserError(f"{mistakes} (--skip-damaged leaves out what is wrong)")
 
 
 def _build(dataset, builder, images, settings, jobs):
@@ -246,7 +308,9 @@ def _build(dataset, builder, images, settings, jobs):
     sources.check(builder.folder, dataset, _referents(built))
     known = (build_info.read(builder.folder) or {}).get("doubts", {})
     if todo:
-        check_files(_referents(todo))
+        gone = Mistakes()
+        check_files(_referents(todo), gone)
+        _refuse(gone)
         sources.write(builder.folder, dataset, _referents(todo), jobs)
         build_info.write(builder.folder, dict(settings, doubts=known), complete=False)
         files.remove_parts(builder.folder)
@@ -266,7 +330,7 @@ def _run(builder, todo, settings, annotated, jobs, known):
     work = functools.partial(
         _build_image, builder=builder, size=settings["size"], annotated=annotated
     )
-    total, found = settings["sentences"], []
+    total, found, mistakes = settings["sentences"], [], Mistakes()
     bar = tqdm(
         total=total,
         initial=total - sum(image.num_samples for image in todo),
@@ -279,18 +343,21 @@ def _run(builder, todo, settings, annotated, jobs, known):
         with bar, contextlib.closing(
             parallel.run(work, todo, jobs and min(jobs, len(todo)), _Image.name)
         ) as results:
-            for image, about in zip(todo, results):
+            for image, (about, errors) in zip(todo, results):
                 found += about
+                for error in errors:
+                    mistakes.add(error)
                 bar.update(image.num_samples)
     finally:  # what was found so far is not found again when the build goes on
         known = doubts.renewed(known, looked_at, found)
         build_info.write(builder.folder, dict(settings, doubts=known), complete=False)
+    _refuse(mistakes)
     return known
 
 
 def _tell(builder, known, images):
     """Warn of the doubts; refuse objects of which none has a pixel."""
-    objects = len(_referents(images))
+    objects = sum(one.segmentations != [] for one in _referents(images))
     if doubts.are_all_empty(known, objects):
         names = known.get(doubts.NO_PIXEL, []) + known.get(doubts.SMALL, [])
         builder.remove()
@@ -301,12 +368,16 @@ def _tell(builder, known, images):
             f"annotations were of other images: {doubts.first(names)}"
         )
     for sentence in doubts.sentences(known, objects, len(images)):
-        print(f"warning: {builder.prefix}: {sentence}", file=sys.stderr)
+        _warn(f"{builder.prefix}: {sentence}")
 
 
 def _build_image(image, builder, size, annotated):
-    """Build the samples of an image and return what may be wrong with it."""
-    im, masks, found = load(image.referents, annotated)
+    """Build the samples of an image; return what may be wrong with it, and what is."""
+    try:
+        im, masks, found = load(image.referents, annotated)
+    except UserError as error:
+        errors = [each for each in examine(image.referents, annotated) if each]
+        return [], errors or [str(error)]
     if size:
         whole, masks = masks, [im_processing.fit_mask(m, size, size) for m in masks]
         im = im_processing.fit_image(im, size, size)
@@ -314,4 +385,4 @@ def _build_image(image, builder, size, annotated):
             if mask.any() and not fitted.any():
                 found.append((doubts.SMALL, referent.short_name))
     builder.build(image, im, masks)
-    return found
+    return found, []

@@ -34,6 +34,7 @@ def read(folder: str) -> Optional[Dict[str, Any]]:
     # There were no others at first.
     info.setdefault("layout", "npz")
     info.setdefault("frame", "upright")
+    info.setdefault("skipped", 0)
     return info
 
 
@@ -109,6 +110,12 @@ def check_settings(folder: str, settings: Dict[str, Any], has_samples: bool) -> 
             f"{folder} was built with --annotated {info['frame']}: say that again, or "
             "delete the folder to build anew"
         )
+    if "skipped" in others:
+        raise UserError(
+            f"{folder} was built without {info['skipped']} entries that were wrong, "
+            f"now it would be without {settings['skipped']} (--skip-damaged): delete "
+            "the folder to build again"
+        )
     if others:
         raise UserError(
             f"{folder} was built with other {', '.join(others)}: "
@@ -132,17 +139,16 @@ def file_checksum(path: str) -> str:
 def annotation_checksum(referents) -> str:
     """Return a checksum of what `annotations.referents` says, wherever the files lie.
 
-    Raises:
-      UserError: a mask that is an image, which counts by its content, is missing.
+    A mask that is an image counts by its content.
     """
     said = [[r.image_name, r.sentences, _mask_of(r)] for r in referents]
     return hashlib.sha256(json.dumps(said).encode("ascii")).hexdigest()
 
 
 def _mask_of(referent):
-    if not referent.mask_image:
-        return referent.segmentation
-    try:
-        return file_checksum(referent.mask_image)
-    except UserError as error:
-        raise UserError(f"{referent.name}: {error}") from error
+    if referent.mask_image:
+        is_there = os.path.isfile(referent.mask_image)
+        return file_checksum(referent.mask_image) if is_there else "missing"
+    if referent.segmentations and len(referent.segmentations) == 1:
+        return referent.segmentations[0]
+    return referent.segmentations and {"united": referent.segmentations}

@@ -5,15 +5,21 @@ data only.
 """
 
 import os
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
-from util.core.errors import UserError
+from util.core.errors import Mistakes, UserError, gathering
 from util.core.files import read_json
 from util.data import pickles
 from util.data.datasets import Dataset
 from util.data.referent import Referent
 
-REF_FIELDS = {"ann_id": int, "image_id": int, "split": str, "sentences": list}
+REF_FIELDS = {
+    "ann_id": (int, str, list),
+    "image_id": int,
+    "split": str,
+    "sentences": list,
+}
+NOTHING = -1  # what gRefCOCO has in the place of an annotation's id
 
 COCO_FIELDS = {
     "images": {"id": (int, str), "height": int, "width": int},
@@ -21,54 +27,87 @@ COCO_FIELDS = {
 }
 
 
-def referents(dataset: Dataset, split: str) -> List[Referent]:
+def referents(dataset: Dataset, split: str, mistakes: Mistakes) -> List[Referent]:
     """Return the referents of a split, see `annotations.referents`."""
     path = dataset.annotation_file(split)
-    refs = [ref for ref in load_refs(path) if ref["split"] == split]
-    return [
-        Referent(
-            name,
-            dataset.image_file(image["id"]),
-            [sentence["sent"] for sentence in ref["sentences"]],
-            segmentation=annotation.get("segmentation"),
-            size=(image["height"], image["width"]),
-            image_id=dataset.image_name(image["id"]),
-        )
-        for name, ref, image, annotation in with_instances(path, refs)
-    ]
+    refs, found = load_refs(path, mistakes), []
+    instances = Instances(path)
+    for ref in refs:
+        if ref["split"] != split:
+            continue
+        with mistakes.gathered():
+            image, annotations = instances.of(ref)
+            found.append(
+                Referent(
+                    instances.name(ref),
+                    dataset.image_file(image["id"]),
+                    [sentence["sent"] for sentence in ref["sentences"]],
+                    segmentations=[one.get("segmentation") for one in annotations],
+                    size=(image["height"], image["width"]),
+                    image_id=dataset.image_name(image["id"]),
+                )
+            )
+    return found
 
 
-def with_instances(
-    path: str, refs: List[Dict]
-) -> Iterator[Tuple[str, Dict, Dict, Dict]]:
-    """Look up refs in the instances.json next to their file.
+class Instances:
+    """The instances.json next to a file of refs.
 
     Args:
-      path: of the refs(x).p.
-      refs: of `load_refs`.
-
-    Yields:
-      (what to call it in an error, the ref, its image's entry, its annotation).
+      path: str, of the refs.
 
     Raises:
-      UserError: instances.json is missing or damaged, lacks an entry, has an id
-        twice, or says another image of a referent.
+      UserError: instances.json is missing or damaged, or has an id twice.
     """
-    instances = os.path.join(os.path.dirname(path), "instances.json")
-    images, annotations = coco_entries(instances, read_json(instances))
-    for ref in refs:
-        annotation, image = ref["ann_id"], ref["image_id"]
-        name = f"{path}: referent {annotation}"
-        if annotation not in annotations:
-            raise UserError(f"{name} has no annotation in {instances}")
-        if image not in images:
-            raise UserError(f"{name}: its image {image} is not in {instances}")
-        shown = annotations[annotation].get("image_id", image)
+
+    def __init__(self, path: str) -> None:
+        self._refs = path
+        self._path = os.path.join(os.path.dirname(path), "instances.json")
+        content = read_json(self._path)
+        self._images, self._annotations = coco_entries(self._path, content)
+
+    def name(self, ref: Dict) -> str:
+        """Return what to call a ref in an error."""
+        ids = targets(ref)
+        if not ids:
+            return f"{self._refs}: ref {ref.get('ref_id')} about nothing"
+        return f"{self._refs}: referent {', '.join(map(str, ids))}"
+
+    def of(self, ref: Dict) -> Tuple[Dict, List[Dict]]:
+        """Look up a ref of `load_refs`.
+
+        Returns:
+          Its image's entry, and the annotations that are meant; [] for nothing.
+
+        Raises:
+          UserError: instances.json lacks one of them, or says another image.
+        """
+        number, name = ref["image_id"], self.name(ref)
+        if number not in self._images:
+            raise UserError(f"{name}: its image {number} is not in {self._path}")
+        found = [self._annotation(name, each, number) for each in targets(ref)]
+        return self._images[number], found
+
+    def _annotation(self, name, number, image):
+        if number not in self._annotations:
+            raise UserError(f"{name} has no annotation {number} in {self._path}")
+        shown = self._annotations[number].get("image_id", image)
         if shown != image:
             raise UserError(
-                f"{name}: its image is {image}, but {shown!r} in {instances}"
+                f"{name}: its image is {image}, but {shown!r} in {self._path}"
             )
-        yield name, ref, images[image], annotations[annotation]
+        return self._annotations[number]
+
+
+def targets(ref: Dict) -> List[Any]:
+    """Return the ids of the annotations that a ref means.
+
+    Example:
+      >>> targets({"ann_id": 7}), targets({"ann_id": [7, 9]}), targets({"ann_id": [-1]})
+      ([7], [7, 9], [])
+    """
+    ids = ref["ann_id"] if isinstance(ref["ann_id"], list) else [ref["ann_id"]]
+    return [] if ids == [NOTHING] else ids
 
 
 def coco_entries(path: str, content: Any) -> Tuple[Dict[Any, Dict], Dict[Any, Dict]]:
@@ -119,11 +158,12 @@ def _has(entry, fields):
     )
 
 
-def load_refs(path: str) -> List[Dict[str, Any]]:
-    """Read a refs(x).p, of whatever pickle protocol.
+def load_refs(path: str, mistakes: Optional[Mistakes] = None) -> List[Dict[str, Any]]:
+    """Read a refs(x).p, of whatever pickle protocol, or the same as JSON.
 
     Args:
-      path: the file.
+      path: the file; JSON if its name ends so.
+      mistakes: see `annotations.referents`.
 
     Returns:
       Its refs: dicts with REF_FIELDS, and a text `sent` in each of the sentences.
@@ -132,18 +172,35 @@ def load_refs(path: str) -> List[Dict[str, Any]]:
     Raises:
       UserError: the file is missing or damaged, would run code, or holds no refs.
     """
-    refs = pickles.load(path)
+    refs = read_json(path) if path.endswith(".json") else pickles.load(path)
     if not isinstance(refs, list):
         raise UserError(f"{path} does not hold a list of refs")
-    for number, ref in enumerate(refs):
-        if not _is_ref(ref):
-            raise UserError(
-                f"{path}: entry {number} is not a ref with {', '.join(REF_FIELDS)}"
-            )
-    return refs
+    with gathering(mistakes) as gathered:
+        sound = []
+        for number, ref in enumerate(refs):
+            with gathered.gathered():
+                check_ref(f"{path}: entry {number}", ref)
+                sound.append(ref)
+    return sound
 
 
-def _is_ref(ref):
-    return _has(ref, REF_FIELDS) and all(
-        _has(sentence, {"sent": str}) for sentence in ref["sentences"]
-    )
+def check_ref(name: str, ref: Any) -> None:
+    """Refuse what is no ref.
+
+    Args:
+      name: what to call it in an error.
+      ref: see `load_refs`.
+
+    Raises:
+      UserError: a field is missing or wrong, or contradicts another one.
+    """
+    sentences = ref["sentences"] if _has(ref, REF_FIELDS) else [None]
+    if not all(_has(sentence, {"sent": str}) for sentence in sentences):
+        raise UserError(f"{name} is not a ref with {', '.join(REF_FIELDS)}")
+    ids = targets(ref)
+    if not all(isinstance(each, (int, str)) for each in ids):
+        raise UserError(f"{name}: its ann_id {ids} is no list of ids")
+    if bool(ref.get("no_target", not ids)) != (not ids):
+        raise UserError(
+            f"{name}: its no_target is {ref['no_target']}, but its ann_id {ids}"
+        )

@@ -13,7 +13,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from util.core import files
-from util.core.errors import UserError
+from util.core.errors import Mistakes, UserError, gathering
 from util.data import doubts, frames, mat_files
 from util.data.im_processing import read_mask, read_turned
 
@@ -30,7 +30,8 @@ class Referent(NamedTuple):
       image: path of the image.
       sentences: the texts, in file order.
       mask_file: path of ReferIt's mask; None elsewhere.
-      segmentation: COCO's mask, see `decode_segmentation`; None elsewhere.
+      segmentations: COCO's masks of what is meant, which are united, see
+        `decode_segmentation`; [] where nothing is meant; None elsewhere.
       size: (height, width) of the image by COCO; None elsewhere.
       mask_image: path of a mask that is an image, in custom data sets; else None.
       image_id: what `image_name` is; None: it is the name of its file.
@@ -40,7 +41,7 @@ class Referent(NamedTuple):
     image: str
     sentences: List[str]
     mask_file: Optional[str] = None
-    segmentation: Any = None
+    segmentations: Optional[List[Any]] = None
     size: Optional[Tuple[int, int]] = None
     mask_image: Optional[str] = None
     image_id: Optional[str] = None
@@ -90,6 +91,31 @@ def load(referents: Sequence[Referent], annotated: Optional[str] = None) -> Load
     return Loaded(image, masks, found)
 
 
+def examine(
+    referents: Sequence[Referent], annotated: Optional[str] = None
+) -> List[Optional[str]]:
+    """Read an image and the masks of referents in it, and say what is wrong.
+
+    Args:
+      referents, annotated: as for `load`.
+
+    Returns:
+      For each referent the error that it ends in; None: there is none.
+    """
+    try:
+        image, orientation = read_turned(referents[0].image)
+    except UserError as error:
+        return [str(error)] * len(referents)
+    errors = []
+    for referent in referents:
+        try:
+            _load_mask(referent, image.shape[:2], orientation, annotated)
+            errors.append(None)
+        except UserError as error:
+            errors.append(str(error))
+    return errors
+
+
 def _load_mask(referent, size, orientation, annotated):
     """Return the mask of a referent, upright, and what may be wrong with it."""
     stored, said = frames.stored_size(size, orientation), referent.size
@@ -100,7 +126,7 @@ def _load_mask(referent, size, orientation, annotated):
     if mask is not None:
         said = mask.shape
     elif said is None:
-        said = _run_length_size(referent.segmentation)
+        said = _run_length_size(referent.segmentations)
     # A mask with an orientation of its own was turned with it.
     frame = frames.told(said, size, orientation if own == 1 else 1)
     found = _frame_found(referent, frame, orientation, annotated)
@@ -124,19 +150,30 @@ def _read_mask_file(referent, sizes):
 
 
 def _decode(referent, size):
-    try:
-        return decode_segmentation(referent.segmentation, *size)
-    except UserError as error:
-        raise UserError(f"{referent.name}: {error}") from error
+    mask = np.zeros(size, bool)
+    for segmentation in referent.segmentations:
+        try:
+            mask |= decode_segmentation(segmentation, *size)
+        except UserError as error:
+            raise UserError(f"{referent.name}: {error}") from error
+    return mask
 
 
-def _run_length_size(segmentation):
+def _run_length_size(segmentations):
     """Return the size that run lengths name; None: they name none."""
-    parts = [segmentation] if isinstance(segmentation, dict) else segmentation
-    for part in parts or ():
+    for part in _parts(segmentations):
         if isinstance(part, dict) and isinstance(part.get("size"), list):
             return tuple(part["size"])
     return None
+
+
+def _parts(segmentations):
+    """Yield the parts of masks: polygons, run lengths, and what is neither."""
+    for segmentation in segmentations or ():
+        if isinstance(segmentation, list):
+            yield from segmentation
+        else:
+            yield segmentation
 
 
 def _frame_found(referent, frame, orientation, annotated):
@@ -149,19 +186,20 @@ def _frame_found(referent, frame, orientation, annotated):
 
 def _kinds(referent, mask):
     """Yield the doubts about a mask, as it was annotated."""
+    if referent.segmentations == []:
+        return
     if not mask.any():
         yield doubts.NO_PIXEL
         return
     if mask.all():
         yield doubts.FULL
-    if _is_outside(referent.segmentation, *mask.shape):
+    if _is_outside(referent.segmentations, *mask.shape):
         yield doubts.OUTSIDE
 
 
-def _is_outside(segmentation, height, width):
+def _is_outside(segmentations, height, width):
     """Say whether a polygon of a mask reaches far outside the image."""
-    parts = segmentation if isinstance(segmentation, list) else []
-    for polygon in parts:
+    for polygon in _parts(segmentations):
         if isinstance(polygon, list) and len(polygon) >= 6:
             points = np.asarray(polygon, np.float64).reshape(-1, 2)
             beyond = np.maximum(-points, points - [width, height])
@@ -177,22 +215,37 @@ def _refuse_sizes(referent, annotated, size):
     )
 
 
-def check_files(chosen: List[Referent]) -> None:
-    """Refuse referents whose image or mask file is missing, before long work.
+def check_files(
+    chosen: List[Referent], mistakes: Optional[Mistakes] = None
+) -> List[Referent]:
+    """Find referents whose image or mask file is missing, before long work.
+
+    Args:
+      chosen: the referents.
+      mistakes: takes an error for each of those; None: they are refused, all at once.
+
+    Returns:
+      The others.
 
     Raises:
-      UserError: names the first missing file and its referent.
+      UserError: files are missing, and nothing gathers mistakes.
     """
-    owners = {}
-    for referent in chosen:
-        for path in (referent.image, referent.mask_file, referent.mask_image):
-            if path:
-                owners.setdefault(path, referent.name)
-    for path in sorted(owners):
-        try:
-            files.require_file(path)
-        except UserError as error:
-            raise UserError(f"{owners[path]}: {error}") from error
+    there, sound = {}, []
+    with gathering(mistakes) as gathered:
+        for referent in chosen:
+            paths = (referent.image, referent.mask_file, referent.mask_image)
+            gone = [path for path in paths if path and not _is_there(there, path)]
+            for path in gone[:1]:
+                gathered.add(f"{referent.name}: {files.missing(path)}")
+            if not gone:
+                sound.append(referent)
+    return sound
+
+
+def _is_there(known, path):
+    if path not in known:
+        known[path] = os.path.isfile(path)
+    return known[path]
 
 
 def decode_segmentation(
@@ -216,7 +269,9 @@ def decode_segmentation(
         image's size, 0 to 1.
     """
     if not segmentation:
-        raise UserError("the mask is missing")
+        raise UserError(
+            'the mask is missing ("no_target": true says that nothing is meant)'
+        )
     parts = [segmentation] if isinstance(segmentation, dict) else segmentation
     try:
         _refuse_relative(parts, height, width)
@@ -259,7 +314,7 @@ def _pack(part, height, width):
     steps = np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1)
     if steps.sum() > MAX_OUTLINE:  # pycocotools holds five points for each pixel
         raise ValueError(f"a polygon's outline has more than {MAX_OUTLINE} pixels")
-    (packed,) = coco_mask.frPyObjects([part], height, width)
+    (packed,) = coco_mask.frPyObjects([points.tolist()], height, width)
     return packed
 
 
@@ -269,6 +324,9 @@ def _pack_run_lengths(run_lengths, height, width):
         raise ValueError(f"its size is {size}, not {[height, width]}")
     if not isinstance(counts, list):
         counts = _unpack_counts(counts.encode("ascii"))
+    if any(count != int(count) for count in counts):
+        raise ValueError("its run lengths are no whole numbers")
+    counts = [int(count) for count in counts]
     # Where runs end early, pycocotools crashes or leaves the rest unset.
     if min(counts, default=0) < 0 or sum(counts) != height * width:
         raise ValueError("its run lengths do not fill the image")
@@ -284,6 +342,8 @@ def _unpack_counts(text: bytes) -> List[int]:
     counts, number, shift = [], 0, 0
     for character in text:
         bits = character - 48
+        if not 0 <= bits < 64 or shift > 60:
+            raise ValueError(f"its run lengths are no text of COCO's: {text[:20]!r}")
         number |= (bits & 31) << shift
         shift += 5
         if not bits & 32:
@@ -291,6 +351,8 @@ def _unpack_counts(text: bytes) -> List[int]:
                 number -= 1 << shift
             counts.append(number + (counts[-2] if len(counts) > 2 else 0))
             number, shift = 0, 0
+    if shift:
+        raise ValueError("the text of its run lengths ends within a number")
     return counts
 
 
