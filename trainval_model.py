@@ -12,6 +12,7 @@ from util.core.cli import (
     decay,
     exit_code,
     gpus,
+    pixels,
     port,
     rate,
     seed,
@@ -496,6 +497,13 @@ def add_testing_options(parser):
         action="store_true",
         default=False,
         help="list each sentence with its figures in the JSON",
+    )
+    add(
+        "--empty-below",
+        type=pixels,
+        default=0,
+        metavar="N",
+        help="a mask of fewer pixels says that nothing is meant (default: {default})",
     )
     add(
         "--report",

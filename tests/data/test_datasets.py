@@ -29,6 +29,7 @@ def test_numbers_of_sentences_are_the_published_ones():
         "unc+": {"train": 120191, "val": 10758, "testA": 5726, "testB": 4889},
         "Gref": {"train": 85474, "val": 9536},
         "Gref-umd": {"train": 80512, "val": 4896, "test": 9602},
+        "gref": {"train": None, "val": None, "testA": None, "testB": None},
         "referit": {"trainval": 59976, "test": 60105},
         "shapes": {"train": None, "val": None, "test": None},
     }
@@ -143,6 +144,15 @@ def test_annotations_are_found_where_people_keep_them(cwd, path):
     assert datasets.get("unc", "x").annotation_file("val") == path
     put(cwd / ANNOTATIONS[0])
     assert datasets.get("unc", "x").annotation_file("val") == ANNOTATIONS[0]
+
+
+@pytest.mark.parametrize("place", ["x/refer", "x", "external/refer/data"])
+@pytest.mark.parametrize("folder", ["grefcoco", "grefs"])
+@pytest.mark.parametrize("name", ["grefs(unc).json", "grefs(unc).p"])
+def test_annotations_of_grefcoco_have_several_names(cwd, place, folder, name):
+    put(cwd / place / folder / name)
+    found = datasets.get("gref", "x").annotation_file("val")
+    assert found == f"{place}/{folder}/{name}"
 
 
 IMAGES = [

@@ -96,7 +96,7 @@ def test_groups_of_the_papers(dataset, names):
 
 @pytest.mark.parametrize(
     "area, name",
-    [(0, "under 1 %"), (9, "under 1 %"), (10, "1 to 3 %"), (30, "3 to 10 %"),
+    [(0, "no target"), (9, "under 1 %"), (10, "1 to 3 %"), (30, "3 to 10 %"),
      (299, "10 to 30 %"), (300, "30 % or more"), (1000, "30 % or more")],
 )  # fmt: skip
 def test_mask_size_is_a_share_of_the_image(area, name):

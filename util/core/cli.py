@@ -36,6 +36,7 @@ def within(kind, name, is_right):
     return convert
 
 
+pixels = within(int, "number of pixels, 0 or more", lambda n: n >= 0)
 count = within(int, "whole number above 0", lambda n: n > 0)
 rate = within(float, "number above 0", lambda x: 0 < x < float("inf"))
 decay = within(float, "number from 0 to 1", lambda x: 0 <= x <= 1)

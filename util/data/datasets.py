@@ -40,6 +40,7 @@ class Dataset:
       vocabulary: name in the files of its words and word vectors.
       refs: `<folder>/<file>` of its refs, see `annotation_file`; None for ReferIt,
         whose annotations are query files and masks, and for custom data sets.
+      other_refs: other folders and files that are the same as `refs`.
       image_folders: where its images may lie, below `root`.
       image_pattern: pattern of the name of an image.
       input_size: height and width of the network's input, in pixels.
@@ -47,6 +48,7 @@ class Dataset:
       glove: pretrained word vectors can be used.
       v_emb_dim: channels of words and cells, see `models.base.Arguments`.
       mlp_dim: channels after fusion.
+      no_target: sentences may mean nothing in their image.
       annotations: path of a custom data set's file, see `util.data.custom`; else None.
       images: path of the folder with a custom data set's images; else None.
       annotated: the frame of annotations whose size does not tell it, see
@@ -59,6 +61,7 @@ class Dataset:
     splits: Dict[str, Optional[int]]
     vocabulary: str
     refs: Optional[str]
+    other_refs: Sequence[str] = ()
     image_folders: Sequence[str] = coco_images.FOLDERS
     image_pattern: str = COCO_NAME
     input_size: int = 320
@@ -66,6 +69,7 @@ class Dataset:
     glove: bool = True
     v_emb_dim: int = 1000
     mlp_dim: int = 500
+    no_target: bool = False
     annotations: Optional[str] = None
     images: Optional[str] = None
     annotated: Optional[str] = None
@@ -98,7 +102,8 @@ class Dataset:
         if self.refs is None:
             return os.path.join(self.root, f"referit_query_{split}.json")
         places = (os.path.join(self.root, "refer"), self.root, REFERENCE_ANNOTATIONS)
-        paths = [os.path.join(place, self.refs) for place in places]
+        names = (self.refs, *self.other_refs)
+        paths = [os.path.join(place, name) for place in places for name in names]
         return next((path for path in paths if os.path.isfile(path)), paths[0])
 
     def mask_file(self, name: str) -> str:
@@ -221,6 +226,18 @@ _BUILT_IN = (
         refs="refcocog/refs(umd).p",
     ),
     Dataset(
+        "gref",
+        dict.fromkeys(("train", "val", "testA", "testB")),
+        vocabulary="Gref",
+        refs="grefcoco/grefs(unc).json",
+        other_refs=(
+            "grefcoco/grefs(unc).p",
+            "grefs/grefs(unc).json",
+            "grefs/grefs(unc).p",
+        ),
+        no_target=True,
+    ),
+    Dataset(
         "referit",
         {"trainval": 59976, "test": 60105},
         vocabulary="referit",
@@ -339,6 +356,7 @@ def custom(
         dict.fromkeys(splits),
         vocabulary=name,
         refs=None,
+        no_target=True,
         annotations=os.path.abspath(annotations),
         images=os.path.abspath(images),
         root=root,

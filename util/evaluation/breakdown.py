@@ -22,6 +22,10 @@ FIGURES = ("overall_iou", "mean_iou") + tuple(
     f"precision@{threshold}" for threshold in Scores.THRESHOLDS
 )
 COUNTS = ("count", "num_empty")
+# Of records with sentences that have no target; None where no sentence is of the kind.
+TARGET_FIGURES = ("no_target_accuracy", "target_accuracy") + tuple(
+    f"target_precision@{threshold}" for threshold in Scores.TARGET_THRESHOLDS
+)
 
 LENGTHS = ((1, 2), (3, 3), (4, 5), (6, 7), (8, 20))  # words, both ends included
 # As in the tables of RRN (CVPR 2018), BRINet (CVPR 2020) and CMPC (CVPR 2020).
@@ -121,6 +125,7 @@ def _check(record):
     record.setdefault("model", "CMPC_model")  # older versions had no other
     record.setdefault("options", {})
     _require(isinstance(record["options"], dict), "options")
+    _require(_is_count(record.get("empty_below", 0)), "empty_below")
     for key in ("data_set", "split", "snapshot", "model"):
         _require(isinstance(record[key], str), key)
     results = record["results"]
@@ -131,6 +136,9 @@ def _check(record):
             _require(0 <= scores[name] <= 1, name)
         for name in COUNTS:
             _require(_is_count(scores[name]), name)
+        for name in set(TARGET_FIGURES) & set(scores):
+            value = 0 if scores[name] is None else scores[name]
+            _require(type(value) in (int, float) and 0 <= value <= 1, name)
 
 
 def _check_rows(rows, kinds):
@@ -172,12 +180,14 @@ def groupings(dataset: str) -> List[Grouping]:
         ways.append(_by_length(title, published))
     names = [f"under {SHARES[0]} %"]
     names += [f"{low} to {high} %" for low, high in zip(SHARES, SHARES[1:])]
-    names += [f"{SHARES[-1]} % or more"]
+    names += [f"{SHARES[-1]} % or more", "no target"]
     ways.append(
         Grouping(
             "size of the object, as a share of the image",
             names,
-            lambda row: [names[np.digitize(_share(row), SHARES)]],
+            lambda row: [
+                names[np.digitize(_share(row), SHARES) if row["area"] else -1]
+            ],
         )
     )
     words = RELATION_WORDS + [NO_RELATION]
@@ -222,7 +232,8 @@ def divide(rows: Sequence[Row], kind: str, grouping: Grouping) -> Dict[str, Scor
     groups = {name: Scores() for name in grouping.names}
     for row in rows:
         for name in grouping.of(row):
-            groups[name].add(row[kind]["intersection"], row[kind]["union"])
+            counts = row[kind]["intersection"], row[kind]["union"]
+            groups[name].add(*counts, row["area"])
     return {
         name: scores
         for name, scores in groups.items()

@@ -1,6 +1,6 @@
 """How well masks agree: intersection over union, and the scores of a data set."""
 
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 
@@ -49,11 +49,26 @@ def compute_mask_IU(masks: np.ndarray, target: np.ndarray) -> Tuple[int, int]:
     return int((masks & target).sum()), int((masks | target).sum())
 
 
+def counted(mask: np.ndarray, empty_below: int) -> np.ndarray:
+    """Return a predicted mask as it counts: one of few pixels is an empty one.
+
+    Args:
+      mask: bool [H, W].
+      empty_below: pixels; a mask of fewer says that nothing is meant.
+
+    Example:
+      >>> counted(np.array([[True, False]]), 2)
+      array([[False, False]])
+    """
+    return mask if np.count_nonzero(mask) >= empty_below else np.zeros_like(mask)
+
+
 class Scores:
     """The scores of a data set, gathered sample by sample.
 
     A sample whose mask and prediction are both empty is right: its IoU is 1. It
-    adds nothing to the overall IoU.
+    adds nothing to the overall IoU. So the mean IoU is also gIoU, the overall IoU
+    cIoU of gRefCOCO (GRES, CVPR 2023), where some sentences have no target.
 
     Example:
       >>> scores = Scores()
@@ -64,15 +79,24 @@ class Scores:
     """
 
     THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+    TARGET_THRESHOLDS = (0.7, 0.8, 0.9)  # of gRefCOCO
 
     def __init__(self):
         self._intersections = []
         self._unions = []
+        self._areas = []
 
-    def add(self, intersection: int, union: int) -> None:
-        """Count one sample, as `compute_mask_IU` measured it."""
+    def add(self, intersection: int, union: int, area: Optional[int] = None) -> None:
+        """Count one sample, as `compute_mask_IU` measured it.
+
+        Args:
+          intersection, union: in pixels.
+          area: of the true mask, in pixels; 0: the sentence has no target; None: it
+            has one.
+        """
         self._intersections.append(int(intersection))
         self._unions.append(int(union))
+        self._areas.append(max(1, int(intersection)) if area is None else int(area))
 
     @property
     def count(self) -> int:
@@ -83,6 +107,30 @@ class Scores:
     def num_empty(self) -> int:
         """Number of samples where both mask and prediction are empty."""
         return self._unions.count(0)
+
+    @property
+    def num_no_target(self) -> int:
+        """Number of samples whose sentence has no target."""
+        return self._areas.count(0)
+
+    @property
+    def no_target_accuracy(self) -> Optional[float]:
+        """N-acc: share, 0..1, of an empty prediction among these; None: no such."""
+        return _share(np.array(self._unions)[~self._has_target()] == 0)
+
+    @property
+    def target_accuracy(self) -> Optional[float]:
+        """T-acc: share, 0..1, of predictions not empty among the others; None: none."""
+        predicted = np.array(self._unions) + self._intersections - self._areas
+        return _share(predicted[self._has_target()] > 0)
+
+    def target_precision(self, threshold: float) -> Optional[float]:
+        """Compute the precision over the sentences with a target; None: none."""
+        return _share(self.ious()[self._has_target()] >= threshold)
+
+    def _has_target(self):
+        self._require_samples()
+        return np.array(self._areas) > 0
 
     @property
     def overall_iou(self) -> float:
@@ -112,6 +160,15 @@ class Scores:
             count=self.count,
             num_empty=self.num_empty,
         )
+        if self.num_no_target:
+            scores.update(
+                num_no_target=self.num_no_target,
+                no_target_accuracy=self.no_target_accuracy,
+                target_accuracy=self.target_accuracy,
+            )
+            for threshold in self.TARGET_THRESHOLDS:
+                name = f"target_precision@{threshold}"
+                scores[name] = self.target_precision(threshold)
         return scores
 
     def ious(self) -> np.ndarray:
@@ -125,12 +182,17 @@ class Scores:
             raise ValueError("no scores: no sample was added")
 
 
-def report(scores: Scores, kind: str) -> str:
+def _share(is_right: np.ndarray) -> Optional[float]:
+    return float(np.mean(is_right)) if len(is_right) else None
+
+
+def report(scores: Scores, kind: str, empty_below: int = 0) -> str:
     """Write a block of the results that end a test.
 
     Args:
       scores: at least one sample.
       kind: one of TITLES.
+      empty_below: see `counted`.
 
     Returns:
       Lines without a line break at the end; their form is fixed, people grep it.
@@ -149,4 +211,42 @@ def report(scores: Scores, kind: str) -> str:
             f"{scores.num_empty} of {scores.count} samples had an empty mask and an "
             "empty prediction: counted as IoU 1"
         )
+    if empty_below:
+        lines.append(f"masks of fewer than {empty_below} pixels counted as empty ones")
+    return "\n".join(lines)
+
+
+def report_with_no_targets(scores: Scores, kind: str, empty_below: int) -> str:
+    """Write the block of a split in which some sentences have no target.
+
+    Args:
+      scores: at least one sample.
+      kind: one of TITLES.
+      empty_below: see `counted`.
+
+    Returns:
+      Lines as those of `report`, with the figures of gRefCOCO.
+    """
+
+    def figure(value):
+        return "none" if value is None else f"{value:.4f}"
+
+    lines = [f"Segmentation evaluation ({TITLES[kind]}):"]
+    lines += [
+        f"precision@{threshold} = {figure(scores.target_precision(threshold))}"
+        for threshold in scores.TARGET_THRESHOLDS
+    ]
+    lines.append(
+        f"N-acc = {figure(scores.no_target_accuracy)}; "
+        f"T-acc = {figure(scores.target_accuracy)}"
+    )
+    lines.append(
+        f"gIoU = mean IoU = {scores.mean_iou:.4f}; "
+        f"cIoU = overall IoU = {scores.overall_iou:.4f}"
+    )
+    lines.append(
+        f"{scores.num_no_target} of {scores.count} sentences have no target, and "
+        f"precision is that of the others; a mask of fewer than {max(1, empty_below)} "
+        f"pixels says that nothing is meant (--empty-below {empty_below})"
+    )
     return "\n".join(lines)

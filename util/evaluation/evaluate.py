@@ -29,7 +29,9 @@ from util.evaluation.eval_tools import (
     WITHOUT_CRF,
     Scores,
     compute_mask_IU,
+    counted,
     report,
+    report_with_no_targets,
     with_titles,
 )
 from util.graph import checkpoint
@@ -72,7 +74,7 @@ def run(args) -> "Results":
     snapshot = checkpoint.find(args.folder, args.dataset, args.iteration)
     dataset = datasets.get(args.dataset, args.data, args.batches)
     check_samples(snapshot, dataset, args.split)
-    images, results = f"{snapshot}.{args.split}", Results()
+    images, results = f"{snapshot}.{args.split}", Results(args.empty_below)
     with contextlib.ExitStack() as stack:
         order, samples = stack.enter_context(reading(dataset, args.split))
         predictor = Predictor(snapshot, precision=args.precision, model=args.model)
@@ -83,10 +85,11 @@ def run(args) -> "Results":
             stack.enter_context(workers)
         found = find_masks(predictor, samples, workers)
         for result in tqdm(found, "testing", len(order), unit="sentence"):
+            result = as_counted(result, args.empty_below)
             row = results.add(result)
             if args.visualize:
                 _draw(images, result, row)
-    print(results.report())
+    print(results.report(dataset.no_target))
     sentences = [row["sentence"] for row in results.samples]
     text_processing.warn_of_foreign_words(sentences, rule_of(snapshot, args.data))
     path = write_record(
@@ -97,6 +100,7 @@ def run(args) -> "Results":
         args.per_sample,
         model=predictor.model,
         options=predictor.options,
+        empty_below=args.empty_below,
     )
     print(f"results: {path}")
     return results
@@ -250,6 +254,12 @@ def _results(group, found, refined=None):
         )
 
 
+def as_counted(result: Result, empty_below: int) -> Result:
+    """Return a result whose masks of few pixels are empty, see `eval_tools.counted`."""
+    masks = {kind: counted(mask, empty_below) for kind, mask in result.masks.items()}
+    return result._replace(masks=masks)
+
+
 def best_mask(result: Result) -> np.ndarray:
     """Return bool [H, W], the refined mask where there is one."""
     return result.masks.get(WITH_CRF, result.masks[WITHOUT_CRF])
@@ -274,10 +284,15 @@ def _draw(folder, result, row):
 
 
 class Results:
-    """The scores of results, which may come in any order."""
+    """The scores of results, which may come in any order.
 
-    def __init__(self) -> None:
+    Args:
+      empty_below: int, pixels; what `as_counted` was told, for the report.
+    """
+
+    def __init__(self, empty_below: int = 0) -> None:
         self._rows = []
+        self._empty_below = empty_below
 
     @classmethod
     def of(cls, results: Iterable[Result]) -> "Results":
@@ -323,12 +338,22 @@ class Results:
         for kind in TITLES:
             for row in self.samples:
                 if kind in row:
-                    scores.setdefault(kind, Scores()).add(**row[kind])
+                    scores.setdefault(kind, Scores()).add(**row[kind], area=row["area"])
         return scores
 
-    def report(self) -> str:
-        """Return the blocks of results, see `eval_tools.report`."""
-        return "\n".join(report(scores, kind) for kind, scores in self.scores.items())
+    def report(self, no_target: bool = False) -> str:
+        """Return the blocks of results, see `eval_tools.report`.
+
+        Args:
+          no_target: sentences of this data set may have no target; where some have
+            none, the block is that of gRefCOCO.
+        """
+        return "\n".join(
+            report_with_no_targets(scores, kind, self._empty_below)
+            if no_target and scores.num_no_target
+            else report(scores, kind, self._empty_below)
+            for kind, scores in self.scores.items()
+        )
 
 
 def write_record(

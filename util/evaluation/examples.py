@@ -107,6 +107,8 @@ def find(
                 found = list(evaluate.find_masks(predictor, samples, workers))
         else:
             found = list(evaluate.find_masks(predictor, samples))
+    empty_below = record.get("empty_below", 0)  # older records have none
+    found = [evaluate.as_counted(one, empty_below) for one in found]
     how = classes, rule_of(snapshot, dataset.root)
     examples = {one.number: _example(one, rows[one.number], *how) for one in found}
     return {

@@ -12,7 +12,7 @@ from util.core import figures, files
 from util.core.errors import UserError
 from util.data import datasets
 from util.evaluation import breakdown, charts
-from util.evaluation.breakdown import COUNTS, FIGURES, Row
+from util.evaluation.breakdown import COUNTS, FIGURES, TARGET_FIGURES, Row
 from util.evaluation.eval_tools import TITLES, WITH_CRF, WITHOUT_CRF
 from util.evaluation.html import Column, Html, element, join, page, plot, table
 from util.models import option_name, references
@@ -24,6 +24,9 @@ NAMES = {
     "mean_iou": "mean IoU",
     "count": "sentences",
     "num_empty": "mask and prediction both empty",
+    "no_target_accuracy": "N-acc, of the sentences without a target",
+    "target_accuracy": "T-acc, of the others",
+    **{name: name.replace("target_", "") + " of these" for name in TARGET_FIGURES[2:]},
 }
 DIFFERENCE = f"B {MINUS} A"
 PARTS = ("overall", "mean")
@@ -220,7 +223,7 @@ def _figures(record):
         for run, kind, _ in published
     ]
     rows = []
-    for name in FIGURES + COUNTS:
+    for name in _names(record):
         found = {kind: record["results"][kind][name] for kind in kinds}
         row = [NAMES.get(name, name), *(_figure(name, x) for x in found.values())]
         for _, kind, known in published:
@@ -269,19 +272,28 @@ def _two_figures(records):
     columns = [Column("in %")]
     columns += [Column(TITLES[kind], [*records, DIFFERENCE]) for kind in kinds]
     rows = []
-    for name in FIGURES + COUNTS:
+    for name in _names(*records.values()):
         row = [NAMES.get(name, name)]
         for kind in kinds:
             found = [r["results"].get(kind, {}).get(name) for r in records.values()]
             row += [NONE if value is None else _figure(name, value) for value in found]
-            is_score = name in FIGURES and None not in found
+            is_score = name not in COUNTS and None not in found
             row.append(_signed(found[1] - found[0]) if is_score else NONE)
         rows.append(row)
     return table("Figures of A and B", columns, rows)
 
 
+def _names(*records):
+    """Return the names of all figures that one of the records has."""
+    results = [scores for one in records for scores in one["results"].values()]
+    more = [name for name in TARGET_FIGURES if any(name in one for one in results)]
+    return [*FIGURES, *more, *COUNTS]
+
+
 def _figure(name, value):
-    return _percent(value) if name in FIGURES else f"{value:d}"
+    if value is None:
+        return NONE
+    return f"{value:d}" if name in COUNTS else _percent(value)
 
 
 def _percent(value):
