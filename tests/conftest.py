@@ -11,12 +11,14 @@ sys.path.append(str(Path(__file__).parent / "golden"))
 LONG = (
     "test_cluster.py",
     "test_parity.py",
+    "test_variants.py",
     "test_end_to_end.py",
     "test_train.py",
     "test_benchmark.py",
     "test_before_house.py",
     "test_server.py",
     "test_batching.py",
+    "test_variant_commands.py",
 )
 
 
