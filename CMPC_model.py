@@ -13,7 +13,7 @@ C channels. Words are kept as images of one row, [B, 1, T, C].
 """
 
 from deeplab_resnet import LEVELS
-from util.graph.algebra import project_back, sum_of_products, sums_of_one_image
+from util.graph.algebra import project_back, sums_of_one_image
 from util.graph.compat import tf
 from util.graph.layers import (
     conv,
@@ -87,7 +87,7 @@ def sentence_vector(words, weights):
     return l2_normalize(total)
 
 
-def mutan_fusion(visual, place, sentence, level, differentiable):
+def mutan_fusion(visual, place, sentence, level, share, differentiable):
     """Fuse a sentence with every cell of one feature level.
 
     MUTAN (arXiv:1705.06676) of rank 5, scaled to unit length: l2n(tanh(sum_k
@@ -97,9 +97,9 @@ def mutan_fusion(visual, place, sentence, level, differentiable):
     Args:
       visual: float32 [P, H, W, C], unit length.
       place: float32 [1, H, W, 8], see `layers.coordinates`.
-      sentence: float32 [B, 1, 1, C], unit length; B is a multiple of P, and the
-        sentences of an image stand together.
+      sentence: float32 [B, 1, 1, C], unit length.
       level: str, one of LEVELS.
+      share: see `base.Model.head`.
       differentiable: bool, take the way with fast gradients.
 
     Returns:
@@ -128,7 +128,8 @@ def mutan_fusion(visual, place, sentence, level, differentiable):
 
     if differentiable or visual.shape.as_list()[0] != 1:
         of_image = [project(*variables) for variables in zip(kernels, biases)]
-        fused = sum_of_products(of_image, of_sentence)
+        terms = zip(of_image, of_sentence)
+        fused = tf.add_n([share(image) * sentence for image, sentence in terms])
     else:
         of_image = [project(tf.concat(kernels, axis=3), tf.concat(biases, axis=0))]
         fused = sums_of_one_image(of_image[0], of_sentence)
@@ -356,7 +357,7 @@ class LSTM_model(variants.Model):
         """Return what dropout applies to: word vectors and outputs of the LSTM."""
         return {"emb": self.options.glove_dim, "rnn": self.options.rnn_size}
 
-    def head(self, ids, taps, dropout):
+    def head(self, ids, taps, dropout, share):
         """Find the pixels, see `base.Model.head`.
 
         Variables:
@@ -391,7 +392,7 @@ class LSTM_model(variants.Model):
 
         for level in LEVELS:
             perceived[level], of_image = mutan_fusion(
-                visual[level], place, entities, level, differentiable
+                visual[level], place, entities, level, share, differentiable
             )
             edges[level] = relation_edges(
                 perceived[level], words, relation, is_word, level
@@ -407,7 +408,7 @@ class LSTM_model(variants.Model):
         pred = conv(read_levels(cells, necessary, self.rnn_scope), 1, 3, "score")
         if options.refine:
             logits = dict(score_levels(), base=pred)
-            pred, of_image = refinement.refine(pred, taps["im"], options.refine)
+            pred, of_image = refinement.refine(pred, taps["im"], options.refine, share)
             image_parts += of_image
         elif options.second_pass:
             logits["base"] = pred

@@ -280,6 +280,14 @@ def add_training_options(parser):
         help="sentences a step (default: {default})",
     )
     add(
+        "--sentences-per-image",
+        type=count,
+        default=1,
+        metavar="K",
+        help="a step takes up to K sentences of an image together and computes once "
+        "what they share (default: {default})",
+    )
+    add(
         "-st",
         dest="stop",
         type=count,

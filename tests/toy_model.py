@@ -6,7 +6,6 @@ the step counter and the word table than CMPC.
 
 from typing import Any, NamedTuple
 
-from util.graph.algebra import sum_of_products
 from util.graph.compat import tf
 from util.graph.layers import conv
 from util.models import base
@@ -33,6 +32,7 @@ class Arguments(NamedTuple):
     mode: str = "eval"
     conv5: bool = False
     num_images: Any = None
+    grouped: bool = False
     towers: Any = ()
     inputs: Any = None
 
@@ -61,7 +61,7 @@ class LSTM_model(base.Model):
         """Return what dropout applies to."""
         return {"emb": self.options.v_emb_dim}
 
-    def head(self, ids, taps, dropout):
+    def head(self, ids, taps, dropout, share):
         """Find the pixels, see `base.Model.head`."""
         options = self.options
         shape = [options.vocab_size, options.v_emb_dim]
@@ -74,5 +74,5 @@ class LSTM_model(base.Model):
         image = conv(taps["c5"], options.mlp_dim, 1, "toy", tf.nn.relu)
         image += tf.get_variable("place", grid)
         sentence = conv(words, options.mlp_dim, 1, "sentence", tf.tanh)
-        cells = tf.reshape(sum_of_products([image], [sentence]), [-1, *grid])
+        cells = share(image) * sentence
         return base.Answer({"pred": conv(cells, 1, 3, "score")}, [image], {})

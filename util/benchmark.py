@@ -42,8 +42,11 @@ EXAMPLES = """examples:
 TEST = {"1": (1, False), "7": (7, False), "1_crf": (1, True), "7_crf": (7, True)}
 # Names in the JSON -> sentences a step, with cached features.
 TRAIN = {"1": (1, False), "4": (4, False), "1_cached": (1, True), "4_cached": (4, True)}
-NETWORKS = ("test", "train")
-PARTS = ("test", "train", "prepare")
+# Names in the JSON -> sentences a step, with cached features, sentences an image.
+GROUPED = {"8_1": (8, False, 1), "8_4": (8, False, 4), "8_8": (8, False, 8)}
+NETWORKS = ("test", "train", "grouped")
+USUAL_PARTS = ("test", "train", "prepare")
+PARTS = (*USUAL_PARTS, "grouped")  # which takes more memory than the others
 
 
 # --- What is measured, in this order, and what comes of it
@@ -58,7 +61,7 @@ def measure(parts: List[str], setup: Setup) -> Figures:
     Raises:
       UserError: the precision, a package, memory or space is missing here.
     """
-    keys = ("peak_gflops", *PARTS, "second_sentence", "start_s", "stack")
+    keys = ("peak_gflops", *USUAL_PARTS, "second_sentence", "start_s", "stack")
     figures = dict.fromkeys(keys, None)
     figures["precision"] = setup.precision
     peaks = []
@@ -72,6 +75,9 @@ def measure(parts: List[str], setup: Setup) -> Figures:
             figures["test"] = _networks("test", TEST, figures, peaks, setup, snapshot)
         if "train" in parts:
             figures["train"] = _networks("train", TRAIN, figures, peaks, setup, folder)
+        if "grouped" in parts:
+            several = "grouped", GROUPED, figures, peaks, setup, folder
+            figures["grouped"] = _networks(*several)
         if "prepare" in parts:
             sizes = setup.sizes
             figures["prepare"] = alone(
@@ -83,20 +89,24 @@ def measure(parts: List[str], setup: Setup) -> Figures:
 
 def _networks(part, cases, figures, peaks, setup, path):
     """Return the results of a part's cases by name."""
-    works = {"test": measurements.testing, "train": measurements.training_steps}
+    work = measurements.testing if part == "test" else measurements.training_steps
+    gflop = references.of(setup.model).gflop.get(_reference_part(part))
     found = {}
     for name, case in cases.items():
         found[name] = result = alone(
-            f"{part} {name}", figures, works[part], setup, path, *case
+            f"{part} {name}", figures, work, setup, path, *case
         )
         if result is None:
             _report("not measured: the disk has less than 10 GB to spare for features")
             continue
         peaks.append(result.pop("peak_gflops"))
-        gflop = references.of(setup.model).gflop.get(part)
         rate = gflop and gflop * result["sentences_per_s"] / peaks[-1]
         result["work_rate"] = rate
     return found
+
+
+def _reference_part(part):
+    return "train" if part == "grouped" else part
 
 
 def alone(what: str, figures: Figures, work: Callable, *args) -> Any:
@@ -139,7 +149,7 @@ def table(figures: Figures, model: str) -> str:
     lines = [form("network", "sentences/s", "work rate", "reference", "ratio",
                   "peak MB", "reference")]  # fmt: skip
     for part in NETWORKS:
-        for name, case in (figures[part] or {}).items():
+        for name, case in (figures.get(part) or {}).items():
             row = _network_row(references.of(model), part, name, case)
             lines.append(form(f"{part} {name}", *row))
     if len(lines) == 1:
@@ -168,7 +178,9 @@ def table(figures: Figures, model: str) -> str:
 def _network_row(reference, part, name, case):
     if case is None:
         return ("not measured", "", "", "", "", "")
-    rate = reference.rates.get("crf" if name.endswith("_crf") else part)
+    rate = reference.rates.get(
+        "crf" if name.endswith("_crf") else _reference_part(part)
+    )
     rates = "", "", ""
     if rate:
         compared = case["work_rate"], rate, case["work_rate"] / rate
@@ -199,8 +211,9 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--only", type=_parts, default=list(PARTS), metavar="LIST",
-        help="some of test,train,prepare (default: all)")  # fmt: skip
+    add("--only", type=_parts, default=list(USUAL_PARTS), metavar="LIST",
+        help="some of test,train,prepare,grouped (default: all but grouped, which is "
+        "training with several sentences an image)")  # fmt: skip
     add("--json", metavar="FILE", help="also write the figures there")
     add("--distributed", action="store_true", help="measure two workers against one, "
         "on a core each, and nothing else")  # fmt: skip

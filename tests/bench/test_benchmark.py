@@ -90,6 +90,17 @@ def test_everything(small, tmp_path, capsys, monkeypatch):
         assert "\n" + row in printed
 
 
+def test_several_sentences_an_image(small, tmp_path, capsys, monkeypatch):
+    for name in ("8_1", "8_4"):
+        monkeypatch.delitem(benchmark.GROUPED, name)
+    path = tmp_path / "speed.json"
+    assert benchmark.main(["--only", "grouped", "--json", str(path)], SIZES) == 0
+    figures = json.loads(path.read_text())
+    check_networks(figures["grouped"], ["8_8"])
+    assert figures["train"] is None
+    assert "\ngrouped 8_8 " in capsys.readouterr().out
+
+
 def test_only_what_is_asked_for(capsys):
     assert benchmark.main(["--only", "prepare"], SIZES) == 0
     printed = capsys.readouterr().out
@@ -157,7 +168,10 @@ def test_samples_of_the_reference_are_those_of_ours(tmp_path):
 @pytest.mark.parametrize(
     "options, told",
     [
-        ("--only tests", "--only: 'tests' is not a list of test, train, prepare"),
+        (
+            "--only tests",
+            "--only: 'tests' is not a list of test, train, prepare, grouped",
+        ),
         ("--only test,", "--only: 'test,' is not a list"),
         ("--precision half", "--precision: invalid choice"),
         ("-n RMI_model", "-n: invalid choice"),

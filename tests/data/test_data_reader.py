@@ -223,8 +223,8 @@ def test_shards_take_turns_and_together_give_all(tmp_path):
 
 def test_groups_stay_together_when_shuffled(tmp_path):
     folder = fill(tmp_path, range(7))
-    order = [0, 2, 4, 1, 3, 5, 6]
-    with DataReader(folder, "unc_val", seed=3, order=order, group=3) as reader:
+    groups = [[0, 2, 4], [1, 3, 5], [6]]
+    with DataReader(folder, "unc_val", seed=3, groups=groups) as reader:
         numbers = read(reader, 21)
     epochs = [numbers[first : first + 7] for first in (0, 7, 14)]
     assert all(sorted(epoch) == list(range(7)) for epoch in epochs)

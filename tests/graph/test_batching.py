@@ -6,6 +6,8 @@ import pytest
 from networks import NETWORKS, SMALL, VARIANTS, LSTM_model
 
 from util.graph.compat import tf
+from util.graph.session import new_session
+from util.graph.towers import local_towers
 
 pytestmark = pytest.mark.usefixtures("small_backbone")
 CASES = [(1, 1), (2, 5), (3, 20)]
@@ -90,7 +92,8 @@ def test_sentences_of_one_image_share_it(name, num_images):
     shown = [(seed, 3) for seed in range(1, num_images + 1) for _ in range(2)]
     with tf.Graph().as_default(), tf.Session() as session:
         options = dict(batch_size=len(shown), **sizes)
-        shared = model_class(num_images=num_images, **options)
+        images = dict(num_images=1) if num_images == 1 else dict(grouped=True)
+        shared = model_class(**images, **options)
         with tf.variable_scope(tf.get_variable_scope(), reuse=True):
             apart = model_class(**options)
         networks.load_recipe(session, apart)
@@ -103,10 +106,57 @@ def test_sentences_of_one_image_share_it(name, num_images):
         images = {shared.im: fed[apart.im][::2]}
         parts = dict(zip(shared.image_parts, session.run(shared.image_parts, images)))
         words = {shared.words: fed[apart.words]}
+        if shared.image_of is not None:
+            words[shared.image_of] = [0, 0, 1, 1]
         for what in (images, parts):
             found = session.run(shared.up, {**what, **words})
             assert np.abs(found - wanted).max() <= TOLERANCE * np.abs(wanted).max()
     assert np.abs(heard[0] - heard[1]).max() > 0.01 * np.abs(heard).max()
+
+
+def losses_and_gradients(model, session, fed):
+    """Return losses by name, and the gradients of the head's variables as one row."""
+    variables = [v for v in tf.trainable_variables() if "text_objseg" in v.op.name]
+    gradients = tf.gradients(model.cls_loss_all, variables)
+    gradients = list(map(tf.convert_to_tensor, gradients))
+    losses, gradients = session.run((model.losses, gradients), fed)
+    return losses, np.concatenate([slope.ravel() for slope in gradients])
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+@pytest.mark.parametrize(
+    "counts, image_of",
+    [([4], [0, 0, 1, 2, 3, 3]), ([2, 2], [0, 0, 1, 0, 1, 1]), ([3, 3], None)],
+    ids=["one device", "two devices", "two devices, each its own"],
+)
+def test_groups_train_as_their_sentences_do_one_by_one(name, counts, image_of):
+    """Losses within 1e-5, gradients within 1e-4 in l2: sums in another order."""
+    model_class, sizes = NETWORKS[name]
+    devices = len(counts)
+    cases = [(1, 5), (1, 3), (2, 20), (3, 1), (4, 7), (4, 2)]
+    results = []
+    for number, grouped in [(1, False), (devices, image_of is not None)]:
+        with tf.Graph().as_default(), new_session(cpus=devices) as session:
+            model = model_class(
+                batch_size=6,
+                grouped=grouped,
+                mode="train",
+                towers=local_towers(number),
+                **sizes,
+            )
+            networks.load_recipe(session, model)
+            fed = networks.feed(model, cases, sizes)
+            if grouped:
+                _, firsts = np.unique([seed for seed, _ in cases], return_index=True)
+                fed[model.im] = [fed[model.im][first] for first in firsts]
+                fed[model.image_of], fed[model.image_counts] = image_of, counts
+                assert len(fed[model.im]) == sum(counts)
+            results.append(losses_and_gradients(model, session, fed))
+    (wanted, slopes), (found, found_slopes) = results
+    for name, loss in wanted.items():
+        np.testing.assert_allclose(found[name], loss, rtol=1e-5, err_msg=name)
+    error = np.linalg.norm(found_slopes - slopes)
+    assert error <= 1e-4 * np.linalg.norm(slopes)
 
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))

@@ -112,7 +112,8 @@ def options(tmp_path_factory):
     root = tmp_path_factory.mktemp("cluster")
     data = runs.build(root)
     snapshot = runs.draw_weights(root / "first", data)
-    return runs.TINY + data + ["-bs", "4", "--init-from", snapshot]
+    several = ["-bs", "4", "--sentences-per-image", "2"]
+    return runs.TINY + data + several + ["--init-from", snapshot]
 
 
 def start_job(options, of_worker_1=None):
@@ -206,7 +207,8 @@ def test_two_devices_share_a_step(options, resumed, one, tmp_path):
     steps = ["-st", str(resumed[1])]
     runs.finish(runs.start(1, options + steps + ["-f", str(tmp_path)]))
     check_same(tmp_path, one, resumed[1])
-    assert json.loads((tmp_path / "run.json").read_text())["devices"] == 2
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert (record["devices"], record["sentences_per_image"]) == (2, 2)
 
 
 def test_sentences_that_cannot_be_shared_are_refused(options, tmp_path):
@@ -214,3 +216,15 @@ def test_sentences_that_cannot_be_shared_are_refused(options, tmp_path):
     _, err = runs.finish(runs.start(1, options + ["-f", str(tmp_path / "x")]), 2)
     assert "-bs 4 sentences cannot be shared by 1 workers with 3 devices" in err
     assert not os.path.exists(str(tmp_path / "x"))
+    options = [word if word != "0,1,2" else "0,1,2,3" for word in options]
+    _, err = runs.finish(runs.start(1, options + ["-f", str(tmp_path / "x")]), 2)
+    assert "--sentences-per-image 2 does not fit: a device has 1 of the -bs 4" in err
+    assert not os.path.exists(str(tmp_path / "x"))
+
+
+def test_samples_in_another_order_are_not_resumed(options, one, tmp_path):
+    folder = tmp_path / "ckpts"
+    shutil.copytree(str(one), str(folder))
+    other = [word if word != "2" else "4" for word in options]
+    _, err = runs.finish(runs.start(1, other + ["-f", str(folder), "--resume"]), 2)
+    assert "was trained with --sentences-per-image 2" in err

@@ -446,9 +446,9 @@ def test_memory_serves_as_a_folder_does(path, trainer):
 
 
 def test_sentences_of_an_image_share_its_taps(path):
-    """Two images a step with two sentences each, cached and not."""
+    """Steps of four sentences about two images or three, cached and not."""
     with tf.Graph().as_default(), new_session() as session:
-        model = LSTM_model(batch_size=4, num_images=2, mode="train", **SMALL)
+        model = LSTM_model(batch_size=4, grouped=True, mode="train", **SMALL)
         networks.load_recipe(session)
         numbers = [n for image in range(3) for n in (image, image)]
         losses = []
@@ -456,6 +456,8 @@ def test_sentences_of_an_image_share_its_taps(path):
             with contextlib.closing(feeds(model, samples(numbers), cache)) as feed:
                 steps = [next(feed) for _ in range(3)]
             assert [len(step.samples) for step in steps] == [4] * 3
+            numbers_of = [step.values[model.image_of].tolist() for step in steps]
+            assert numbers_of == [[0, 0, 1, 1]] * 3
             shown = [[sample["number"] for sample in step.samples] for step in steps]
             assert shown == [[0, 0, 1, 1], [2, 2, 0, 0], [1, 1, 2, 2]]
             fetched = [session.run(model.cls_loss, step.values) for step in steps]

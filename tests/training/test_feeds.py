@@ -79,10 +79,17 @@ def test_a_split_that_is_damaged_throughout_is_an_error():
         next(samples)
 
 
-def test_feeds_are_batches_in_order():
+def stand_in(batch_size, grouped, devices):
+    """Return a stand-in for a model."""
     model = mock.Mock()
-    model.im.shape.as_list.return_value = [2, 16, 24, 3]
-    model.words.shape.as_list.return_value = [2, 12]
+    model.words.shape.as_list.return_value = [batch_size, 12]
+    model.options.grouped = grouped
+    model.options.towers = [] if devices == 1 else [None] * devices
+    return model
+
+
+def test_feeds_are_batches_in_order():
+    model = stand_in(2, grouped=False, devices=1)
     samples = [sample(value=n, word=n) for n in range(6)]
     found = feeds.feeds(model, iter(samples))
     next(found)
@@ -94,3 +101,33 @@ def test_feeds_are_batches_in_order():
     # BGR, minus the mean
     np.testing.assert_allclose(values[model.im][1, 0, 0], 3 - im_processing.MEAN_BGR)
     assert values[model.target_fine].shape == (2, 16, 24, 1)
+
+
+@pytest.mark.parametrize(
+    "devices, counts, image_of",
+    [(1, [3], [0, 0, 1, 1, 1, 2]), (2, [2, 2], [0, 0, 1, 0, 0, 1])],
+)
+def test_neighbours_about_one_image_share_it(devices, counts, image_of):
+    model = stand_in(6, grouped=True, devices=devices)
+    shown = [1, 1, 2, 2, 2, 3]
+    samples = [sample(value=value) for value in [*shown, *shown]]
+    step, other = itertools.islice(feeds.feeds(model, iter(samples)), 2)
+    assert step.samples == samples[:6] and other.samples == samples[6:]
+    assert step.values[model.image_counts].tolist() == counts
+    assert step.values[model.image_of].tolist() == image_of
+    images = step.values[model.im][:, 0, 0, 0] + im_processing.MEAN_BGR[0]
+    assert images.round().tolist() == ([1, 2, 3] if devices == 1 else [1, 2, 2, 3])
+
+
+def test_a_group_goes_on_in_the_next_step():
+    model = stand_in(4, grouped=True, devices=1)
+    samples = [sample(value=value) for value in (1, 1, 1, 2, 2, 2, 3, 3)]
+    first, second = itertools.islice(feeds.feeds(model, iter(samples)), 2)
+    assert first.values[model.image_of].tolist() == [0, 0, 0, 1]
+    assert second.values[model.image_of].tolist() == [0, 0, 1, 1]
+    assert second.samples == samples[4:]
+
+
+def test_groups_of_images_have_at_most_so_many():
+    images = ["b", "a", "b", "b", "a", "b", "b"]
+    assert feeds.groups_of_images(images, 3) == [[0, 2, 3], [5, 6], [1, 4]]

@@ -69,7 +69,9 @@ def training_set(tmp_path):
     words = tmp_path / "words.txt"
     words.write_text("<pad>\n<unk>\nleft\nbox\n")
     dataset = types.SimpleNamespace(name="unc", vocabulary_file=str(words))
-    return types.SimpleNamespace(dataset=dataset, number=48, folder="samples")
+    return types.SimpleNamespace(
+        dataset=dataset, number=48, folder="samples", sentences_per_image=1
+    )
 
 
 def save_run(folder, *steps, **more):
@@ -149,7 +151,7 @@ def train_in(folder, monkeypatch, tmp_path):
     monkeypatch.setattr(train, "TrainingSet", lambda *_: wanted)
     monkeypatch.setattr(train, "find_machine", lambda *_: train.Machine())
     names = "dataset data batches split skip_damaged batch_size threads precision seed"
-    names += " loss refine second_pass"
+    names += " loss refine second_pass sentences_per_image"
     args = types.SimpleNamespace(**dict.fromkeys(names.split()))
     args.folder, args.resume, args.gpus = str(folder), False, "0"
     train.run(None, args)

@@ -204,16 +204,20 @@ def testing(setup: Setup, snapshot: str, sentences: int, use_crf: bool) -> Figur
     return _result(images * sentences / seconds, peak, sizes)
 
 
-def _training_samples(sizes) -> Iterator[Figures]:
-    """Return samples for ever, those of TRAINING_IMAGES images."""
+def _training_samples(sizes, sentences) -> Iterator[Figures]:
+    """Return samples for ever, some sentences about each of TRAINING_IMAGES images."""
     size = sizes.network
-    form = (1, size["H"], size["W"], size["vocab_size"])
+    form = (sentences, size["H"], size["W"], size["vocab_size"])
     samples = (workload.random_samples(seed, *form) for seed in range(TRAINING_IMAGES))
     return itertools.cycle(itertools.chain(*samples))
 
 
 def training_steps(
-    setup: Setup, folder: str, batch_size: int, use_cache: bool
+    setup: Setup,
+    folder: str,
+    batch_size: int,
+    use_cache: bool,
+    sentences_per_image: int = 1,
 ) -> Optional[Figures]:
     """Measure sentences a second in training; None: the cache has no room."""
     from util.graph.compat import tf
@@ -224,11 +228,14 @@ def training_steps(
     peak = peak_gflops(sizes.product)
     with tf.Graph().as_default():
         model = _model_class(setup)(
-            mode="train", batch_size=batch_size, **sizes.network
+            mode="train",
+            batch_size=batch_size,
+            grouped=sentences_per_image > 1,
+            **sizes.network,
         )
         with new_session(precision=setup.precision) as session:
             session.run(tf.global_variables_initializer())
-            samples = _training_samples(sizes)
+            samples = _training_samples(sizes, sentences_per_image)
             release_freed_memory()
             cache, warm_up = None, WARM_UP
             if use_cache:

@@ -64,7 +64,7 @@ class DataReader:
         order: Optional[Sequence[int]] = None,
         begin: int = 0,
         shard: Shard = EVERYTHING,
-        group: int = 1,
+        groups: Optional[Sequence[Sequence[int]]] = None,
     ) -> None:
         """Start to load.
 
@@ -77,20 +77,23 @@ class DataReader:
           order: the numbers of the samples that make an epoch; None: all, 0, 1, 2, ...
           begin: `position` of the reader that this one goes on from.
           shard: gives only these.
-          group: shuffling keeps so many neighbours of an epoch's order together.
+          groups: in place of `order`: numbers that shuffling keeps together.
 
         Raises:
           UserError: no samples, a gap in their numbers, or an unfinished build.
-          ValueError: `order` is empty or has numbers that no sample has.
+          ValueError: they are empty or have numbers that no sample has.
         """
         self._samples = open_samples(folder_name, prefix)
         everything = range(len(self._samples))
-        self._epoch = everything if order is None else list(order)
-        if not self._epoch or not set(self._epoch) <= set(everything):
+        if groups is None:
+            groups = [[number] for number in (everything if order is None else order)]
+        self._groups = list(groups)
+        numbers = list(itertools.chain(*self._groups))
+        if not numbers or not set(numbers) <= set(everything):
             raise ValueError(f"order must take samples from {everything}")
-        self.num_batch = len(self._epoch)
+        self.num_batch = len(numbers)
         self.number, self.position = None, begin
-        numbers = self._epochs(np.random.RandomState(seed) if shuffle else None, group)
+        numbers = self._epochs(np.random.RandomState(seed) if shuffle else None)
         places = itertools.islice(enumerate(numbers), begin, None)
         self._numbers = (
             (place + 1, number) for place, number in places if shard.has(place)
@@ -138,13 +141,11 @@ class DataReader:
     def __exit__(self, *exception: Any) -> None:
         self.close()
 
-    def _epochs(self, random, group) -> Iterator[int]:
-        epoch = self._epoch
-        groups = [epoch[first : first + group] for first in range(0, len(epoch), group)]
+    def _epochs(self, random) -> Iterator[int]:
         while True:
-            n = len(groups)
+            n = len(self._groups)
             for place in range(n) if random is None else random.permutation(n):
-                yield from groups[place]
+                yield from self._groups[place]
 
     def _load_next(self):
         position, number = next(self._numbers)

@@ -4,6 +4,8 @@ Axes: B batch of sentences, P images, T words, H rows, W columns, N = H * W cell
 C channels, K terms of a sum.
 """
 
+import numpy as np
+
 from util.graph.compat import tf
 
 
@@ -23,52 +25,23 @@ def project_back(x, kernel):
     return tf.reshape(y, [-1, x.shape.as_list()[1], channels])
 
 
-def add_to_sentences(image, sentences):
-    """Add what an image gives to what each of its sentences gives.
+def rows_of(x, numbers):
+    """Take rows, some of them more than once: what images give to their sentences.
+
+    The product with a matrix of zeros and ones has a gradient that is a product, too;
+    that of tf.gather adds up row by row.
 
     Args:
-      image: float32 [P, H, W, C].
-      sentences: float32 [B, H or 1, W or 1, C]; B is a multiple of P, and those of an
-        image stand together.
+      x: float32 [P, ...]; all but P known when the graph is built.
+      numbers: int32 [B], 0..P - 1.
 
     Returns:
-      float32 [B, H, W, C].
-
-    Example:
-      >>> image = tf.constant([[[[1.0]]], [[[2.0]]]])
-      >>> sentences = tf.reshape(tf.constant([10.0, 20.0, 30.0, 40.0]), [4, 1, 1, 1])
-      >>> with tf.Session() as session:
-      ...     session.run(add_to_sentences(image, sentences)).ravel().tolist()
-      [11.0, 21.0, 32.0, 42.0]
+      float32 [B, ...].
     """
-    number, rows, columns, channels = image.shape.as_list()
-    if number in (1, sentences.shape.as_list()[0]):
-        return image + sentences
-    groups = tf.reshape(sentences, [number, -1, *sentences.shape.as_list()[1:]])
-    total = image[:, tf.newaxis] + groups
-    return tf.reshape(total, [-1, rows, columns, channels])
-
-
-def sum_of_products(images, sentences):
-    """Weight the projections of images with those of their sentences, and add up.
-
-    Args:
-      images: list of K float32 [P, H, W, C].
-      sentences: list of K float32 [B, 1, 1, C]; those of an image stand together.
-
-    Returns:
-      float32 [B, H, W, C], or another shape of as many elements in their order.
-    """
-    number, rows, columns, channels = images[0].shape.as_list()
-    if sentences[0].shape.as_list()[0] == number:
-        return tf.add_n([image * weights for image, weights in zip(images, sentences)])
-    # Several sentences an image: for each channel a product [N, K] x [K, sentences].
-    shape = [-1, rows * columns, channels, len(images)]
-    images = tf.transpose(tf.reshape(tf.stack(images, axis=4), shape), [0, 2, 1, 3])
-    shape = [tf.shape(images)[0], -1, channels, len(sentences)]
-    sentences = tf.reshape(tf.stack(sentences, axis=4), shape)
-    products = tf.matmul(images, tf.transpose(sentences, [0, 2, 3, 1]))
-    return tf.transpose(products, [0, 3, 2, 1])
+    chosen = tf.one_hot(numbers, tf.shape(x)[0], dtype=x.dtype)
+    shape = x.shape.as_list()[1:]
+    rows = tf.matmul(chosen, tf.reshape(x, [-1, int(np.prod(shape))]))
+    return tf.reshape(rows, [-1, *shape])
 
 
 def sums_of_one_image(image, sentences):

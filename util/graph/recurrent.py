@@ -5,7 +5,6 @@ Axes: B batch, T words, H rows, W columns, C channels.
 
 from collections import namedtuple
 
-from util.graph.algebra import add_to_sentences
 from util.graph.compat import tf
 from util.graph.layers import layer_norm_variables, normalise
 
@@ -170,8 +169,7 @@ def conv_lstm_step(gates, state, v):
     norm(cell), which is carried on, and hidden = sigmoid(o) * tanh(cell).
 
     Args:
-      gates: see `gates_of_input`; [P, ...] serve all sentences of an image, of which
-        those of an image stand together.
+      gates: see `gates_of_input`; [1, ...] serve all sentences.
       state: (cell, hidden), float32 [B, H, W, C] each; None: zeros.
       v: ConvLstmVariables.
 
@@ -184,7 +182,7 @@ def conv_lstm_step(gates, state, v):
     else:
         cell, hidden = state
         _, of_hidden = _kernels(v)
-        gates = add_to_sentences(gates, _product(hidden, of_hidden))
+        gates += _product(hidden, of_hidden)
         j, i, f, o = tf.split(gates, 4, axis=3)
         i += v.peep_i * cell
         f = normalise(f + v.peep_f * cell, *v.norm_f)

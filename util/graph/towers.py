@@ -106,7 +106,13 @@ def copy_frozen(session) -> None:
     session.run([tf.assign(copy, variable) for variable, copy in pairs])
 
 
-def spread(function: Callable[[Dict], Any], towers: List[Tower], inputs: Dict) -> Any:
+def spread(
+    function: Callable[[Dict], Any],
+    towers: List[Tower],
+    inputs: Dict,
+    images: Optional[Dict] = None,
+    image_counts: Any = None,
+) -> Any:
     """Apply a function to shares of a batch, one a tower, and join the results.
 
     Args:
@@ -114,13 +120,19 @@ def spread(function: Callable[[Dict], Any], towers: List[Tower], inputs: Dict) -
         lists or tuples; makes its variables with tf.get_variable.
       towers: their number divides B; none: the function is applied as it is.
       inputs: name -> tensor [B, ...].
+      images: more of them, of the images: name -> tensor [P, ...].
+      image_counts: int32 [number of towers], how many images each has; None: as many.
 
     Returns:
       What the function returns for the whole batch.
     """
+    images = images or {}
     if not towers:
-        return function(inputs)
+        return function({**inputs, **images})
     shares = {name: tf.split(x, len(towers)) for name, x in inputs.items()}
+    for name, x in images.items():
+        counts = len(towers) if image_counts is None else image_counts
+        shares[name] = tf.split(x, counts, num=len(towers))
     results = []
     for number, (device, getter) in enumerate(towers):
         share = {name: parts[number] for name, parts in shares.items()}

@@ -12,7 +12,6 @@ Axes: B batch of sentences, P images, T words, H rows, W columns, C channels.
 from typing import Any, NamedTuple
 
 from deeplab_resnet import LEVELS
-from util.graph.algebra import add_to_sentences
 from util.graph.compat import tf
 from util.graph.layers import (
     conv,
@@ -68,6 +67,7 @@ class Arguments(NamedTuple):
     mode: str = "eval"
     conv5: bool = False
     num_images: Any = None
+    grouped: bool = False
     towers: Any = ()
     inputs: Any = None
 
@@ -93,7 +93,7 @@ def read(ids, options, dropout):
     return read_words(ids, table, options.rnn_size, LSTM_CELL, dropout)[:, -1]
 
 
-def fusion(visual, sentence, place, filters):
+def fusion(visual, sentence, place, filters, share):
     """Mix the deepest level, the sentence and the place: relu(W [visual, s, place]).
 
     The sentence is the same in every cell, and all but it in every sentence of an
@@ -104,6 +104,7 @@ def fusion(visual, sentence, place, filters):
       sentence: float32 [B, 1, 1, C_rnn], unit length.
       place: float32 [1, H, W, 8], see `layers.coordinates`.
       filters: int, C.
+      share: see `base.Model.head`.
 
     Returns:
       (fused, of_image): float32 [B, H, W, C], not negative; and [P, H, W, C], the
@@ -119,10 +120,10 @@ def fusion(visual, sentence, place, filters):
     nothing = tf.zeros([filters])
     of_image = convolve(visual, kernels[0], nothing) + convolve(place, kernels[2], bias)
     of_sentence = convolve(sentence, kernels[1], nothing)
-    return tf.nn.relu(add_to_sentences(of_image, of_sentence)), of_image
+    return tf.nn.relu(share(of_image) + of_sentence), of_image
 
 
-def refine(fused, laterals):
+def refine(fused, laterals, share):
     """Walk from the first answer up the feature pyramid with a ConvLSTM.
 
     What a level gives to the gates does not depend on the sentence.
@@ -130,6 +131,7 @@ def refine(fused, laterals):
     Args:
       fused: float32 [B, H, W, C].
       laterals: list of float32 [P, H, W, C], deep to shallow.
+      share: see `base.Model.head`.
 
     Returns:
       (hidden, of_image): float32 [B, H, W, C], the last state; and a list of [P, H, W,
@@ -144,7 +146,7 @@ def refine(fused, laterals):
     first = gates_of_input(fused, variables, is_first=True)
     state = conv_lstm_step(first, None, variables)
     for gates in of_image:
-        state = conv_lstm_step(gates, state, variables)
+        state = conv_lstm_step(share(gates), state, variables)
     _, hidden = state
     return hidden, of_image
 
@@ -210,7 +212,7 @@ class LSTM_model(base.Model):
         """The deepest features, by the name that the release has for them."""
         return self.visual_feat_c5
 
-    def head(self, ids, taps, dropout):
+    def head(self, ids, taps, dropout, share):
         """Find the pixels, see `base.Model.head`.
 
         Variables:
@@ -228,11 +230,12 @@ class LSTM_model(base.Model):
             l2_normalize(sentence)[:, tf.newaxis, tf.newaxis],
             place,
             options.mlp_dim,
+            share,
         )
         laterals = [
             conv(taps[level], options.mlp_dim, 1, level + "_lateral", tf.nn.relu)
             for level in LEVELS
         ]
-        hidden, of_levels = refine(fused, laterals)
+        hidden, of_levels = refine(fused, laterals, share)
         logits = {"pred": conv(hidden, 1, 3, "score")}
         return base.Answer(logits, [of_image, *of_levels], {"sentence": sentence})

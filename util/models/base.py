@@ -17,6 +17,7 @@ from deeplab_resnet import LEVELS
 from util.core.errors import UserError
 from util.data.im_processing import STRIDE
 from util.graph import losses, optimizer
+from util.graph.algebra import rows_of
 from util.graph.compat import only_graphs, tf
 from util.graph.layers import dropout_mask
 from util.graph.towers import spread
@@ -50,8 +51,9 @@ class Arguments(NamedTuple):
       conv5: bool, train the convolutions of res3 to res5 as well.
       glove_dim: int, length of a word vector.
       glove: float32 [vocab_size, glove_dim], initial word vectors; None: random.
-      num_images: int, P, images at once, each with as many of the sentences, which
-        stand together; None: one a sentence.
+      num_images: 1: all sentences are about one image; None: each about its own.
+      grouped: bool, in place of num_images: as many images as are fed, and
+        `image_of` tells which one each sentence is about.
       towers: list of `towers.Tower`, devices that share a batch; none: one device.
       inputs: dict, "words" and "im" -> tensors in place of the placeholders, of the
         same dtypes and static shapes; None: placeholders.
@@ -80,6 +82,7 @@ class Arguments(NamedTuple):
     glove_dim: int = 300
     glove: Any = None
     num_images: Any = None
+    grouped: bool = False
     towers: Any = ()
     inputs: Any = None
     loss: Any = None
@@ -128,6 +131,10 @@ class Model:
       target_fine: float32 [B, H, W, 1] placeholder, the mask, 1 on the object.
       valid_idx: int32 [B, 1] placeholder; may be fed, is not read: the ids tell where
         a sentence begins.
+      image_of: int32 [B] placeholder, where grouped: the number of each sentence's
+        image, among those of its device.
+      image_counts: int32 [number of devices] placeholder, where grouped: how many of
+        the images each device has.
       noise_seed: int64 [2] placeholder, may be fed: what dropout draws from; another
         one each time otherwise.
       visual_feat_c3, _c4, _c5: float32 [P, h, w, 512 / 1024 / 2048], the taps; may be
@@ -267,7 +274,7 @@ class Model:
         """Return what dropout applies to: name -> channels, of "emb" and "rnn"."""
         return {}
 
-    def head(self, ids, taps, dropout):
+    def head(self, ids, taps, dropout, share):
         """Write the paper down: from the features to the logits.
 
         Variables are made with tf.get_variable, in the order of the checkpoints.
@@ -278,6 +285,8 @@ class Model:
             [P, H, W, 3], the image, see `Model.im`.
           dropout: name, of `dropout_channels` -> float32 [B, T, C] to multiply with;
             only of those that drop.
+          share: function of float32 [P, ...]; gives [B, ...], what each sentence has of
+            its image. What is the same for all sentences may stay [1, ...].
 
         Returns:
           Answer.
@@ -304,9 +313,14 @@ class Model:
     def _make_inputs(self):
         options = self.options
         batch, size = options.batch_size, [options.H, options.W]
+        num_images = None if options.grouped else options.num_images or batch
+        self.image_of = self.image_counts = None
+        if options.grouped:
+            self.image_of = tf.placeholder(tf.int32, [batch])
+            self.image_counts = tf.placeholder(tf.int32, [len(options.towers) or 1])
         inputs = options.inputs or {
             "words": tf.placeholder(tf.int32, [batch, options.num_steps]),
-            "im": tf.placeholder(tf.float32, [options.num_images or batch, *size, 3]),
+            "im": tf.placeholder(tf.float32, [num_images, *size, 3]),
         }
         self.words, self.im = inputs["words"], inputs["im"]
         self.target_fine = tf.placeholder(tf.float32, [batch, *size, 1])
@@ -320,12 +334,17 @@ class Model:
         def features(inputs):
             return deeplab_resnet.features(inputs["im"])
 
-        taps = spread(features, self.options.towers, {"im": self.im})
+        taps = self._spread(features, {}, {"im": self.im})
         for level, tap in taps.items():
             setattr(self, "visual_feat_" + level, tap)
         if self.options.conv5:
             return taps
         return {level: tf.stop_gradient(tap) for level, tap in taps.items()}
+
+    def _spread(self, function, inputs, images):
+        """Apply a function to what the devices have of sentences and images."""
+        towers, counts = self.options.towers, self.image_counts
+        return spread(function, towers, inputs, images, counts)
 
     def _dropout_masks(self):
         """Return what dropout multiplies with; nothing where it keeps all."""
@@ -347,14 +366,20 @@ class Model:
         masks = self._dropout_masks()
 
         def answer(inputs):
+            def share(x):
+                return rows_of(x, inputs["image_of"]) if "image_of" in inputs else x
+
             return self.head(
                 inputs["words"],
                 {name: inputs[name] for name in (*LEVELS, "im")},
                 {name: inputs[name] for name in masks},
+                share,
             )
 
-        inputs = dict(taps, im=self.im, words=self.words, **masks)
-        found = spread(answer, self.options.towers, inputs)
+        inputs = dict(masks, words=self.words)
+        if self.options.grouped:
+            inputs["image_of"] = self.image_of
+        found = self._spread(answer, inputs, dict(taps, im=self.im))
         self.image_parts = found.image_parts
         for name, output in found.outputs.items():
             setattr(self, name, output)

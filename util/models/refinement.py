@@ -15,7 +15,7 @@ HALVINGS = ("2", "3", "4", "5")
 INPUTS = {"score": 1, "image": 4, "edges": 7}  # channels that the head reads
 
 
-def refine(score, image, kind):
+def refine(score, image, kind, share):
     """Correct a score map, with what the image shows where it reads that.
 
     With u the score and v the image, both resized to SIDE x SIDE: down without an
@@ -24,9 +24,9 @@ def refine(score, image, kind):
 
     Args:
       score: float32 [B, h, w, 1], logits.
-      image: float32 [P, H, W, 3], BGR minus the mean; B is a multiple of P, and the
-        sentences of an image stand together.
+      image: float32 [P, H, W, 3], BGR minus the mean.
       kind: str, one of INPUTS: x = u, or [u, v], or [u, the edges of v].
+      share: see `base.Model.head`.
 
     Returns:
       (refined, of_image): float32 [B, SIDE, SIDE, 1], logits; and the list of what the
@@ -41,10 +41,7 @@ def refine(score, image, kind):
         seen = resize(image, SIDE)
         seen = edges(seen) if kind == "edges" else seen
         of_image = [seen]
-        repeats = tf.shape(score)[0] // tf.shape(seen)[0]
-        shape = [-1, *seen.shape.as_list()[1:]]
-        seen = tf.tile(seen[:, tf.newaxis], [1, repeats, 1, 1, 1])
-        x = tf.concat([first, tf.reshape(seen, shape)], axis=3)
+        x = tf.concat([first, share(seen) + tf.zeros_like(first)], axis=3)
     down = [conv(x, CHANNELS, 3, "b1")]
     for number in HALVINGS:
         convolved = conv(down[-1], CHANNELS, 3, "b" + number)

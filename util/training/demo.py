@@ -118,7 +118,16 @@ def train_small(
         model_class,
         network,
         training_set,
-        Start(TrainState(0, SEED, training_set.number, [0], options)),
+        Start(
+            TrainState(
+                0,
+                SEED,
+                training_set.number,
+                [0],
+                options,
+                sentences_per_image=SENTENCES,
+            )
+        ),
         Schedule(last=STEPS, every=STEPS),
         folder,
         Machine(SCENES * SENTENCES),

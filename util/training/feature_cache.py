@@ -274,7 +274,7 @@ class Cache:
         Computes what is missing, all at once, and keeps it.
 
         Args:
-          lookups: of `look_up`, one for each of the P images that the model takes.
+          lookups: of `look_up`, one for each of the P images of the step.
 
         Returns:
           tensor -> float32 [P, h, w, C], for each tap.
@@ -301,9 +301,16 @@ class Cache:
         """Return the taps of at most P images, rounded."""
         if not images:
             return []
-        padding = self._model.im.shape.as_list()[0] - len(images)
-        image = im_processing.to_network_input(np.stack(images + images[:1] * padding))
-        values = self._session.run(tap_tensors(self._model), {self._model.im: image})
+        model, feed = self._model, {}
+        number = model.im.shape.as_list()[0]
+        if model.options.grouped:  # any number, but each device needs one
+            devices = len(model.options.towers) or 1
+            number = max(len(images), devices)
+            parts = np.array_split(range(number), devices)
+            feed[model.image_counts] = list(map(len, parts))
+        images = images + images[:1] * (number - len(images))
+        feed[model.im] = im_processing.to_network_input(np.stack(images))
+        values = self._session.run(tap_tensors(model), feed)
         levels = zip(*values)
         return [self._store.rounded(taps) for taps, _ in zip(levels, images)]
 

@@ -6,8 +6,19 @@ it, from which another reader continues; `skipped`, how many damaged ones it lef
 """
 
 import contextlib
+import functools
 import itertools
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import (
+    Any,
+    Dict,
+    Hashable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 import numpy as np
 
@@ -43,7 +54,8 @@ class TrainingSet:
       dataset: bound to its folders.
       split: one of its splits.
       skip_damaged: see `fitting_samples`.
-      sentences_per_image: K; so many sentences of an image come one after the other.
+      sentences_per_image: K; up to so many sentences of an image come one after the
+        other, so that a step can compute once what they share.
 
     Attributes:
       dataset, split, sentences_per_image: the arguments.
@@ -54,7 +66,7 @@ class TrainingSet:
 
     Raises:
       UserError: no samples, those of another vocabulary, or none of the size of a
-        network's input; or not every image has K sentences, or a multiple.
+        network's input.
     """
 
     def __init__(
@@ -76,20 +88,9 @@ class TrainingSet:
                 f"{samples.path(0)} shows an image of {self.columns}x{self.rows}, not "
                 "of a network's input size: train on a split with train in its name"
             )
-        self.sentences_per_image, self._order = sentences_per_image, None
+        self.sentences_per_image, self._groups = sentences_per_image, None
         if sentences_per_image > 1:
-            self._order = self._group(samples.images())
-
-    def _group(self, images):
-        """Return the order in which the sentences of an image are neighbours."""
-        order, size = group_by_image(images), self.sentences_per_image
-        for first in range(0, len(order), size):
-            group = order[first : first + size]
-            if len(group) < size or len({images[number] for number in group}) > 1:
-                raise UserError(
-                    f"an image in {self.folder} has not {size} sentences, or a multiple"
-                )
-        return order
+            self._groups = groups_of_images(samples.images(), sentences_per_image)
 
     @property
     def form(self) -> Tuple[int, int, int]:
@@ -108,14 +109,35 @@ class TrainingSet:
             self.folder,
             self._prefix,
             seed=seed,
-            order=self._order,
             begin=begin,
             shard=shard,
-            group=self.sentences_per_image,
+            groups=self._groups,
         )
         size = self.rows, self.columns, self.vocab_size
         with reader:
             yield from fitting_samples(reader, *size, self._skip_damaged)
+
+
+def groups_of_images(images: Sequence[Hashable], most: int) -> List[List[int]]:
+    """Group samples by their images.
+
+    Args:
+      images: of each sample, see `samples.open_samples`.
+      most: samples of a group; an image with more has several groups.
+
+    Returns:
+      The numbers of the samples of each group.
+
+    Example:
+      >>> groups_of_images(["a", "b", "a", "a"], 2)
+      [[0, 2], [3], [1]]
+    """
+    order = group_by_image(images)
+    groups = []
+    for _, of_image in itertools.groupby(order, lambda number: images[number]):
+        numbers = list(of_image)
+        groups += [numbers[n : n + most] for n in range(0, len(numbers), most)]
+    return groups
 
 
 def fitting_samples(
@@ -171,51 +193,113 @@ def _check_fits(sample, rows, columns, vocab_size):
         )
 
 
+class Group(NamedTuple):
+    """Sentences about one image that stand together in a step.
+
+    Attributes:
+      samples: at least one.
+      device: number of the one that computes them.
+      is_last: whether the step ends with it.
+    """
+
+    samples: List[Sample]
+    device: int
+    is_last: bool
+
+    @property
+    def image(self) -> np.ndarray:
+        """uint8 [H, W, 3], RGB."""
+        return self.samples[0]["im_batch"]
+
+
 def feeds(
     model, samples: Iterator[Sample], cache: Optional[feature_cache.Cache] = None
 ) -> Iterator[Feed]:
     """Yield what to feed for each step, for ever.
 
     Args:
-      model: a `models.base.Model`, of B sentences about P images.
-      samples: of `fitting_samples`; B make a step, B / P neighbours about each image.
+      model: a `models.base.Model`. Where it is grouped, neighbours about one image
+        share it.
+      samples: of `fitting_samples`; as many as the model's batch make a step.
       cache: gives the features of the images, in place of the images, which are fed
         only where the head reads them as well.
     """
-    num_images = model.im.shape.as_list()[0]
-    group_size = model.words.shape.as_list()[0] // num_images
-    groups = iter(lambda: list(itertools.islice(samples, group_size)), [])
+    groups = step_groups(model, samples)
     if cache is None:
-        yield from _image_feeds(model, groups, num_images)
-    else:
-        yield from _cached_feeds(model, groups, num_images, cache)
+        for step, images in _steps((group, group.image) for group in groups):
+            yield _feed(model, step, _image_feed(model, images))
+        return
 
-
-def _image_feeds(model, groups, num_images):
-    while True:
-        step = list(itertools.islice(groups, num_images))
-        images = np.stack([group[0]["im_batch"] for group in step])
-        batch = list(itertools.chain(*step))
-        values = words_and_masks(model, batch)
-        values[model.im] = im_processing.to_network_input(images)
-        yield Feed(values, batch)
-
-
-def _cached_feeds(model, groups, num_images, cache):
     def look_up(group):
-        return group, cache.look_up(group[0]["im_batch"])
+        return group, cache.look_up(group.image)
 
-    depth = num_images + NUM_THREADS
+    depth = model.words.shape.as_list()[0] + NUM_THREADS
     with contextlib.closing(prefetch(look_up, groups, depth, NUM_THREADS)) as ready:
-        while True:
-            step, lookups = zip(*itertools.islice(ready, num_images))
-            batch = list(itertools.chain(*step))
-            values = words_and_masks(model, batch)
-            values.update(cache.feed(lookups))
+        for step, lookups in _steps(ready):
+            images = cache.feed(lookups)
             if model.reads_image:
-                images = np.stack([group[0]["im_batch"] for group in step])
-                values[model.im] = im_processing.to_network_input(images)
-            yield Feed(values, batch)
+                images.update(_image_feed(model, [group.image for group in step]))
+            yield _feed(model, step, images)
+
+
+def step_groups(model, samples: Iterator[Sample]) -> Iterator[Group]:
+    """Cut a stream of samples into steps, and each device's part of one into groups.
+
+    Args:
+      as for `feeds`.
+    """
+    devices = len(model.options.towers) or 1
+    part = model.words.shape.as_list()[0] // devices
+    for device in itertools.cycle(range(devices)):
+        own = list(itertools.islice(samples, part))
+        groups = [[sample] for sample in own]
+        if model.options.grouped:
+            groups = functools.reduce(_join, own, [])
+        for number, group in enumerate(groups, 1):
+            yield Group(group, device, device + 1 == devices and number == len(groups))
+
+
+def _join(groups, sample):
+    """Add a sample to the last group, or to a new one where the image is another."""
+    if groups and np.array_equal(groups[-1][0]["im_batch"], sample["im_batch"]):
+        groups[-1].append(sample)
+    else:
+        groups.append([sample])
+    return groups
+
+
+def _steps(pairs):
+    """Yield the groups of a step, and what stands beside each; for ever."""
+    step = []
+    for group, image in pairs:
+        step.append((group, image))
+        if group.is_last:
+            yield tuple(zip(*step))
+            step = []
+
+
+def _image_feed(model, images):
+    return {model.im: im_processing.to_network_input(np.stack(images))}
+
+
+def _feed(model, groups, images):
+    """Return the feed of a step.
+
+    Args:
+      groups: of the step.
+      images: what is fed of the image of each group.
+    """
+    batch = list(itertools.chain(*(group.samples for group in groups)))
+    values = {**words_and_masks(model, batch), **images}
+    if model.options.grouped:
+        devices = [group.device for group in groups]
+        counts = np.bincount(devices, minlength=len(model.options.towers) or 1)
+        firsts = np.cumsum(counts) - counts
+        numbers = [n - firsts[device] for n, device in enumerate(devices)]
+        sizes = [len(group.samples) for group in groups]
+        values[model.image_counts] = counts
+        values[model.image_of] = np.repeat(numbers, sizes)
+    return Feed(values, batch)
 
 
 def words_and_masks(model, samples: List[Sample]) -> Dict:

@@ -29,6 +29,8 @@ class TrainState(NamedTuple):
       averages: see `progress.Progress`.
       best: (overall IoU, step) of the best evaluation.
       evaluated: step of the last evaluation.
+      sentences_per_image: what the order of the samples depends on, see
+        `feeds.TrainingSet`.
       snapshot: path of the last one; None: there is none yet.
     """
 
@@ -40,6 +42,7 @@ class TrainState(NamedTuple):
     averages: Optional[Dict[str, float]] = None
     best: Optional[List[float]] = None
     evaluated: int = 0
+    sentences_per_image: int = 1
     snapshot: Optional[str] = None
 
     def saved(self) -> Dict[str, Any]:

@@ -44,6 +44,19 @@ class Machine:
         self.batch_size, self.devices, self.workers = batch_size, devices, workers
         self.threads, self.precision = threads, precision
 
+    def check_fits(self, training_set: TrainingSet) -> None:
+        """Refuse groups of sentences that no device has room for.
+
+        Raises:
+          UserError: --sentences-per-image is more than the sentences of a device.
+        """
+        room, most = self.shard_size // self.devices, training_set.sentences_per_image
+        if most > room:
+            raise UserError(
+                f"--sentences-per-image {most} does not fit: a device has {room} of "
+                f"the -bs {self.batch_size} sentences of a step"
+            )
+
     @property
     def shard_size(self) -> int:
         """How many sentences of a step each worker has."""

@@ -89,7 +89,14 @@ def resume_state(
             )
         drawn = random.SystemRandom().randrange(2**32)
         seed = drawn if seed is None else seed
-        return TrainState(0, seed, training_set.number, [0] * workers, options)
+        return TrainState(
+            0,
+            seed,
+            training_set.number,
+            [0] * workers,
+            options,
+            sentences_per_image=training_set.sentences_per_image,
+        )
     check_vocabulary(snapshot, vocabulary)
     if saved.setdefault("options", {}) != options:
         raise UserError(
@@ -102,6 +109,12 @@ def resume_state(
             f"{snapshot} was trained on {saved['samples']} samples, but "
             f"{training_set.folder} has {training_set.number}: build them as they "
             "were, or start a new run with --init-from"
+        )
+    together = saved.get("sentences_per_image", 1)
+    if together != training_set.sentences_per_image:
+        raise UserError(
+            f"{snapshot} was trained with --sentences-per-image {together}, so its "
+            "samples come in another order: resume with that"
         )
     if len(saved["positions"]) != workers:
         saved["positions"] = [max(saved["positions"])] * workers
@@ -143,6 +156,7 @@ def _read_state(snapshot):
         and all(map(_is_count, positions))
         and _is_count(known.get("evaluated", 0))
         and isinstance(known.get("options", {}), dict)
+        and _is_count(known.get("sentences_per_image", 1))
         and (best is None or isinstance(best, list) and len(best) == 2)
         and (averages is None or _are_averages(averages))
     ):

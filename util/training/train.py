@@ -43,9 +43,12 @@ def run(model_class, args) -> None:
         one ends too, see `cluster.end_with_others`.)
     """
     dataset = datasets.get(args.dataset, args.data, args.batches)
-    training_set = TrainingSet(dataset, args.split, args.skip_damaged)
+    training_set = TrainingSet(
+        dataset, args.split, args.skip_damaged, args.sentences_per_image
+    )
     devices = args.gpus.count(",") + 1 if args.gpus else 1
     machine = find_machine(args.batch_size, devices, args.threads, args.precision)
+    machine.check_fits(training_set)
     if not machine.is_chief:
         machine.serve(training_set)
         return
@@ -162,7 +165,7 @@ def train(
         tf.set_random_seed(state.seed)
         model = model_class(
             batch_size=machine.batch_size,
-            num_images=machine.batch_size // training_set.sentences_per_image,
+            grouped=training_set.sentences_per_image > 1,
             mode="train",
             towers=machine.towers(network.get("conv5", False)),
             **network,
