@@ -17,8 +17,8 @@ TOLERANCE = 1e-5
 # Small ones are sums of large terms that cancel: 2.2e-4 was seen.
 TOLERANCE_EACH = 2e-3
 # The logits of a head that reads the image's values, up to 150, reach 200 with the
-# recipe's weights: their last digits move a sigmoid by 1.2e-5, and gradients of 5e4,
-# which pass the larger of two all but equal values, by 1.9e-5.
+# recipe's weights: their last digits move a sigmoid by 1.2e-5, and of the gradients,
+# 5e4, 1.9e-5 was seen.
 TOLERANCE_OF_IMAGE = 5e-5
 EVERY = {**NETWORKS, **VARIANTS}
 
