@@ -131,7 +131,7 @@ def test_a_test_of_the_old_snapshot_gives_the_old_figures(old, trainval, expecte
     assert numbers(block) == pytest.approx(numbers(wanted["block"]), abs=1e-3)
     record = json.loads((old / "ckpts" / RECORD).read_text())
     first = json.loads((OLD / "ckpts" / RECORD).read_text())
-    assert set(record) == {*first, "model"}
+    assert set(record) == {*first, "model", "options", "empty_below"}
     assert record["results"][WITHOUT] == pytest.approx(
         wanted["results"][WITHOUT], abs=1e-3
     )
