@@ -9,7 +9,15 @@ from PIL import Image
 from tensorboard.backend.event_processing import event_accumulator
 
 from util.core.errors import UserError
+from util.graph.compat import tf
 from util.training import run_log
+
+
+@pytest.fixture(autouse=True)
+def graph():
+    """A run writes its log while its graph is the default one."""
+    with tf.Graph().as_default():
+        yield
 
 
 def write(folder, steps, begin=0):
@@ -140,3 +148,11 @@ def test_record_of_another_shape_does_not_stop_a_run(tmp_path, content):
     with run_log.RunLog(str(tmp_path), 5) as log:
         log.begin({"seed": 7}, step=5)
     assert json.loads((tmp_path / "run.json").read_text())["resumed"][0]["step"] == 5
+
+
+def test_damaged_lines_of_a_log_do_not_stop_a_run(tmp_path):
+    good = b'{"step": 2}\n'
+    damaged = [b"\xff\xfe\n", b"\0" * 9 + b"\n", b"[" * 100000 + b"\n", b"3\n"]
+    (tmp_path / "log.jsonl").write_bytes(b"".join([*damaged, good, b'{"step": 9}\n']))
+    with run_log.RunLog(str(tmp_path), 5):
+        assert (tmp_path / "log.jsonl").read_bytes() == good

@@ -218,16 +218,16 @@ def _now():
 
 
 def _drop_after(path, step):
-    """Keep the lines up to `step`; one that a kill cut off goes too."""
+    """Keep the lines up to `step`; one that a kill cut off or damaged goes too."""
     if not os.path.exists(path):
         return
     kept = []
-    with open(path, encoding="utf-8") as file:
+    with open(path, "rb") as file:
         for line in file:
             with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
-                if line.endswith("\n") and json.loads(line)["step"] <= step:
+                if line.endswith(b"\n") and json.loads(line)["step"] <= step:
                     kept.append(line)
-    with files.whole_file(path, "w", durable=True) as file:
+    with files.whole_file(path, durable=True) as file:
         file.writelines(kept)
 
 
