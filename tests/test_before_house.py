@@ -111,7 +111,9 @@ def test_training_goes_on_from_the_old_snapshot(old, expected):
     assert_close(runs.of_the_run(log[len(before) :]), wanted["log"])
     state = json.loads((folder / "shapes_iter_803.tfmodel.state.json").read_text())
     words = str(old / "data" / "vocabulary_shapes.txt")
-    assert state.pop("vocabulary") == vocabularies.checksum(words)  # new since then
+    # New since then:
+    assert state.pop("vocabulary") == vocabularies.checksum(words)
+    assert (state.pop("options"), state.pop("sentences_per_image")) == ({}, 1)
     assert_close(state, wanted["state"])
     figures = [s for s in out.splitlines() if s.startswith("iter") and "time" not in s]
     printed = list(map("\n".join, (figures, wanted["printed"])))
