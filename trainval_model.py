@@ -381,17 +381,20 @@ def add_training_options(parser):
 
 def add_variant_options(parser):
     """Add what makes another model of one, see `models.OPTIONS`."""
-    add = parser.group("variants of CMPC, at most one; kept with the snapshots", TRAINS)
+    add = parser.group("variants, at most one; kept with the snapshots", TRAINS)
     about = {
-        "loss": "a loss of the region besides that of the pixels: iou30, iou50 and "
-        "iou70 as published, without effect; region: one that acts",
-        "refine": "a small network that sharpens the score: it reads the score, also "
-        "the image, or the edges of the image",
-        "second_pass": "a second relation graph that knows the first score, or which "
-        "cells agree in it",
+        "loss": "CMPC: a loss of the region besides that of the pixels: iou30, iou50 "
+        "and iou70 as published, without effect; region: one that acts",
+        "refine": "CMPC: a small network that sharpens the score: it reads the score, "
+        "also the image, or the edges of the image",
+        "second_pass": "CMPC: a second relation graph that knows the first score, or "
+        "which cells agree in it",
+        "folds": "STEP: how often it looks (default: 5)",
     }
     for name, text in about.items():
-        add(models.option_name(name), choices=models.OPTIONS[name], help=text)
+        values = models.OPTIONS[name]
+        kind = type(values[0])
+        add(models.option_name(name), type=kind, choices=values, help=text)
 
 
 def add_start_options(parser):

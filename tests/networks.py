@@ -12,7 +12,7 @@ import recipe
 from CMPC_model import LSTM_model
 from deeplab_resnet import model as backbone
 from util.graph.compat import tf
-from util.models import OPTIONS, RRN_model
+from util.models import OPTIONS, RRN_model, STEP_model
 
 GOLDEN = os.path.join(os.path.dirname(__file__), "golden")
 SMALL = dict(
@@ -20,16 +20,18 @@ SMALL = dict(
 )
 FULL = dict(vocab_size=12112)
 SMALL_RRN = dict(SMALL, w_emb_dim=24, rnn_size=40)
+SMALL_STEP = dict(SMALL, emb_dim=24, folds=3)
 # What every network must do: name -> (class, arguments).
 NETWORKS = {
     "CMPC_model": (LSTM_model, SMALL),
     "RRN_model": (RRN_model.LSTM_model, SMALL_RRN),
+    "STEP_model": (STEP_model.LSTM_model, SMALL_STEP),
 }
 # The same of variants of CMPC; losses of the IoU differ in their weights only.
 VARIANTS = {
     f"{name} {value}": (LSTM_model, dict(SMALL, **{name: value}))
-    for name, values in OPTIONS.items()
-    for value in values
+    for name in LSTM_model.OPTIONS
+    for value in OPTIONS[name]
     if value not in ("iou50", "iou70")
 }
 BLOCKS = backbone.BLOCKS
@@ -72,7 +74,11 @@ def load_recipe(session, model=LSTM_model):
     `model` is a network in the graph, or its class.
     """
     session.run(tf.global_variables_initializer())
-    variables = [v for v in tf.global_variables() if model.is_weight(v.op.name)]
+    variables = [
+        v
+        for v in tf.global_variables()
+        if model.is_weight(v.op.name) and not v.op.name.endswith("_scale")  # of STEP
+    ]
     session.run(
         [v.initializer for v in variables],
         {
@@ -104,6 +110,7 @@ __all__ = [
     "NETWORKS",
     "SMALL",
     "SMALL_RRN",
+    "SMALL_STEP",
     "VARIANTS",
     "LSTM_model",
     "feed",

@@ -55,6 +55,7 @@ class Small(CMPC_model.LSTM_model):
         self.up = seen * said
         self.ups = dict.fromkeys(self.LOSS_WEIGHTS, self.up)
         self.sigm = tf.sigmoid(self.up)
+        self.shown = self.to_show()
 
 
 def save(folder, model_class):

@@ -35,7 +35,7 @@ OTHERS = (  # what tells that a page of another site asks; {} is the server's ad
 
 
 class Silent:
-    levels = ()
+    levels, about_levels = (), ""
 
 
 class Site:

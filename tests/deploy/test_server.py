@@ -345,7 +345,7 @@ def test_uploads_are_bounded(url):
 class Stuck:
     """A service that answers when it is told to."""
 
-    levels = ()
+    levels, about_levels = (), ""
 
     def __init__(self):
         self.begun, self.may_end = threading.Semaphore(0), threading.Event()

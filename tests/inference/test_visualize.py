@@ -165,3 +165,20 @@ def test_save_png_round_trip(tmp_path):
     with Image.open(str(path)) as file:
         np.testing.assert_array_equal(np.array(file), image)
     assert os.listdir(str(path.parent)) == ["image.png"]
+
+
+def test_rounds_and_what_words_count():
+    """Two maps a row; a bar is as long as a word counts in the last round."""
+    image = np.full([40, 80, 3], 100, np.uint8)
+    light, dark = np.ones([40, 80]), np.zeros([40, 80])
+    levels = {"heat_1": light, "round_1": dark, "answer": light}
+    words = [("the", (0.4, 0.25)), ("r\u00e9d \u65e5", (0.6, 0.75))]
+    drawn = visualize.rounds_image(image, levels, words)
+    side = visualize.MAP_SIDE
+    assert drawn.shape == (2 * (side // 2 + 32) + 4 * 32, 2 * side + 48, 3)
+    inside = [drawn[32 + 80, x] for x in (16 + side // 2, 32 + side + side // 2)]
+    inside.append(drawn[192 + 32 + 80, 16 + side // 2])
+    assert np.array_equal(inside[0], inside[2]) and inside[0].sum() > inside[1].sum()
+    is_bar = (drawn == visualize.FOUND_COLOUR).all(axis=2)
+    lengths = [is_bar[2 * 192 + 32 * line].sum() for line in (2, 3)]
+    assert lengths == [side * 0.25 / 2 + 1, side * 0.75 / 2 + 1]

@@ -23,12 +23,14 @@ from util.bench import measurements, scaling
 from util.deploy import server
 from util.graph import checkpoint
 from util.graph.compat import tf
+from util.inference import visualize
 from util.inference.predictor import Predictor
 from util.models import base
 from util.training import progress, start
 
 SENTENCE = "the red circle"
-NAMES = ("toy_model", "RRN_model")  # CMPC_model goes through them in other files
+# CMPC_model goes through them in other files.
+NAMES = ("toy_model", "RRN_model", "STEP_model")
 
 
 @contextlib.contextmanager
@@ -49,6 +51,19 @@ def known():
         yield
 
 
+FOLDS = ["--folds", "2"]
+
+
+def folds(model):
+    """Return how many rounds a model, or one of this name, is trained with here."""
+    return 2 if "STEP_model" in (model, getattr(model, "NAME", "")) else 1
+
+
+def rounds(model):
+    """Return the names of what a model shows besides the answer."""
+    return ["heat_1", "round_1", "heat_2"] if folds(model) > 1 else []
+
+
 class Trained(NamedTuple):
     """A run: 2 steps, and 2 more after it was resumed."""
 
@@ -67,7 +82,7 @@ def trained(request, data, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     options = ["-d", "shapes", "-f", str(folder), *data, "-g", "-1"]
     train = ["-m", "train", *runs.TINY, *options, "-n", request.param, "-bs", "2"]
-    train += ["--keep-prob-emb", "0.9", "-s", "2"]
+    train += ["--keep-prob-emb", "0.9", "-s", "2", *FOLDS * (folds(request.param) > 1)]
     with toy():
         assert trainval_model.main([*train, "-st", "2"]) == 0
         assert trainval_model.main([*train, "-st", "4", "--resume"]) == 0
@@ -103,22 +118,29 @@ def test_training_leaves_its_own_names_and_losses(trained, snapshot):
     log = runs.read_log(trained.folder)
     assert [line["step"] for line in log] == [1, 2, 3, 4]
     losses = {key for line in log for key in line if key.startswith("loss")}
-    assert losses == {"loss", "loss_avg", "loss_all"}
-    assert all(line["loss_all"] == line["loss"] for line in log)
+    rounds = {f"loss_round_{n}" for n in range(1, folds(model))}
+    assert losses == {"loss", "loss_avg", "loss_all"} | rounds
+    for line in log:
+        mean = np.mean([line[name] for name in {"loss"} | rounds])
+        np.testing.assert_allclose(line["loss_all"], mean, rtol=1e-5)
     network = json.loads((trained.folder / "run.json").read_text())["network"]
     assert (network["v_emb_dim"], network["mlp_dim"]) == (16, 8)
     assert set(network) <= set(model.Arguments._fields)
+    state = checkpoint.read_state(snapshot)
+    assert state["options"] == ({"folds": 2} if folds(model) > 1 else {})
 
 
 def test_snapshot_tells_the_model(trained, snapshot):
     model_class, sizes = models.of_snapshot(snapshot)
     assert model_class is trained.model
     assert (sizes["H"], sizes["vf_w"], sizes["mlp_dim"]) == (64, 8, 8)
+    assert sizes.get("folds", 1) == folds(model_class)
 
 
 def test_other_run_begins_with_its_weights(trained, snapshot, tmp_path):
     train = ["-m", "train", "-t", "train", *trained.options, "-f", str(tmp_path)]
     train += ["-n", trained.model.NAME, "--init-from", snapshot, "-st", "1"]
+    train += FOLDS * (folds(trained.model) > 1)
     assert trainval_model.main([*train, "-lr", "1e-9", "--seed", "1"]) == 0
     found, wanted = runs.values(tmp_path, 1), runs.values(trained.folder, 4)
     assert found[trained.model.STEP_COUNTER] == 1
@@ -129,7 +151,7 @@ def test_other_run_begins_with_its_weights(trained, snapshot, tmp_path):
 @pytest.mark.parametrize(
     "more, told",
     [
-        (["-emb"], "{} takes no word vectors: leave out -emb"),
+        (["-emb"], "{}"),
         (
             ["-n", "CMPC_model", "--init-from", "SNAPSHOT"],
             "not of CMPC_model: choose -n {}",
@@ -138,6 +160,10 @@ def test_other_run_begins_with_its_weights(trained, snapshot, tmp_path):
 )
 def test_what_training_refuses(trained, snapshot, tmp_path, capsys, more, told):
     name = trained.model.NAME
+    if more == ["-emb"]:
+        told = "{} takes no word vectors: leave out -emb"
+        if "glove" in trained.model.Arguments._fields:
+            told = "cannot read the word vectors"
     train = ["-m", "train", *runs.TINY, *trained.options, "-n", name, "-st", "1"]
     more = [snapshot if word == "SNAPSHOT" else word for word in more]
     assert trainval_model.main([*train, *more, "-f", str(tmp_path / "new")]) == 2
@@ -170,7 +196,15 @@ def test_tested_and_reported(trained, snapshot):
     assert run(trained, "report", "-t", "val") == 0
     page = Page(open(snapshot + ".val.html", encoding="utf-8").read())
     page.check_harmless()
-    assert page.all("article") and not page.all("p", class_="legend")
+    articles = page.all("article")
+    assert articles and not page.all("p", class_="legend")
+    attended = [
+        one for one in page.all("span") if "attention" in one[0].get("title", "")
+    ]
+    assert bool(attended) == (folds(trained.model) > 1)
+    captions = [text for _, text in page.all("figcaption")]
+    for name in rounds(trained.model):
+        assert captions.count(name) == len(articles)
 
 
 def test_predicted(trained, image, tmp_path):
@@ -181,13 +215,25 @@ def test_predicted(trained, image, tmp_path):
     assert [word["text"] for word in row["words"]] == SENTENCE.split()
     assert all(word["weights"] == {} for word in row["words"])
     assert all(word["class"] is None for word in row["words"])
+    if folds(trained.model) == 1:
+        assert "rounds" not in row and "attention" not in row["words"][0]
+        return
+    shares = np.array([word["attention"] for word in row["words"]])
+    assert shares.shape == (3, 2) and shares.min() > 0
+    np.testing.assert_allclose(shares.sum(axis=0), 1, rtol=1e-5)
+    drawn = np.array(Image.open(str(output / row["rounds"])))
+    assert drawn.shape[1] == 2 * visualize.MAP_SIDE + 3 * (visualize.MAP_SIDE // 20)
+    assert drawn.std() > 10
 
 
-def test_served(snapshot, image):
+def test_served(trained, snapshot, image):
     service = server.Service(Predictor(snapshot))
     answer = service.answer(image, SENTENCE)
-    assert service.levels == () and answer.prediction.levels == {}
-    assert answer.record["words"][1] == {
+    levels = rounds(trained.model)
+    assert list(service.levels) == list(answer.prediction.levels) == levels
+    word = answer.record["words"][1]
+    assert len(word.pop("attention", [])) == (2 if levels else 0)
+    assert word == {
         "text": "red",
         "known": True,
         "class": None,
@@ -204,6 +250,7 @@ def test_served(snapshot, image):
         assert record["mask"] == answer.record["mask"]
         shown = call.predict(handle_file(image), SENTENCE, False, api_name="/show")
         assert "red" in str(shown)
+        assert ("attention: " in str(shown)) == bool(levels)
     service.close()
 
 
@@ -211,7 +258,9 @@ def test_exported(trained, snapshot, image, tmp_path):
     output = tmp_path / "saved"
     assert run(trained, "export", "--output", str(output)) == 0
     about = json.loads((output / "model.json").read_text())
-    assert set(about["outputs"]) == {"mask", "probability", "ids"}
+    wanted = {"mask", "probability", "ids"}
+    wanted |= {"attention"} if folds(trained.model) > 1 else set()
+    assert set(about["outputs"]) == wanted
     pixels = np.array(Image.open(image))
     with tf.Graph().as_default(), tf.Session() as session:
         saved = tf.saved_model.load(session, ["serve"], str(output / "1"))
@@ -230,7 +279,7 @@ def test_exported(trained, snapshot, image, tmp_path):
 def test_name_of_an_older_release(trained, snapshot, tmp_path):
     """It is tested and reported under its own name."""
     old = str(tmp_path / "shapes_deeplab_LSTM_iter_4.tfmodel")
-    for end in (checkpoint.INDEX, checkpoint.DATA):
+    for end in (checkpoint.INDEX, checkpoint.DATA, checkpoint.STATE):
         shutil.copy(snapshot + end, old + end)
     assert run(trained, "test", "-t", "val", "-f", str(tmp_path), "--per-sample") == 0
     record = json.loads(open(old + ".val.json").read())

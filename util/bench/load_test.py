@@ -113,7 +113,8 @@ def draw_network(model_class, folder: str, images: Sequence[str]) -> str:
             inputs = im_processing.to_network_input(np.stack(fitted))
             up = session.run(model.up, {model.im: inputs, model.words: ids})
             session.run(tf.assign_sub(_bias(model), [np.median(up)]))
-            return Snapshots(folder, "shapes").save(session, 1)
+            state = {"step": 1, "options": model.chosen}
+            return Snapshots(folder, "shapes").save(session, 1, state)
 
 
 def _bias(model):

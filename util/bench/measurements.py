@@ -106,10 +106,11 @@ def make_snapshot(setup: Setup, folder: str) -> str:
     from util.training.snapshots import Snapshots
 
     with tf.Graph().as_default():
-        _model_class(setup)(**setup.sizes.network)
+        model = _model_class(setup)(**setup.sizes.network)
         with new_session(precision=setup.precision) as session:
             session.run(tf.global_variables_initializer())
-            return Snapshots(folder, "unc").save(session, 1)
+            state = {"step": 1, "options": model.chosen}
+            return Snapshots(folder, "unc").save(session, 1, state)
 
 
 def start(setup: Setup, snapshot: str, begin: float) -> Figures:

@@ -51,6 +51,7 @@ OUTPUTS = {
     "mask": "bool [B, rows, columns], true on the object",
     "probability": "float32 [B, rows, columns], of the object",
     "word_weights": "float32 [B, 20, {}], {}: what each word is for; 0 at padding",
+    "attention": "float32 [B, rounds, 20], how much each word counts; 0 at padding",
     "ids": "int32 [B, 20], what the sentences were read as",
 }
 
@@ -140,6 +141,8 @@ class Network:
         if self._model_class.WORD_CLASSES:
             is_word = tf.cast(tf.not_equal(ids, 0), tf.float32)[..., tf.newaxis]
             results["word_weights"] = model.words_parse * is_word
+        if model.attention is not None:
+            results["attention"] = tf.identity(model.attention)
         return results
 
     def describe(self, outputs) -> Dict[str, str]:

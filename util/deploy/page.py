@@ -30,7 +30,7 @@ footer { opacity: 0.6; }
   background: color-mix(in srgb, #dc2626 12%, transparent); overflow-wrap: anywhere; }
 .words { display: flex; flex-wrap: wrap; gap: 0.4em; }
 .word { border-radius: 8px; padding: 0.25em 0.6em; border-bottom: 4px solid var(--c);
-  background: color-mix(in srgb, var(--c) 16%, transparent); line-height: 1.3; }
+  background: color-mix(in srgb, var(--c) var(--s), transparent); line-height: 1.3; }
 .word.unknown { border-bottom-style: dashed; }
 .word small, .fine { opacity: 0.75; font-size: 0.8em; }
 .word small { display: block; }
@@ -79,6 +79,7 @@ def build(
     examples: Sequence,
     max_letters: int,
     levels: Sequence[str] = (),
+    about_levels: str = "",
 ) -> Any:
     """Build the page and the JSON call `/segment`.
 
@@ -87,7 +88,7 @@ def build(
       store: where files come from the browser and go to it.
       examples: see `draw_examples`; may be empty.
       max_letters: most letters of a sentence.
-      levels: the model's, see `Predictor.levels`.
+      levels, about_levels: the model's, see `Predictor`.
 
     Returns:
       `gradio.Blocks`, not launched.
@@ -97,7 +98,7 @@ def build(
     # One question at a time: page and call wait in one queue.
     network = {"concurrency_id": "network", "concurrency_limit": 1}
     with gr.Blocks(title="RefSeg", analytics_enabled=False) as blocks:
-        parts = _lay_out(gr, store, max_letters, levels)
+        parts = _lay_out(gr, store, max_letters, levels, about_levels)
         question = [parts.image, parts.sentence, parts.refine]
         if examples:
             gr.Examples(
@@ -187,7 +188,7 @@ class Parts(NamedTuple):
     asked: Any
 
 
-def _lay_out(gr, store, max_letters, levels):
+def _lay_out(gr, store, max_letters, levels, about_levels):
     """Put the parts on the page that is being built."""
     gr.Markdown("## RefSeg\nChoose an image and say which object you mean.")
     with gr.Row():
@@ -196,7 +197,7 @@ def _lay_out(gr, store, max_letters, levels):
         with gr.Column():
             message = gr.HTML(elem_id="message", visible=False)
             with gr.Column(visible=False) as result:
-                shown = _answer_parts(gr, levels)
+                shown = _answer_parts(gr, levels, about_levels)
     history = gr.HTML(apply_default_css=False)
     return Parts(*question, message, result, shown, history, gr.State([]))
 
@@ -253,7 +254,7 @@ def _take_uploads_only(gr, store, image):
     image.preprocess = preprocess
 
 
-def _answer_parts(gr, names):
+def _answer_parts(gr, names, note):
     """Return what shows an answer, in the order of `_drawn`."""
     plain = {"interactive": False, "buttons": ["fullscreen"]}
     overlay = gr.Image(label="The object", height=320, elem_id="mask", **plain)
@@ -261,7 +262,6 @@ def _answer_parts(gr, names):
         gr.HTML(apply_default_css=False, elem_id=name) for name in ("summary", "words")
     )
     if names:
-        note = "What each level of features alone finds"
         note += "; base: the score that the answer refines" * ("base" in names)
         gr.HTML(f"<span class='fine'>{note}</span>")
     with gr.Row(elem_id="levels", visible=bool(names)):
@@ -366,10 +366,16 @@ def _word_html(word):
     if not word["known"]:
         about.append("the network does not know this word")
     unknown = "" if word["known"] else " unknown"
-    colour = class_colour(kind)
+    colour, strength = class_colour(kind), 16
+    if word.get("attention"):
+        shares = " ".join(f"{share:.2f}" for share in word["attention"])
+        about.append(f"attention: {shares}")
+        strength += round(60 * word["attention"][-1])
     shown = f"<small>{kind} {weights[kind]:.2f}</small>" if weights else ""
+    if word.get("attention"):
+        shown += f"<small>{shares}</small>"
     return (
-        f"<span class='word{unknown}' style='--c: {colour}' "
+        f"<span class='word{unknown}' style='--c: {colour}; --s: {strength}%' "
         f"title='{'; '.join(filter(None, about))}'><b>{escape(word['text'])}</b>{shown}"
         "</span>"
     )

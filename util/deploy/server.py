@@ -66,11 +66,12 @@ class Service:
       predictor: the network; it is the service's from now on.
 
     Attributes:
-      levels: see `Predictor.levels`.
+      levels, about_levels: see `Predictor`.
     """
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor, self.levels = predictor, predictor.levels
+        self.about_levels = predictor.about_levels
         self._turn = threading.Lock()
 
     def answer(
@@ -223,7 +224,8 @@ def serving(
         def answer(path, sentence, with_dense_crf):
             return service.answer(store.check(path), sentence, with_dense_crf)
 
-        blocks = page.build(answer, store, examples, MAX_LETTERS, service.levels)
+        levels = service.levels, service.about_levels
+        blocks = page.build(answer, store, examples, MAX_LETTERS, *levels)
         blocks.queue(max_size=MAX_WAITING, api_open=False)
         blocks.state_session_capacity = MAX_SESSIONS
         # Gradio's own middleware answers some requests: the guard is before it.

@@ -54,12 +54,16 @@ class Result(NamedTuple):
       masks: WITHOUT_CRF, also WITH_CRF and BASE -> bool [H, W], in the size of the true
         mask.
       word_weights: float32 [T, 4], see `predictor.Outputs`.
+      attention: float32 [rounds, T], likewise.
+      levels: name -> float32 [H, W], likewise, where the model has rounds.
     """
 
     number: int
     sample: Sample
     masks: Dict[str, np.ndarray]
     word_weights: Optional[np.ndarray] = None
+    attention: Optional[np.ndarray] = None
+    levels: Dict[str, np.ndarray] = {}  # noqa: RUF012
 
 
 def run(args) -> "Results":
@@ -242,7 +246,7 @@ def _results(group, found, refined=None):
         masks[WITH_CRF] = refined
     if found.base_logits is not None:
         masks[BASE] = is_on_object(found.base_logits)
-    weights = found.word_weights
+    levels = {} if found.attention is None else found.levels
     for place, (number, sample) in enumerate(group):
         size = sample["mask_batch"].shape
         restored = {
@@ -250,7 +254,12 @@ def _results(group, found, refined=None):
             for kind, some in masks.items()
         }
         yield Result(
-            number, sample, restored, None if weights is None else weights[place]
+            number,
+            sample,
+            restored,
+            None if found.word_weights is None else found.word_weights[place],
+            None if found.attention is None else found.attention[place],
+            {name: level[place] for name, level in levels.items()},
         )
 
 

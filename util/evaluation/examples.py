@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageColor
 
 from util.core.errors import UserError
-from util.data import datasets, text_processing
+from util.data import datasets, im_processing, text_processing
 from util.evaluation import breakdown, evaluate
 from util.evaluation.breakdown import Row
 from util.evaluation.eval_tools import (
@@ -36,6 +36,11 @@ CLASSES = {
     "relation": "how it stands to others",
     "unnecessary": "says nothing about it",
 }
+ATTENTION = (
+    "The model looks several times: heat_N is where round N sees what the words say, "
+    "round_N what it answers. The stronger the colour of a word, the more it counts in "
+    "the last round; pointing at a word shows the attention of all rounds."
+)
 FAINTEST, STRONGEST = 0.08, 0.6  # of a word's colour: the text stays readable
 
 
@@ -50,6 +55,8 @@ class Example(NamedTuple):
       words: those that the network read, in order.
       unread: the others.
       ious: of these masks, 0..1.
+      levels: name -> float32 [H, W], 0..1, of `Predictor.levels` where the model has
+        rounds; on the image as the network sees it.
     """
 
     row: Row
@@ -59,6 +66,7 @@ class Example(NamedTuple):
     words: List[Word]
     unread: List[str]
     ious: Dict[str, float]
+    levels: Dict[str, np.ndarray] = {}  # noqa: RUF012
 
     @property
     def is_as_recorded(self) -> bool:
@@ -140,10 +148,12 @@ def _of(sample):
 def _example(result, row: Row, classes: Sequence[str], rule: str) -> Example:
     sample, true = result.sample, result.sample["mask_batch"]
     ids, weights = sample["text_batch"], result.word_weights
-    words = read_words(row["sentence"], ids, weights, classes, rule=rule)
+    how = dict(rule=rule, attention=result.attention)
+    words = read_words(row["sentence"], ids, weights, classes, **how)
     unread = text_processing.tokenize(row["sentence"], rule)[len(words) :]
     ious = {k: _iou(*compute_mask_IU(mask, true)) for k, mask in result.masks.items()}
-    return Example(row, sample["im_batch"], true, result.masks, words, unread, ious)
+    image, masks = sample["im_batch"], result.masks
+    return Example(row, image, true, masks, words, unread, ious, result.levels)
 
 
 def _iou(intersection, union):
@@ -165,6 +175,8 @@ def show(examples: Dict[str, List[Example]]) -> Html:
         word for some in examples.values() for example in some for word in example.words
     ]
     parts = [_legend()] if any(word.weights for word in words) else []
+    if any(word.attention for word in words):
+        parts.append(element("p", ATTENTION, class_="faint"))
     for kind, some in examples.items():
         if some:
             parts.append(element("h3", KINDS[kind]))
@@ -202,11 +214,16 @@ def _show_one(example):
         )
         lines.append(element("p", element("strong", note)))
     panels = element("div", *_panels(example), class_="panels")
-    return element("article", *lines, panels)
+    levels = [element("div", *_levels(example), class_="panels")]
+    return element("article", *lines, panels, *levels * bool(example.levels))
 
 
 def _word(word):
-    """Colour a word by its class, where the model has classes."""
+    """Colour a word by its class, or by its attention in the last round."""
+    if word.attention:
+        numbers = ", ".join(f"{share:.2f}" for share in word.attention)
+        shown = {"title": f"attention: {numbers}"}
+        return _coloured(word.text, "attention", word.attention[-1], **shown)
     if not word.weights:
         return element("span", word.text)
     numbers = ", ".join(f"{name} {w:.2f}" for name, w in word.weights.items())
@@ -264,6 +281,17 @@ def _panels(example):
             masks = [example.masks[kind] for kind in kinds]
             panels.append(_difference(image, *masks, name, about))
     return panels
+
+
+def _levels(example):
+    """Return images of what else the model shows, in its order."""
+    scale = SIDE / max(example.image.shape[:2])
+    size = [max(1, round(scale * side)) for side in example.image.shape[:2]]
+    image = np.array(Image.fromarray(example.image).resize(size[::-1], Image.BICUBIC))
+    about = f'"{example.row["sentence"]}"'
+    for name, level in example.levels.items():
+        heat = visualize.heat_map(image, im_processing.resize_and_crop(level, *size))
+        yield photo(heat, f"{name} of {about}", name)
 
 
 def _difference(image, before, after, name, about):

@@ -44,6 +44,52 @@ def rows_of(x, numbers):
     return tf.reshape(rows, [-1, *shape])
 
 
+def match_sentences(cells, sentences):
+    """Multiply each cell with what the sentence asks for.
+
+    Args:
+      cells: float32 [B or 1, H, W, C].
+      sentences: float32 [B, 1, 1, C].
+
+    Returns:
+      float32 [B, H, W, 1].
+
+    Example:
+      >>> cells = tf.constant([[[[1.0, 0.0], [0.5, 2.0]]]])
+      >>> with tf.Session() as session:
+      ...     found = session.run(match_sentences(cells, tf.constant([[[[0.0, 1.0]]]])))
+      >>> found.ravel().tolist()
+      [0.0, 2.0]
+    """
+    _, rows, columns, channels = cells.shape.as_list()
+    cells = tf.reshape(cells, [-1, rows * columns, channels])
+    matches = tf.matmul(cells, tf.reshape(sentences, [-1, channels, 1]))
+    return tf.reshape(matches, [-1, rows, columns, 1])
+
+
+def sum_of_cells(cells, weights):
+    """Sum cells as the sentence weighs them.
+
+    Args:
+      cells: float32 [B or 1, H, W, C].
+      weights: float32 [B, H, W, 1].
+
+    Returns:
+      float32 [B, 1, 1, C].
+
+    Example:
+      >>> cells = tf.constant([[[[1.0, 0.0], [0.5, 2.0]]]])
+      >>> with tf.Session() as session:
+      ...     found = session.run(sum_of_cells(cells, tf.constant([[[[1.0], [2.0]]]])))
+      >>> found.ravel().tolist()
+      [2.0, 4.0]
+    """
+    _, rows, columns, channels = cells.shape.as_list()
+    cells = tf.reshape(cells, [-1, rows * columns, channels])
+    weights = tf.reshape(weights, [-1, 1, rows * columns])
+    return tf.reshape(tf.matmul(weights, cells), [-1, 1, 1, channels])
+
+
 def sums_of_one_image(image, sentences):
     """Weight an image's projections with those of its sentences and add them up.
 

@@ -175,14 +175,16 @@ def predict(
       predictor: the network.
       queries: what to segment; neighbours about one image are one run.
       folder: gets for the query of number N `N_mask.png`, 255 on the object, and
-        `N_overlay.png`, both of the image's size, and all rows as RECORD, also
+        `N_overlay.png`, both of the image's size, where the model has rounds
+        `N_rounds.png`, and all rows as RECORD, also
         after Ctrl-C.
       with_dense_crf: refine the masks.
       coco_ids: also write COCO's file of results, with these ids of the images.
 
     Returns:
       A row a query, see `prediction.describe`; with "image", "seconds", "mask" and
-      "overlay" (names of files), or with "error" alone.
+      "overlay" (names of files), where the model has rounds also "rounds"; or with
+      "error" alone.
     """
     rows, results = [], []
     try:
@@ -241,12 +243,16 @@ def _answer(predictor, path, sentences, with_dense_crf):
 
 def _draw(folder, number, image, prediction: Prediction) -> Dict[str, str]:
     """Write mask and overlay of a prediction; return their names."""
-    names = {kind: f"{number:06d}_{kind}.png" for kind in ("mask", "overlay")}
     mask = prediction.mask
     images = {
         "mask": mask.astype("uint8") * 255,
         "overlay": visualize.overlay(image, mask),
     }
+    attention = [(word.text, word.attention) for word in prediction.words]
+    if attention[0][1]:
+        levels = dict(prediction.levels, answer=prediction.probability)
+        images["rounds"] = visualize.rounds_image(image, levels, attention)
+    names = {kind: f"{number:06d}_{kind}.png" for kind in images}
     for kind, name in names.items():
         visualize.save_png(os.path.join(folder, name), images[kind])
     return names

@@ -22,11 +22,14 @@ class Word(NamedTuple):
         not asked for.
       weights: class -> probability, 0..1, of the model's WORD_CLASSES; empty where it
         has none.
+      attention: how much it counts in each round, 0..1; empty where the model has no
+        rounds.
     """
 
     text: str
     is_known: Optional[bool]
     weights: Dict[str, float]
+    attention: Sequence[float] = ()
 
     @property
     def kind(self) -> Optional[str]:
@@ -93,7 +96,8 @@ def describe(prediction: Prediction) -> Dict[str, Any]:
       area: pixels of the mask, at the image's size.
       box: [left, top, width, height] around the mask, in pixels; None: it is empty.
       mean_probability: 0..1, of the pixels of the mask; None: it is empty.
-      words: list of {"text", "known", "class", "weights"}, see `Word`.
+      words: list of {"text", "known", "class", "weights"}, see `Word`, and only where
+        the model has rounds "attention".
       num_unread: words after the 20th.
       foreign_words: those with letters that the vocabulary's rule does not read; only
         where there are any.
@@ -107,18 +111,22 @@ def describe(prediction: Prediction) -> Dict[str, Any]:
         "area": area,
         "box": box(mask),
         "mean_probability": probability,
-        "words": [
-            {
-                "text": word.text,
-                "known": word.is_known,
-                "class": word.kind,
-                "weights": word.weights,
-            }
-            for word in prediction.words
-        ],
+        "words": list(map(_describe_word, prediction.words)),
         "num_unread": prediction.num_unread,
         **({"foreign_words": foreign} if foreign else {}),
     }
+
+
+def _describe_word(word):
+    described = {
+        "text": word.text,
+        "known": word.is_known,
+        "class": word.kind,
+        "weights": word.weights,
+    }
+    if word.attention:
+        described["attention"] = list(word.attention)
+    return described
 
 
 def box(mask: np.ndarray) -> Optional[List[int]]:
@@ -154,6 +162,7 @@ def read_words(
     classes: Sequence[str],
     unknown: Optional[int] = None,
     rule: str = text_processing.ASCII,
+    attention: Optional[np.ndarray] = None,
 ) -> List[Word]:
     """Return the words of a sentence that the network read.
 
@@ -164,16 +173,21 @@ def read_words(
       classes: K names.
       unknown: the id of words that are not in the vocabulary; None: not asked for.
       rule: of the vocabulary, see `text_processing.tokenize`.
+      attention: float32 [rounds, T], see `Word`; None: there are no rounds.
     """
     count = np.count_nonzero(ids)
     if weights is None:
         weights = np.zeros([len(ids), 0], np.float32)
+    if attention is None:
+        attention = np.zeros([0, len(ids)], np.float32)
     tokens = text_processing.tokenize(sentence, rule)[:count]
+    rows = zip(ids[-count:], weights[-count:], attention.T[-count:])
     return [
         Word(
             text,
             None if unknown is None else bool(number != unknown),
             dict(zip(classes, map(float, row))),
+            tuple(map(float, shares)),
         )
-        for text, number, row in zip(tokens, ids[-count:], weights[-count:])
+        for text, (number, row, shares) in zip(tokens, rows)
     ]

@@ -10,7 +10,6 @@ import os
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Union
 
 import numpy as np
-from scipy.special import expit
 
 from util import models
 from util.core.errors import UserError
@@ -34,9 +33,11 @@ class Outputs(NamedTuple):
       probability: float32 [B, H, W], 0..1, the sigmoid of it.
       word_weights: float32 [B, T, number of `Predictor.word_classes`], meaningless at
         padding; None where the model has no classes.
-      levels: level -> float32 [B, H, W], 0..1: what it alone would answer; "base" is
-        the score that the answer refines, where it refines one.
+      levels: name -> float32 [B, H, W], 0..1, of `Predictor.levels`: what that level
+        alone would answer; "base" is the score that the answer refines, where it
+        refines one.
       base_logits: float32 [B, H, W], of "base"; None where there is none.
+      attention: float32 [B, K, T], see `base.Model`; None where there are no rounds.
     """
 
     logits: np.ndarray
@@ -44,6 +45,7 @@ class Outputs(NamedTuple):
     word_weights: Optional[np.ndarray]
     levels: Dict[str, np.ndarray]
     base_logits: Optional[np.ndarray] = None
+    attention: Optional[np.ndarray] = None
 
 
 class Predictor:
@@ -77,7 +79,9 @@ class Predictor:
       model: name of the snapshot's model.
       options: those that it was made with, see `models.OPTIONS`.
       word_classes: what the model tells words apart by; empty where it does not.
-      levels: the names of its auxiliary scores, see `Outputs.levels`; may be empty.
+      levels: the names of what else it shows, see `base.Model.to_show`; may be empty.
+      about_levels: what these are, for people.
+      rounds: int, in how many it attends to the words; 0: it has no rounds.
 
     Raises:
       UserError: the snapshot cannot be read or does not fit, or precision or
@@ -114,7 +118,9 @@ class Predictor:
             self._session = new_session(graph, precision)
             with checkpoint.closed_on_error(self._session):
                 checkpoint.load(self._session, self._snapshot)
-        self.levels = tuple(name for name in self._model.ups if name != "pred")
+        self.levels, self.about_levels = tuple(self._model.shown), model_class.SHOWN
+        attention = self._model.attention
+        self.rounds = 0 if attention is None else attention.shape.as_list()[1]
         self._remembered, self._crf_backend = remembered, crf_backend
         self._seen = collections.OrderedDict()  # checksum of `image` -> what to feed
         self._now = {}
@@ -223,9 +229,12 @@ class Predictor:
           UserError: the network answers with NaN.
         """
         model, ids = self._model, np.asarray(ids)
-        fetches = {"sigm": model.sigm, **model.ups}
-        if self.word_classes:
-            fetches["words_parse"] = model.words_parse
+        wanted = {"sigm": model.sigm, "pred": model.up, "base": model.ups.get("base")}
+        wanted.update(words_parse=model.words_parse, attention=model.attention)
+        wanted.update((("shown", name), level) for name, level in model.shown.items())
+        fetches = {
+            name: tensor for name, tensor in wanted.items() if tensor is not None
+        }
         chunks = np.array_split(ids, math.ceil(len(ids) / CHUNK))
         runs = [
             self._session.run(fetches, {**self._now, model.words: chunk})
@@ -241,8 +250,9 @@ class Predictor:
             logits=found["pred"][..., 0],
             probability=found["sigm"][..., 0],
             word_weights=found.get("words_parse"),
-            levels={level: expit(found[level][..., 0]) for level in self.levels},
+            levels={level: found["shown", level] for level in self.levels},
             base_logits=found["base"][..., 0] if "base" in found else None,
+            attention=found.get("attention"),
         )
 
     def _prediction(self, sentence, ids, found, n, on_object):
@@ -250,7 +260,9 @@ class Predictor:
         unknown = self.vocabulary[text_processing.UNKNOWN]
         rule = text_processing.rule_of(self.vocabulary)
         weights = None if found.word_weights is None else found.word_weights[n]
-        words = read_words(sentence, ids, weights, self.word_classes, unknown, rule)
+        attention = None if found.attention is None else found.attention[n]
+        how = self.word_classes, unknown, rule, attention
+        words = read_words(sentence, ids, weights, *how)
         num_unread = len(text_processing.tokenize(sentence, rule)) - len(words)
         return Prediction(
             sentence,

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from typing import Optional, Sequence, Tuple
+from typing import Dict, Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -13,6 +13,7 @@ from util.core.files import writing
 TRUE_COLOUR = (0, 200, 120)
 FOUND_COLOUR = (255, 110, 20)
 ADDED_COLOUR, REMOVED_COLOUR = (86, 180, 233), (240, 228, 66)
+MAP_SIDE = 320  # pixels, the longer side of a heat map
 INK = (28, 32, 38)
 FAINT_INK = (110, 116, 126)
 PAPER = (255, 255, 255)
@@ -145,6 +146,47 @@ def heat_map(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
     opacity = 0.4 + 0.5 * probability[..., np.newaxis]
     mixed = grey + opacity * (np.stack(heat, axis=-1) - grey)
     return np.rint(mixed).astype(np.uint8)
+
+
+def rounds_image(
+    image: np.ndarray,
+    levels: Dict[str, np.ndarray],
+    words: Sequence[Tuple[str, Sequence[float]]],
+) -> np.ndarray:
+    """Draw heat maps, two in a row, and below them what each word counts.
+
+    Args:
+      image: uint8 [H, W, 3], RGB.
+      levels: name -> float [H, W], 0..1.
+      words: (word, its attention in each round, 0..1).
+
+    Returns:
+      uint8, RGB, twice MAP_SIDE wide.
+    """
+    scale = MAP_SIDE / max(image.shape[:2])
+    rows, columns = (max(1, round(scale * side)) for side in image.shape[:2])
+    unit = MAP_SIDE // 20
+    step = rows + 2 * unit
+    below = (len(levels) + 1) // 2 * step
+    height = below + (len(words) + 2) * 2 * unit
+    canvas = Image.new("RGB", (2 * MAP_SIDE + 3 * unit, height), PAPER)
+    for number, (name, level) in enumerate(levels.items()):
+        left = unit + number % 2 * (MAP_SIDE + unit)
+        top = number // 2 * step
+        _caption(canvas, (left, top + unit), unit, name)
+        drawn = Image.fromarray(heat_map(image, level)).resize((columns, rows))
+        canvas.paste(drawn, (left, top + 2 * unit))
+    note = "what each word counts in the last round (bar), and in all rounds"
+    _caption(canvas, (unit, below + 2 * unit), unit, note)
+    for line, (word, shares) in enumerate(words, 2):
+        middle = below + line * 2 * unit
+        shown = "  ".join(f"{share:.2f}" for share in shares)
+        _write(canvas, (unit, middle), _ascii(word)[:24], _font(unit), INK)
+        _write(canvas, (MAP_SIDE + 2 * unit, middle), shown, _font(unit), FAINT_INK)
+        bar = [MAP_SIDE // 2, middle - unit // 3]
+        bar += [bar[0] + round(shares[-1] * MAP_SIDE / 2), middle + unit // 3]
+        ImageDraw.Draw(canvas).rectangle(bar, FOUND_COLOUR)
+    return np.array(canvas)
 
 
 def class_colour(kind: Optional[str]) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # TensorFlow: the names do without it
 MODELS = {  # name -> module; the first one is the default
     "CMPC_model": "CMPC_model",
     "RRN_model": "util.models.RRN_model",
+    "STEP_model": "util.models.STEP_model",
 }
 
 SHOWN = 3  # variables of a checkpoint that is of no model
@@ -107,8 +108,9 @@ def _with_options(snapshot, sizes, told):
     sizes = {**sizes, **told}
     for name, value in sizes.items():
         if isinstance(value, tuple):
+            values = " or ".join(map(str, value))
             raise UserError(
-                f"{snapshot} does not tell {option_name(name)}, {' or '.join(value)}: "
+                f"{snapshot} does not tell {option_name(name)}, {values}: "
                 "copy its .state.json, which does, next to it"
             )
     return sizes

@@ -123,6 +123,7 @@ class Model:
         first; the others are auxiliary. With options see `loss_weights`.
       OPTIONS: those of `models.OPTIONS` that it can be made with.
       WORD_CLASSES: what `words_parse` tells apart; none: the model does not.
+      SHOWN: what `shown` is, for people.
 
     Attributes:
       options: the Arguments.
@@ -143,6 +144,9 @@ class Model:
         fed in place of `im`.
       words_parse: float32 [B, T, number of WORD_CLASSES], meaningless at padding; None
         where there are none.
+      attention: float32 [B, K, T], how much each word counts in each of K rounds, zeros
+        at padding; None where the model has no rounds.
+      shown: name -> float32 [B, H, W], see `to_show`.
       logits, ups: name -> float32 [B, h, w, 1] and [B, H, W, 1], see `Answer`; "pred"
         is first.
       pred, up, up_NAME: the same, one by one; `pred` and `up` are the answer's.
@@ -164,8 +168,9 @@ class Model:
     Arguments = Arguments
     LOSS_WEIGHTS: Dict[str, float] = {"pred": 1.0}  # noqa: RUF012
     WORD_CLASSES = ()
+    SHOWN = "What each level of features alone finds"
     OPTIONS: Tuple[str, ...] = ()
-    words_parse = None
+    words_parse = attention = None
     reads_image = False
 
     def __init_subclass__(cls, **options):
@@ -293,6 +298,24 @@ class Model:
         """
         raise NotImplementedError
 
+    def to_show(self):
+        """Return what there is to see besides the answer, as SHOWN says.
+
+        Returns:
+          name -> float32 [B, H, W], 0..1.
+        """
+        return {
+            name: tf.sigmoid(up[..., 0])
+            for name, up in self.ups.items()
+            if name != "pred"
+        }
+
+    @property
+    def chosen(self):
+        """Those of `models.OPTIONS` that it was made with, name -> value."""
+        values = {name: getattr(self.options, name) for name in self.OPTIONS}
+        return {name: value for name, value in values.items() if value is not None}
+
     def loss_weights(self):
         """Return name -> weight of each loss that is minimised."""
         return self.LOSS_WEIGHTS
@@ -392,6 +415,7 @@ class Model:
             for name, score in self.logits.items()
         }
         self.pred, self.sigm = self.logits["pred"], tf.sigmoid(self.ups["pred"])
+        self.shown = self.to_show()
         for name, up in self.ups.items():
             setattr(self, "up" if name == "pred" else f"up_{name}", up)
         if "base" in self.logits:

@@ -6,6 +6,7 @@ OPTIONS = {
     "loss": ("iou30", "iou50", "iou70", "region"),
     "refine": ("score", "image", "edges"),
     "second_pass": ("score", "affinity"),
+    "folds": (1, 2, 3, 4, 5),
 }
 
 

@@ -26,7 +26,7 @@ class Model(base.Model):
       RNN: scope of the ConvLSTM: without a second pass, and with one.
     """
 
-    OPTIONS = tuple(OPTIONS)
+    OPTIONS = ("loss", "refine", "second_pass")
     RNN = ("rnn", "convlstmscope/rnn")
 
     @classmethod

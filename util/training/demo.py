@@ -138,6 +138,7 @@ def train_small(
 def find_all(predictor, samples: Samples, title: str, workers=None) -> List[Result]:
     """Segment all samples, with a progress bar."""
     found = evaluate.find_masks(predictor, enumerate(samples), workers)
+    found = (one._replace(levels={}) for one in found)  # there are many
     return list(tqdm(found, title, len(samples), unit="sentence"))
 
 

@@ -208,7 +208,7 @@ def find_machine(
 
 
 def chosen_options(model_class, args) -> Dict[str, str]:
-    """Return the options of `models.OPTIONS` that a command line gives.
+    """Return the options of `models.OPTIONS` that a command line or a default gives.
 
     Raises:
       UserError: the model has no such option.
@@ -218,7 +218,9 @@ def chosen_options(model_class, args) -> Dict[str, str]:
     for name in options:
         if name not in model_class.OPTIONS:
             raise UserError(f"{model_class.NAME} has no {models.option_name(name)}")
-    return options
+    defaults = model_class.Arguments._field_defaults
+    given = {name: defaults[name] for name in model_class.OPTIONS if defaults[name]}
+    return {**given, **options}
 
 
 def network_options(
