@@ -23,7 +23,7 @@ import time
 from typing import Any, Callable, List
 
 from util import models
-from util.bench import load_test, measurements, scaling
+from util.bench import comparison, load_test, measurements, scaling
 from util.bench.measurements import Figures, Setup, Sizes
 from util.core import files
 from util.core.cli import PRECISIONS, OneLineParser, command, within
@@ -37,6 +37,7 @@ EXAMPLES = """examples:
   python -m util.benchmark --only test,prepare --json speed.json
   python -m util.benchmark --distributed
   python -m util.benchmark --serve
+  python -m util.benchmark --models
 """
 # Names in the JSON -> sentences an image, with DenseCRF.
 TEST = {"1": (1, False), "7": (7, False), "1_crf": (1, True), "7_crf": (7, True)}
@@ -84,6 +85,16 @@ def measure(parts: List[str], setup: Setup) -> Figures:
                 "prepare", figures, measurements.preparation, sizes, folder
             )
     figures["peak_gflops"] = max(peaks, default=None)
+    return figures
+
+
+def compare(sizes: Sizes, precision: str) -> Figures:
+    """Measure all models and options, see `comparison.measure`."""
+    figures = {}
+    with tempfile.TemporaryDirectory(prefix="refseg-benchmark-") as folder:
+        figures["models"] = comparison.measure(
+            lambda what, *work: alone(what, figures, *work), sizes, precision, folder
+        )
     return figures
 
 
@@ -219,6 +230,8 @@ def build_parser() -> argparse.ArgumentParser:
         "on a core each, and nothing else")  # fmt: skip
     add("--serve", action="store_true", help="measure eight clients on the web page's "
         "call for two minutes, and nothing else")  # fmt: skip
+    add("--models", action="store_true", help="compare all models and options, and "
+        "nothing else")  # fmt: skip
     add("-n", dest="model", choices=list(models.MODELS), default="CMPC_model",
         help="(default: %(default)s)")  # fmt: skip
     add("--precision", choices=PRECISIONS, default="float32", help="of the network's "
@@ -244,6 +257,9 @@ def run(args: argparse.Namespace, sizes: Sizes) -> int:
         _report(f"measuring: {load_test.CLIENTS} clients for {load_test.SECONDS} s")
         figures = {"serve": load_test.measure(args.model)}
         print(load_test.describe(figures["serve"]))
+    elif args.models:
+        figures = compare(sizes, args.precision)
+        print(comparison.table(figures["models"]))
     else:
         setup = Setup(args.model, args.precision, args.crf_backend, sizes)
         figures = measure(args.only, setup)

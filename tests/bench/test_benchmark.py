@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from util import benchmark
-from util.bench import load_test, measurements, scaling, workload
+from util.bench import comparison, load_test, measurements, scaling, workload
 from util.core.errors import UserError
 from util.data import datasets
 from util.data.build import build_samples
 from util.data.samples import read_sample, sample_file
+from util.graph.compat import tf
 from util.models import references
 from util.training import feature_cache
 
@@ -99,6 +100,35 @@ def test_several_sentences_an_image(small, tmp_path, capsys, monkeypatch):
     check_networks(figures["grouped"], ["8_8"])
     assert figures["train"] is None
     assert "\ngrouped 8_8 " in capsys.readouterr().out
+
+
+def test_models_side_by_side(small, tmp_path, capsys, monkeypatch):
+    cases = comparison.CASES[0], comparison.CASES[1], comparison.CASES[-2]
+    monkeypatch.setattr(comparison, "CASES", cases)
+    path = tmp_path / "models.json"
+    assert benchmark.main(["--models", "--json", str(path)], SIZES) == 0
+    found = json.loads(path.read_text())["models"]
+    assert [one["name"] for one in found] == [
+        "CMPC_model",
+        "CMPC_model --refine score",
+        "STEP_model --folds 3",
+    ]
+    plain, refined, _ = found
+    # 64 channels: ten convolutions, one of one channel on either side.
+    assert refined["parameters"] - plain["parameters"] == 296641
+    assert all(0 < one["more_gflop"] < one["gflop"] for one in found)
+    assert all(n > 0 for n in numbers(found[0]))
+    assert "| `-n CMPC_model --refine score` | " in capsys.readouterr().out
+
+
+def test_work_of_known_operations():
+    with tf.Graph().as_default() as graph:
+        left, right = tf.zeros([3, 5, 7]), tf.zeros([3, 7, 2])
+        tf.matmul(left, right)
+        tf.matmul(tf.zeros([7, 5]), tf.zeros([7, 2]), transpose_a=True)
+        tf.nn.conv2d(tf.zeros([1, 8, 8, 4]), tf.zeros([3, 3, 4, 6]), 1, "SAME")
+        work = sum(map(comparison._work, graph.get_operations()))
+    assert work == 2 * (3 * 5 * 7 * 2 + 5 * 7 * 2 + 64 * 9 * 4 * 6)
 
 
 def test_only_what_is_asked_for(capsys):
