@@ -1,5 +1,6 @@
 """util.core.parallel: results in order, and every way to end."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -87,6 +88,8 @@ def test_no_worker_outlives_its_parent(tmp_path, number, code):
     script.write_text(ENDED)
     running = subprocess.Popen(
         [sys.executable, str(script)],
+        # Under nohup a process has to ignore it.
+        preexec_fn=functools.partial(signal.signal, signal.SIGHUP, signal.SIG_DFL),
         env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -145,6 +145,7 @@ def test_header_says_what_is_trained_on_what():
         "data_set": "unc",
         "split": "train",
         "network": {"H": 320, "W": 480},
+        "model_options": {},
         "devices": 2,
         "workers": 3,
         "precision": "float32",
