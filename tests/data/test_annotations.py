@@ -387,3 +387,17 @@ def test_bad_queries_are_refused_by_name(referit, content, reason):
     (referit / "referit_query_test.json").write_text(content)
     with pytest.raises(UserError, match="referit_query_test.json.*" + reason):
         read(referit, "referit", "test")
+
+
+@pytest.mark.parametrize("number", [99, 100, 101, 250])
+def test_masks_of_many_parts(number):
+    """Box n covers cell n of rows of 20, twice as wide and high as it."""
+    cells = [divmod(n, 20) for n in range(number)]
+    boxes = [
+        [2 * x, 2 * y, 2 * x + 2, 2 * y, 2 * x + 2, 2 * y + 2, 2 * x, 2 * y + 2]
+        for y, x in cells
+    ]
+    wanted = np.zeros((30, 40), bool)
+    for y, x in cells:
+        wanted[2 * y : 2 * y + 2, 2 * x : 2 * x + 2] = True
+    np.testing.assert_array_equal(decode_segmentation(boxes, 30, 40), wanted)

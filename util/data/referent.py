@@ -18,6 +18,7 @@ from util.data import doubts, frames, mat_files
 from util.data.im_processing import read_mask, read_turned
 
 MAX_OUTLINE = 10**6  # pixels, of a polygon
+PARTS_AT_ONCE = 100  # of a mask
 # What wrong numbers and types in a segmentation raise.
 UNREADABLE = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
 
@@ -275,15 +276,23 @@ def decode_segmentation(
     parts = [segmentation] if isinstance(segmentation, dict) else segmentation
     try:
         _refuse_relative(parts, height, width)
-        packed = [_pack(part, height, width) for part in parts]
-        # Their union takes no more memory than one mask, however many there are.
-        packed = coco_mask.merge([part for part in packed if part])
+        packed = _unite(_pack(part, height, width) for part in parts)
         if not packed["counts"]:
             raise ValueError("a polygon needs 3 or more points")
         mask = coco_mask.decode(packed)
     except UNREADABLE as error:
         raise UserError(f"the mask is damaged: {error!r}") from error
     return mask.astype(bool)
+
+
+def _unite(parts):
+    """Return the union of parts as run lengths; however many, few are held at once."""
+    united = []
+    for part in filter(None, parts):
+        united.append(part)
+        if len(united) == PARTS_AT_ONCE:
+            united = [coco_mask.merge(united)]
+    return coco_mask.merge(united)
 
 
 def _refuse_relative(parts, height, width):
