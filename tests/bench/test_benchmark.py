@@ -103,19 +103,15 @@ def test_several_sentences_an_image(small, tmp_path, capsys, monkeypatch):
 
 
 def test_models_side_by_side(small, tmp_path, capsys, monkeypatch):
-    cases = comparison.CASES[0], comparison.CASES[1], comparison.CASES[-2]
+    cases = comparison.CASES[1], comparison.CASES[-3]
     monkeypatch.setattr(comparison, "CASES", cases)
     path = tmp_path / "models.json"
     assert benchmark.main(["--models", "--json", str(path)], SIZES) == 0
     found = json.loads(path.read_text())["models"]
     assert [one["name"] for one in found] == [
-        "CMPC_model",
         "CMPC_model --refine score",
-        "STEP_model --folds 3",
+        "STEP_model --folds 1",
     ]
-    plain, refined, _ = found
-    # 64 channels: ten convolutions, one of one channel on either side.
-    assert refined["parameters"] - plain["parameters"] == 296641
     assert all(0 < one["more_gflop"] < one["gflop"] for one in found)
     assert all(n > 0 for n in numbers(found[0]))
     assert "| `-n CMPC_model --refine score` | " in capsys.readouterr().out

@@ -154,7 +154,7 @@ def train_in(folder, monkeypatch, tmp_path):
     names = [*names.split(), "sentences_per_image", *train.models.OPTIONS]
     args = types.SimpleNamespace(**dict.fromkeys(names))
     args.folder, args.resume, args.gpus = str(folder), False, "0"
-    train.run(None, args)
+    train.run(Model, args)
 
 
 def test_folder_that_is_taken_is_refused_before_anything_is_read(tmp_path, monkeypatch):
