@@ -128,8 +128,8 @@ def mutan_fusion(visual, place, sentence, level, share, differentiable):
 
     if differentiable or visual.shape.as_list()[0] != 1:
         of_image = [project(*variables) for variables in zip(kernels, biases)]
-        terms = zip(of_image, of_sentence)
-        fused = tf.add_n([share(image) * sentence for image, sentence in terms])
+        factors = zip(of_image, of_sentence)
+        fused = tf.add_n([share(image) * term for image, term in factors])
     else:
         of_image = [project(tf.concat(kernels, axis=3), tf.concat(biases, axis=0))]
         fused = sums_of_one_image(of_image[0], of_sentence)
