@@ -15,7 +15,16 @@ SENTENCES = 7  # of an image
 
 
 class Case(NamedTuple):
-    """A model and the options that make another network of it."""
+    """A model and the options that make another network of it.
+
+    Attributes:
+      model: its name, of `models.MODELS`.
+      options: of `options.OPTIONS`, name -> value.
+
+    Example:
+      >>> str(Case("STEP_model", {"folds": 3}))
+      'STEP_model --folds 3'
+    """
 
     model: str
     options: Dict[str, Any]
@@ -42,6 +51,9 @@ CASES = (
 
 def size_of(setup: Setup) -> Dict[str, float]:
     """Build the network and count.
+
+    Args:
+      setup: its model, and the arguments of it in `sizes.network`.
 
     Returns:
       parameters: numbers in the variables of the network.
@@ -79,10 +91,15 @@ def _work(operation):
 
 
 def measure_tests(setup: Setup, folder: str) -> Dict[str, float]:
-    """Measure tests with random weights; what `size_of` gives comes with it.
+    """Measure tests with random weights.
+
+    Args:
+      setup: what is measured.
+      folder: of the snapshot; made where missing.
 
     Returns:
-      per_s, more_per_s: sentences a second with one and with SENTENCES an image.
+      What `size_of` gives, and per_s, more_per_s: sentences a second with one and with
+      SENTENCES an image.
     """
     snapshot = measurements.make_snapshot(setup, folder)
     found = size_of(setup)
@@ -119,7 +136,7 @@ def measure(
 
 
 def table(found: List[Dict[str, Any]]) -> str:
-    """Return the figures as a table in Markdown."""
+    """Return the figures of `measure` as a table in Markdown, a row for each case."""
     lines = [
         "| model | million parameters | GFLOP, first sentence | further ones | seconds "
         f"a step | sentences a second, 1 an image | {SENTENCES} an image |",

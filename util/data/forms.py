@@ -308,6 +308,7 @@ def _coco(path: str, content: Dict) -> Tuple[List[Named], Read]:
     ]
 
     def read_item(name, item):
+        """Return the Entry of an annotation or an image; None: it says nothing."""
         number = _key(item.get("image_id"))
         image = images.get(number, {})
         said = _said(item, attribute)

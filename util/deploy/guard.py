@@ -302,6 +302,7 @@ def _bounded(scope, receive, max_bytes=MAX_REQUEST_BYTES):
     boundary, parts, tail = _boundary(scope["headers"]), 0, b""
 
     async def receive_some():
+        """Return the next part of the request; Refused once it is beyond a bound."""
         nonlocal left, whole, parts, tail
         if whole:  # what comes now is the end of the connection
             return await receive()
