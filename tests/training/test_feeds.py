@@ -128,6 +128,14 @@ def test_a_group_goes_on_in_the_next_step():
     assert second.samples == samples[4:]
 
 
+def test_groups_end_with_the_samples():
+    model = stand_in(4, grouped=True, devices=1)
+    samples = [sample(value=value) for value in (1, 1, 2, 2)]
+    groups = list(feeds.step_groups(model, iter(samples)))
+    assert [group.samples for group in groups] == [samples[:2], samples[2:]]
+    assert [group.is_last for group in groups] == [False, True]
+
+
 def test_groups_of_images_have_at_most_so_many():
     images = ["b", "a", "b", "b", "a", "b", "b"]
     assert feeds.groups_of_images(images, 3) == [[0, 2, 3], [5, 6], [1, 4]]

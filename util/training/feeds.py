@@ -246,12 +246,14 @@ def step_groups(model, samples: Iterator[Sample]) -> Iterator[Group]:
     """Cut a stream of samples into steps, and each device's part of one into groups.
 
     Args:
-      as for `feeds`.
+      as for `feeds`; where the samples end, so do the groups.
     """
     devices = len(model.options.towers) or 1
     part = model.words.shape.as_list()[0] // devices
     for device in itertools.cycle(range(devices)):
         own = list(itertools.islice(samples, part))
+        if not own:
+            return
         groups = [[sample] for sample in own]
         if model.options.grouped:
             groups = functools.reduce(_join, own, [])

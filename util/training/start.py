@@ -98,6 +98,14 @@ def resume_state(
             sentences_per_image=training_set.sentences_per_image,
         )
     check_vocabulary(snapshot, vocabulary)
+    _require_same(snapshot, saved, training_set, options)
+    if len(saved["positions"]) != workers:
+        saved["positions"] = [max(saved["positions"])] * workers
+    return TrainState(snapshot=snapshot, **saved)
+
+
+def _require_same(snapshot, saved, training_set, options):
+    """Refuse to go on with other options or samples than a snapshot was trained with."""
     if saved.setdefault("options", {}) != options:
         raise UserError(
             f"{snapshot} was trained with {_named(saved['options'])}, not with "
@@ -116,9 +124,6 @@ def resume_state(
             f"{snapshot} was trained with --sentences-per-image {together}, so its "
             "samples come in another order: resume with that"
         )
-    if len(saved["positions"]) != workers:
-        saved["positions"] = [max(saved["positions"])] * workers
-    return TrainState(snapshot=snapshot, **saved)
 
 
 def _last_whole(folder, dataset):
