@@ -105,7 +105,7 @@ def resume_state(
 
 
 def _require_same(snapshot, saved, training_set, options):
-    """Refuse to go on with other options or samples than a snapshot was trained with."""
+    """Refuse to go on with other options or samples than those of a snapshot."""
     if saved.setdefault("options", {}) != options:
         raise UserError(
             f"{snapshot} was trained with {_named(saved['options'])}, not with "
