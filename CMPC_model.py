@@ -24,13 +24,12 @@ from util.graph.layers import (
     layer_norm,
     layer_norm_of_product,
 )
-from util.graph.recurrent import LSTM_CELL, conv_lstm, read_words
+from util.graph.recurrent import LSTM_CELL, conv_lstm, read_words, word_table
 from util.models import base, refinement, second_pass, variants
 
 MUTAN_HEADS = 5  # terms of the fusion: its rank
 WORD_CLASSES = ("entity", "attribute", "relation", "unnecessary")
 PARSE_CHANNELS = 500
-WORD_VECTOR_SCALE = 0.6  # standard deviation, about that of public GloVe vectors
 
 
 def read(ids, options, dropout):
@@ -45,14 +44,10 @@ def read(ids, options, dropout):
       float32 [B, 1, T, C], C = rnn_size; zeros at padding.
 
     Variables:
-      Variable  [vocab_size, glove_dim]
+      Variable: see word_table
       LSTM_CELL/...: see lstm
     """
-    first = tf.random_normal_initializer(stddev=WORD_VECTOR_SCALE)
-    if options.glove is not None:
-        first = tf.constant_initializer(options.glove)
-    shape = [options.vocab_size, options.glove_dim]
-    table = tf.get_variable("Variable", shape, initializer=first)
+    table = word_table(options.vocab_size, options.glove_dim, options.glove)
     words = read_words(ids, table, options.rnn_size, LSTM_CELL, dropout)
     return l2_normalize(words)[:, tf.newaxis]
 

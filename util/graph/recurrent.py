@@ -10,10 +10,31 @@ from util.graph.layers import layer_norm_variables, normalise
 
 LSTM_CELL = "RNN/multi_rnn_cell/cell_0/basic_lstm_cell"  # its scope in checkpoints
 
+WORD_VECTOR_SCALE = 0.6  # standard deviation, about that of public GloVe vectors
+
 ConvLstmVariables = namedtuple(
     "ConvLstmVariables",
     "kernel peep_i peep_f norm_j norm_i norm_f peep_o norm_o norm_c",
 )
+
+
+def word_table(vocab_size, size, given=None):
+    """Make the table of the word vectors.
+
+    Args:
+      vocab_size, size: int, V words of G numbers each.
+      given: float32 [V, G], the first values; None: normal noise.
+
+    Returns:
+      float32 [V, G].
+
+    Variables:
+      Variable  [V, G]
+    """
+    first = tf.random_normal_initializer(stddev=WORD_VECTOR_SCALE)
+    if given is not None:
+        first = tf.constant_initializer(given)
+    return tf.get_variable("Variable", [vocab_size, size], initializer=first)
 
 
 def read_words(ids, table, size, name, dropout):

@@ -33,13 +33,13 @@ from util.graph.recurrent import (
     conv_lstm_variables,
     gates_of_input,
     lstm,
+    word_table,
 )
 from util.models import base
 from util.models.options import OPTIONS
 
 FOLDS = 5
 FIRST_SCALE = 10.0  # of heatmap and second look: a cosine alone is too faint
-WORD_VECTOR_SCALE = 0.6  # standard deviation, about that of public GloVe vectors
 NO_WORD = -1e30  # logit of padding
 
 
@@ -92,14 +92,10 @@ def read(ids, options, dropout):
       float32 [B, 1, T, C], C = rnn_size; zeros at padding.
 
     Variables:
-      Variable  [vocab_size, glove_dim]
+      Variable: see word_table
       RNN/fw/..., RNN/bw/...: see lstm
     """
-    first = tf.random_normal_initializer(stddev=WORD_VECTOR_SCALE)
-    if options.glove is not None:
-        first = tf.constant_initializer(options.glove)
-    shape = [options.vocab_size, options.glove_dim]
-    table = tf.get_variable("Variable", shape, initializer=first)
+    table = word_table(options.vocab_size, options.glove_dim, options.glove)
     vectors, is_word = tf.nn.embedding_lookup(table, ids), tf.not_equal(ids, 0)
     if "emb" in dropout:
         vectors *= dropout["emb"]
