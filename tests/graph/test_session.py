@@ -13,6 +13,7 @@ from util.graph import session
 from util.graph.compat import tf
 from util.graph.session import new_session
 
+GPUS = session.gpus
 MODERN = int(tf.VERSION.split(".")[0]) >= 2
 
 
@@ -20,7 +21,97 @@ MODERN = int(tf.VERSION.split(".")[0]) >= 2
 def nothing(monkeypatch):
     """A machine without GPU and with a CPU that can do nothing special."""
     monkeypatch.setattr(session, "_cpu_flags", lambda: ["fpu"])
-    monkeypatch.setattr(tf.test, "is_gpu_available", lambda *args: False)
+    monkeypatch.setattr(session, "gpus", list)
+
+
+class Config:
+    """A stand-in for TensorFlow's settings on a machine with GPUs."""
+
+    def __init__(self, *about):
+        self.about, self.tf32 = about, []
+
+    def list_physical_devices(self, kind):
+        assert kind == "GPU"
+        return list(range(len(self.about)))
+
+    def get_device_details(self, number):
+        return self.about[number]
+
+    def enable_tensor_float_32_execution(self, use):
+        self.tf32.append(use)
+
+
+def pretend(monkeypatch, *about):
+    """Have GPUs in this machine, and a TensorFlow 2 that must make no device yet."""
+    config = Config(*about)
+    monkeypatch.setattr(session, "gpus", GPUS)
+    monkeypatch.setattr(session.tensorflow.config, "experimental", config)
+    monkeypatch.setattr(session.tf, "VERSION", "2.21.0")
+    monkeypatch.setattr(session.tf.test, "is_gpu_available", None)
+    monkeypatch.setattr(session.tf, "Session", mock.Mock())
+    return config
+
+
+def card(*capability, name="NVIDIA H100"):
+    return {"device_name": name, "compute_capability": capability}
+
+
+@pytest.mark.parametrize(
+    "capability, able",
+    [((9, 0), ["float16", "tf32"]), ((7, 5), ["float16"]), ((6, 1), [])],
+)
+def test_a_gpu_says_what_it_can_before_a_device_is_made(monkeypatch, capability, able):
+    config = pretend(monkeypatch, card(*capability))
+    assert session.gpus() == [("NVIDIA H100", capability)]
+    for precision in ("float16", "tf32"):
+        if precision in able:
+            new_session(precision=precision)
+            target, graph, settings = tf.Session.call_args[0]
+            assert settings.gpu_options.allow_growth and (target, graph) == ("", None)
+        else:
+            with pytest.raises(UserError, match=f"--precision {precision} needs"):
+                new_session(precision=precision)
+    assert config.tf32 == [precision == "tf32" for precision in able]
+
+
+def test_one_able_gpu_is_enough_and_one_that_says_nothing_is_not(monkeypatch):
+    pretend(monkeypatch, card(6, 1), {}, card(8, 0))
+    session.require_precision("tf32")
+    pretend(monkeypatch, {})
+    with pytest.raises(UserError, match="capability 8.0"):
+        session.require_precision("tf32")
+
+
+def test_float32_on_a_gpu_is_exact(monkeypatch):
+    config = pretend(monkeypatch, card(9, 0))
+    new_session()
+    assert config.tf32 == [False]
+
+
+def test_bfloat16_that_a_gpu_would_not_compute_is_refused(monkeypatch):
+    pretend(monkeypatch, card(9, 0))
+    monkeypatch.setattr(session, "_cpu_flags", lambda: ["avx512_bf16"])
+    with pytest.raises(UserError, match="on the GPU .* would stay float32: use tf32"):
+        session.require_precision("bfloat16")
+
+
+def test_gpus_of_tensorflow_1_are_asked_with_the_settings_of_a_session(monkeypatch):
+    from tensorflow.python.client import device_lib
+
+    told = "device: 0, name: Tesla V100, pci bus id: 0000:00:1e.0, compute capability: "
+    devices = [
+        mock.Mock(device_type="CPU", physical_device_desc=""),
+        mock.Mock(device_type="GPU", physical_device_desc=told + "7.0"),
+    ]
+    asked = mock.Mock(return_value=devices)
+    monkeypatch.setattr(device_lib, "list_local_devices", asked)
+    monkeypatch.setattr(session, "gpus", GPUS)
+    config = mock.Mock(list_physical_devices=lambda kind: ["GPU:0"])
+    del config.get_device_details
+    monkeypatch.setattr(session.tensorflow.config, "experimental", config)
+    assert session.gpus() == [("Tesla V100", (7, 0))]
+    (settings,) = asked.call_args[0]
+    assert settings.gpu_options.allow_growth
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import runs
 
 from util.bench import scaling
 from util.core.errors import UserError
+from util.graph import session
 from util.graph.compat import tf
 from util.training import cluster
 
@@ -228,3 +229,16 @@ def test_samples_in_another_order_are_not_resumed(options, one, tmp_path):
     other = [word if word != "2" else "4" for word in options]
     _, err = runs.finish(runs.start(1, other + ["-f", str(folder), "--resume"]), 2)
     assert "was trained with --sentences-per-image 2" in err
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+@pytest.mark.parametrize("job", ["worker", "ps"])
+def test_no_task_computes_with_tf32_unless_asked(monkeypatch, job, precision):
+    """TensorFlow 2 would, and the chief's session cannot tell the other processes."""
+    settings, asked = session.tensorflow.config.experimental, []
+    name = "enable_tensor_float_32_execution"
+    monkeypatch.setattr(settings, name, asked.append, raising=False)
+    monkeypatch.setattr(cluster, "start_server", lambda *arguments: None)
+    one = cluster.Cluster(ADDRESSES, job, len(ADDRESSES[job]) - 1)
+    cluster.Task(one, batch_size=2, precision=precision)
+    assert asked == [precision == "tf32"]

@@ -3,7 +3,7 @@
 import contextlib
 import ctypes
 import platform
-from typing import Dict, List
+from typing import Dict, List, NamedTuple, Tuple
 
 import numpy as np
 import skimage
@@ -15,6 +15,21 @@ from util.graph.compat import only_graphs, tensorflow, tf
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 
 KEPT_BYTES = 2**31 - 1
+
+# What a GPU must be able to, at least.
+CAPABILITIES = {"float16": (7, 0), "tf32": (8, 0)}
+
+
+class Gpu(NamedTuple):
+    """A GPU that TensorFlow computes with.
+
+    Attributes:
+      name: what its maker calls it.
+      capability: CUDA's compute capability.
+    """
+
+    name: str
+    capability: Tuple[int, int]
 
 
 def own_process() -> None:
@@ -99,10 +114,22 @@ def new_session(graph=None, precision="float32", threads=None, cpus=1, target=""
       5
     """
     require_precision(precision)
-    if hasattr(tensorflow.config.experimental, "enable_tensor_float_32_execution"):
-        use_tf32 = precision == "tf32"
-        tensorflow.config.experimental.enable_tensor_float_32_execution(use_tf32)
+    switch_tf32(precision)
     return tf.Session(target, graph, session_config(precision, threads, cpus))
+
+
+def switch_tf32(precision: str) -> None:
+    """Let the products of this process use TF32, or keep them from it.
+
+    TensorFlow 2 uses it unless told not to. What a session computes in another process
+    depends on the switch there.
+
+    Args:
+      precision: one of `cli.PRECISIONS`; only "tf32" uses it.
+    """
+    if hasattr(tensorflow.config.experimental, "enable_tensor_float_32_execution"):
+        use = precision == "tf32"
+        tensorflow.config.experimental.enable_tensor_float_32_execution(use)
 
 
 def require_precision(precision: str) -> None:
@@ -115,20 +142,61 @@ def require_precision(precision: str) -> None:
       UserError: this machine or TensorFlow does not have it.
     """
     modern = int(tf.VERSION.split(".")[0]) >= 2
-    able = "avx512_bf16" in _cpu_flags()
-    if precision == "bfloat16" and not (modern and able):
-        raise UserError(
-            "--precision bfloat16 needs TensorFlow 2 and a CPU with AVX-512 BF16; this "
-            f"is TensorFlow {tf.VERSION}, and the CPU {'has' if able else 'lacks'} it: "
-            "use float32"
-        )
-    needed = {"float16": (7, 0), "tf32": (8, 0)}.get(precision)
-    if needed and not (modern and tf.test.is_gpu_available(True, needed)):
+    if precision == "bfloat16":
+        _require_bfloat16(modern)
+    needed = CAPABILITIES.get(precision)
+    if needed and not (modern and any(gpu.capability >= needed for gpu in gpus())):
         raise UserError(
             f"--precision {precision} needs TensorFlow 2 and a GPU of compute "
             f"capability {needed[0]}.{needed[1]} or higher, and TensorFlow "
             f"{tf.VERSION} finds none here: use float32"
         )
+
+
+def _require_bfloat16(modern):
+    able = "avx512_bf16" in _cpu_flags()
+    if not (modern and able):
+        raise UserError(
+            "--precision bfloat16 needs TensorFlow 2 and a CPU with AVX-512 BF16; this "
+            f"is TensorFlow {tf.VERSION}, and the CPU {'has' if able else 'lacks'} it: "
+            "use float32"
+        )
+    if gpus():
+        raise UserError(
+            "--precision bfloat16 is for the CPU, and on the GPU that is used here "
+            "everything would stay float32: use tf32 or float16, or -g -1"
+        )
+
+
+def gpus() -> List[Gpu]:
+    """Return the GPUs that TensorFlow computes with.
+
+    Asking must not make devices with other settings than those of a session: the first
+    ones that a process makes decide how it takes a GPU's memory.
+    """
+    config = tensorflow.config.experimental
+    if not config.list_physical_devices("GPU"):
+        return []
+    if not hasattr(config, "get_device_details"):
+        return _gpus_of_sessions()
+    about = map(config.get_device_details, config.list_physical_devices("GPU"))
+    return [
+        Gpu(one.get("device_name", "GPU"), one.get("compute_capability", (0, 0)))
+        for one in about
+    ]
+
+
+def _gpus_of_sessions():
+    """Return what TensorFlow 1 says of the devices that a session has."""
+    from tensorflow.python.client import device_lib
+
+    devices = device_lib.list_local_devices(session_config())
+    told = (one.physical_device_desc for one in devices if one.device_type == "GPU")
+    about = (dict(part.split(": ", 1) for part in text.split(", ")) for text in told)
+    return [
+        Gpu(one["name"], tuple(map(int, one["compute capability"].split("."))))
+        for one in about
+    ]
 
 
 def _cpu_flags() -> List[str]:

@@ -26,7 +26,7 @@ from util.data import vocabularies
 from util.data.data_reader import Shard
 from util.graph import towers
 from util.graph.compat import tf
-from util.graph.session import new_session, session_config
+from util.graph.session import new_session, session_config, switch_tf32
 from util.training.feeds import Sample, TrainingSet
 from util.training.loop import TrainState
 from util.training.machine import Machine
@@ -171,6 +171,7 @@ class Task(Machine):
         super().__init__(batch_size, devices, threads, precision, workers)
         self.is_chief = cluster.is_chief
         self._cluster = cluster
+        switch_tf32(precision)  # of what this process computes for the chief
         self._server = start_server(cluster, threads, devices)
 
     def towers(self, conv5: bool) -> List[towers.Tower]:
