@@ -545,7 +545,7 @@ def add_prediction_options(parser):
         "--coco",
         action="store_true",
         default=False,
-        help="also write COCO's file of results",
+        help="also write COCO's file of results, and a COCO file for label tools",
     )
     add(
         "--coco-images",

@@ -19,7 +19,7 @@ from util.core.errors import UserError
 from util.data import text_processing
 from util.graph import checkpoint
 from util.graph.compat import tf
-from util.inference import predict, visualize
+from util.inference import coco, predict, visualize
 from util.inference.prediction import Prediction
 from util.inference.predictor import Predictor
 from util.training.snapshots import Snapshots
@@ -88,7 +88,10 @@ def test_masks_overlays_and_lines(snapshots, predictor, folder, capsys):
     for name in IMAGES:
         queries += [(name, "Left box"), (name, "right")]
     assert [(row["image"], row["sentence"]) for row in rows] == queries
-    assert len(list((folder / "out").iterdir())) == 2 * len(rows) + 2
+    assert (
+        f"for label tools: out/instances_train.json, images below {folder}" in printed
+    )
+    assert len(list((folder / "out").iterdir())) == 2 * len(rows) + 3
     results = json.loads((folder / "out" / "coco_results.json").read_text())
     assert [result["image_id"] for result in results] == [1, 1, 2, 2]
     for number, (row, result) in enumerate(zip(rows, results)):
@@ -111,6 +114,15 @@ def test_masks_overlays_and_lines(snapshots, predictor, folder, capsys):
         )
         assert result["bbox"] == row["box"]
         assert result["score"] == row["mean_probability"]
+    made = json.loads((folder / "out" / "instances_train.json").read_text())
+    sizes = [(im["file_name"], (im["height"], im["width"])) for im in made["images"]]
+    assert sizes == list(IMAGES.items())
+    for one, result in zip(made["annotations"], results):
+        for key in ("image_id", "segmentation", "bbox", "score"):
+            assert one[key] == result[key]
+    assert [one["sentences"] for one in made["annotations"]] == [
+        [sentence] for _, sentence in queries
+    ]
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
@@ -256,6 +268,31 @@ def test_ids_of_a_ground_truth(snapshots, folder, capsys):
     assert "ids in coco_results.json: those of truth.json" in capsys.readouterr().out
     results = json.loads((folder / "out" / "coco_results.json").read_text())
     assert [result["image_id"] for result in results] == [12, 3]
+
+
+def test_data_set_of_a_turned_image_and_of_nothing_found(
+    snapshots, predictor, folder, monkeypatch, capsys
+):
+    image = Image.fromarray(recipe.image(3, 40, 90))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save("turned.jpg", exif=exif)
+    queries = [predict.Query(path, "left") for path in ("turned.jpg", "./turned.jpg")]
+    ids = coco.image_ids([query.image for query in queries])
+    predict.predict(predictor, queries, "out", coco_ids=ids)
+    made = json.loads((folder / "out" / coco.DATA_SET).read_text())
+    (about,) = made["images"]
+    assert about == {"id": 1, "file_name": "turned.jpg", "width": 40, "height": 90}
+    assert [(one["id"], one["image_id"]) for one in made["annotations"]] == [
+        (1, 1),
+        (2, 1),
+    ]
+    assert made["annotations"][0]["segmentation"]["size"] == [90, 40]
+    monkeypatch.setattr("util.inference.predictor.is_on_object", np.isnan)
+    assert run(snapshots, "--image turned.jpg --text left box --output no --coco") == 0
+    made = json.loads((folder / "no" / coco.DATA_SET).read_text())
+    assert (made["images"], made["annotations"]) == ([about], [])
+    assert "; without 2 sentences that found no pixel\n" in capsys.readouterr().out
 
 
 # --- Broken inputs: a mask or one line, and nothing else

@@ -21,7 +21,7 @@ from util.inference import coco, visualize
 from util.inference.prediction import Prediction, describe, run_lengths
 from util.inference.predictor import Predictor, vocabulary_of
 
-RECORD, COCO_RECORD = "predictions.jsonl", "coco_results.json"
+RECORD = "predictions.jsonl"
 DRAWN = re.compile(r"[0-9]{6,}_(mask|overlay)\.png")
 GROUP = 24  # sentences of an image that are held at once
 
@@ -74,8 +74,17 @@ def run(args) -> int:
         f"{os.path.join(args.output, RECORD)}"
     )
     if identities:
-        print(f"ids in {COCO_RECORD}: {identities.source}")
+        print(f"ids in {coco.RESULTS}: {identities.source}")
+        print(_about_data_set(args.output, rows, identities))
     return 1 if num_failed else 0
+
+
+def _about_data_set(folder, rows, ids):
+    """Return a line about the file for label tools."""
+    path = os.path.join(folder, coco.DATA_SET)
+    line = f"for label tools: {path}, images {ids.place}"
+    empty = sum(row.get("area") == 0 for row in rows)
+    return f"{line}; without {empty} sentences that found no pixel" if empty else line
 
 
 @contextlib.contextmanager
@@ -179,7 +188,8 @@ def predict(
         `N_rounds.png`, and all rows as RECORD, also
         after Ctrl-C.
       with_dense_crf: refine the masks.
-      coco_ids: also write COCO's file of results, with these ids of the images.
+      coco_ids: also write COCO's files, `coco.RESULTS` and `coco.DATA_SET`, with these
+        ids of the images.
 
     Returns:
       A row a query, see `prediction.describe`; with "image", "seconds", "mask" and
@@ -201,7 +211,9 @@ def predict(
         if rows:
             _write_rows(folder, RECORD, map(json.dumps, rows))
         if rows and coco_ids:
-            _write_rows(folder, COCO_RECORD, [json.dumps(results)])
+            _write_rows(folder, coco.RESULTS, [json.dumps(results)])
+            made = coco.data_set(results, coco_ids)
+            _write_rows(folder, coco.DATA_SET, [json.dumps(made)])
     return rows
 
 
@@ -261,7 +273,7 @@ def _draw(folder, number, image, prediction: Prediction) -> Dict[str, str]:
 def _coco_result(identity, row, prediction):
     return {
         "image_id": identity,
-        "category_id": 1,
+        "category_id": coco.CATEGORY,
         "segmentation": run_lengths(prediction.mask),
         "bbox": row["box"] or [0, 0, 0, 0],
         "score": row["mean_probability"] or 0.0,
