@@ -61,8 +61,8 @@ def read_curves(run: str, smooth: int = 1) -> List[Curve]:
     lines = _read_lines(scores) if os.path.exists(scores) else []
     for split in sorted({str(line.get("split")) for line in lines}):
         some = [line for line in lines if str(line.get("split")) == split]
-        for key in ("overall_iou", "mean_iou"):
-            curves.append(_curve("IoU", f"{split} {key}", some, key))
+        for key, name in (("overall_iou", "oIoU"), ("mean_iou", "mIoU")):
+            curves.append(_curve("IoU", f"{split} {key} ({name})", some, key))
     return [c for c in curves if c.label != "step" and np.isfinite(c.values).any()]
 
 

@@ -127,7 +127,7 @@ LOG = [
     r"iter = 3, accuracy \(avg\) = [\d.]+ \(all\), [\d.]+ \(pos\), [\d.]+ \(neg\)",
     r"iter = 3, time = [\d.]+ s a step",
     r"snapshot: ckpts/unc_iter_3\.tfmodel",
-    r"evaluation at step 3: overall IoU = [\d.]+; mean IoU = [\d.]+",
+    r"evaluation at step 3: overall IoU = [\d.]+; mean IoU = [\d.]+ \(oIoU; mIoU\)",
     r"best: ckpts/unc_iter_best\.tfmodel",
 ]
 
@@ -180,8 +180,9 @@ def test_testing_ends_in_both_blocks(unc):
             assert re.fullmatch(rf"precision@0\.{threshold} = \d\.\d{{4}}", line)
         form = r"overall IoU = \d\.\d{4}; mean IoU = \d\.\d{4}"
         assert re.fullmatch(form, lines[start + 6])
-    assert lines[-2:] == [
+    assert lines[-3:] == [
         "results: ckpts/unc_iter_3.tfmodel.val.json",
+        "(overall IoU is also called oIoU or cIoU, mean IoU mIoU or gIoU)",
         "report: ckpts/unc_iter_3.tfmodel.val.html",
     ]
 

@@ -106,13 +106,13 @@ def test_losses_of_any_model_are_drawn(tmp_path):
 def test_scores_are_read_by_split(two_runs):
     found = read(two_runs[0])
     assert list(found)[len(KEYS) :] == [
-        "testA overall_iou",
-        "testA mean_iou",
-        "val overall_iou",
-        "val mean_iou",
+        "testA overall_iou (oIoU)",
+        "testA mean_iou (mIoU)",
+        "val overall_iou (oIoU)",
+        "val mean_iou (mIoU)",
     ]
-    assert found["val overall_iou"] == ([200, 400], [0.25, 0.75])
-    assert found["testA mean_iou"] == ([200], [0.375])
+    assert found["val overall_iou (oIoU)"] == ([200, 400], [0.25, 0.75])
+    assert found["testA mean_iou (mIoU)"] == ([200], [0.375])
 
 
 def test_what_is_not_finite_is_a_gap(tmp_path):
@@ -143,7 +143,7 @@ def test_running_mean_by_hand():
 def test_scores_are_not_smoothed(two_runs):
     found = read(two_runs[0], smooth=2)
     assert found["learning_rate"][1] == pytest.approx([6.1, 6.15, 6.25, 6.35])
-    assert found["val mean_iou"][1] == [0.5, 0.625]
+    assert found["val mean_iou (mIoU)"][1] == [0.5, 0.625]
 
 
 # --- The figure

@@ -75,6 +75,7 @@ def test_bars_stand_at_their_names_and_gaps_where_a_group_is_missing(axes):
         for bar in axes[0].patches
     ]
     np.testing.assert_allclose(bars, [(0, 10), (2, 30), (1, 20)])
+    assert axes[0].get_xlabel() == "overall IoU (oIoU, cIoU) in %"
     names = [label.get_text() for label in axes[0].get_yticklabels()]
     assert names == ["x", "y", "z"]
     # The first one stands above: values grow downwards.

@@ -58,9 +58,9 @@ def test_figures_stand_beside_the_published_ones():
     assert rows["published"] == ["difference"] + ["published", "difference"] * 2
     again = ["61.50", "\u221224.00", "61.87", "\u221245.20"]
     wanted = ["37.50", "16.67", "62.47", "\u221245.80", *again]
-    assert rows["overall IoU"] == wanted
+    assert rows["overall IoU (oIoU, cIoU)"] == wanted
     again = ["61.55", "\u221224.05", "61.83", "\u221231.83"]
-    assert rows["mean IoU"] == ["37.50", "30.00", NONE, NONE, *again]
+    assert rows["mean IoU (mIoU, gIoU)"] == ["37.50", "30.00", NONE, NONE, *again]
     assert rows["precision@0.5"][:6] == [
         "50.00",
         "50.00",
@@ -82,7 +82,7 @@ def test_base_score_has_a_column_of_its_own():
     assert rows["in %"][:3] == [*BOTH, TITLES[BASE]]
     # The published figures are of the last score, as the first two columns are.
     published = ["62.55", "\u221225.05", "62.67", "\u221246.00"]
-    assert rows["overall IoU"] == ["37.50", "16.67", "25.00", *published]
+    assert rows["overall IoU (oIoU, cIoU)"] == ["37.50", "16.67", "25.00", *published]
     page = Page(html_report.report(record, ""))
     assert any("snapshot" in t and "--refine score" in t for _, t in page.all("p"))
 
@@ -90,7 +90,7 @@ def test_base_score_has_a_column_of_its_own():
 def test_without_dense_crf_there_is_no_difference_to_a_figure_with_it():
     rows, _ = figures_of(result_of([row()]))
     again = ["61.50", "\u221211.50", "61.87", NONE]
-    assert rows["overall IoU"] == ["50.00", "62.47", NONE, *again]
+    assert rows["overall IoU (oIoU, cIoU)"] == ["50.00", "62.47", NONE, *again]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_without_dense_crf_there_is_no_difference_to_a_figure_with_it():
 def test_published_figures_are_of_the_same_model_and_options(what, name, figures):
     rows, note = figures_of(result_of(ROWS, **what))
     assert name in rows["in %"][2] and len(rows["in %"]) == 2 + len(figures)
-    assert list(map(float, rows["overall IoU"][2::2])) == figures
+    assert list(map(float, rows["overall IoU (oIoU, cIoU)"][2::2])) == figures
     assert ("our own realisation" in note) == (what["model"] == "STEP_model")
 
 
@@ -126,7 +126,7 @@ def test_groups_of_a_test():
     page = Page(html_report.report(result_of(ROWS), ""))
     assert page.table("By length of the sentence: IoU in %") == [
         ["group", "sentences", *BOTH],
-        ["overall", "mean", "overall", "mean"],
+        ["oIoU", "mIoU", "oIoU", "mIoU"],
         ["1 to 2 words", "1", "25.00", "25.00", "50.00", "50.00"],
         ["4 to 5 words", "1", "50.00", "50.00", "10.00", "10.00"],
     ]
@@ -183,7 +183,8 @@ def test_figures_of_two_tests_and_their_differences():
     table = page.table("Figures of A and B")
     assert table[:2] == [["in %", *BOTH], ["A", "B", DIFFERENCE] * 2]
     assert table[2] == [
-        "overall IoU", "37.50", "75.00", "+37.50", "16.67", NONE, NONE]  # fmt: skip
+        "overall IoU (oIoU, cIoU)", "37.50", "75.00", "+37.50", "16.67", NONE, NONE,
+    ]  # fmt: skip
     assert [cells[0] for cells in table[2:]] == [
         html_report.NAMES.get(name, name) for name in FIGURES + COUNTS
     ]
@@ -199,7 +200,7 @@ def test_groups_of_two_tests():
     page = Page(html_report.comparison(one, other))
     assert page.table("By length of the sentence: IoU in %") == [
         ["group", "A", "B", DIFFERENCE],
-        ["sentences", "overall", "mean"] * 2 + ["overall", "mean"],
+        ["sentences", "oIoU", "mIoU"] * 2 + ["oIoU", "mIoU"],
         ["1 to 2 words", "1", "50.00", "50.00", "1", "50.00", "50.00"] + ["+0.00"] * 2,
         ["4 to 5 words", "1", "10.00", "10.00"] + [NONE] * 5,
         ["8 to 20 words"] + [NONE] * 3 + ["1", "50.00", "50.00"] + [NONE] * 2,

@@ -87,7 +87,7 @@ def bars(series: Dict[str, Groups], names: Sequence[str]) -> str:
     axes.set_yticklabels(names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(0, 100)
-    return _svg(figure, axes, "overall IoU in %")
+    return _svg(figure, axes, "overall IoU (oIoU, cIoU) in %")
 
 
 def _svg(figure: "Figure", axes, unit: str) -> str:

@@ -14,6 +14,9 @@ TITLES = {
     BASE: "base score, without DenseCRF",
 }
 
+# Which IoU a figure is, for those who know it by another name.
+TERMS = "overall IoU is also called oIoU or cIoU, mean IoU mIoU or gIoU"
+
 
 def with_titles(values: Dict[str, Any]) -> Dict[str, Any]:
     """Return a dict whose keys of TITLES are replaced by the titles, for JSON."""

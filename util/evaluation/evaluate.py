@@ -24,6 +24,7 @@ from util.data.data_reader import DataReader
 from util.data.samples import group_by_image
 from util.evaluation.eval_tools import (
     BASE,
+    TERMS,
     TITLES,
     WITH_CRF,
     WITHOUT_CRF,
@@ -106,7 +107,7 @@ def run(args) -> "Results":
         options=predictor.options,
         empty_below=args.empty_below,
     )
-    print(f"results: {path}")
+    print(f"results: {path}\n({TERMS})")
     return results
 
 

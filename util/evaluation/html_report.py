@@ -20,8 +20,8 @@ from util.models import option_name, references
 NONE, MINUS = "\u2013", "\u2212"
 SHOWN_CHANGES = 10  # each way
 NAMES = {
-    "overall_iou": "overall IoU",
-    "mean_iou": "mean IoU",
+    "overall_iou": "overall IoU (oIoU, cIoU)",
+    "mean_iou": "mean IoU (mIoU, gIoU)",
     "count": "sentences",
     "num_empty": "mask and prediction both empty",
     "no_target_accuracy": "N-acc, of the sentences without a target",
@@ -29,7 +29,7 @@ NAMES = {
     **{name: name.replace("target_", "") + " of these" for name in TARGET_FIGURES[2:]},
 }
 DIFFERENCE = f"B {MINUS} A"
-PARTS = ("overall", "mean")
+PARTS = ("oIoU", "mIoU")  # overall and mean IoU
 
 
 class Series(NamedTuple):
@@ -337,7 +337,8 @@ def _group(series, grouping):
         yield element("p", f"No group has {grouping.least} sentences.")
         return
     shown = plot(
-        charts.bars(groups, names), f"Overall IoU {heading.lower()}, as in the table"
+        charts.bars(groups, names),
+        f"Overall IoU (oIoU) {heading.lower()}, as in the table",
     )
     yield element("div", shown, _group_table(groups, names, heading), class_="pair")
     if grouping.least > 1:

@@ -19,6 +19,7 @@ from util.data import datasets
 from util.data.build import build_samples
 from util.data.datasets import Dataset
 from util.evaluation import evaluate
+from util.evaluation.eval_tools import TERMS
 from util.evaluation.evaluate import Result, best_mask
 from util.graph import checkpoint
 from util.inference import dense_crf, visualize
@@ -65,14 +66,15 @@ def run(model_class, args) -> Dict[str, float]:
         blind = find_all(predictor, shuffle_sentences(samples), "blind")
     results_of_all = evaluate.Results.of(results)
     blind = evaluate.Results.of(blind).scores[evaluate.WITHOUT_CRF]
-    print(results_of_all.report())
+    print(f"{results_of_all.report()}\n({TERMS})")
     summary = {
         "overall_iou": results_of_all.scores[evaluate.WITH_CRF].overall_iou,
         "blind_iou": blind.overall_iou,
         "pair_accuracy": pair_accuracy(results),
     }
     print(
-        "blind (sentences shuffled, without DenseCRF): overall IoU = {blind_iou:.4f}\n"
+        "blind (sentences shuffled, without DenseCRF): overall IoU = {blind_iou:.4f} "
+        "(oIoU)\n"
         "two sentences about two objects of a scene: {pair_accuracy:.4f} of the pairs "
         "find each its own".format(**summary)
     )

@@ -238,7 +238,7 @@ class Loop:
             return
         _print(
             "evaluation at step {}: overall IoU = {overall_iou:.4f}; mean IoU = "
-            "{mean_iou:.4f}".format(step, **scores)
+            "{mean_iou:.4f} (oIoU; mIoU)".format(step, **scores)
         )
         if self._log:
             self._log.evaluation(step, scores, **self._schedule.about)
