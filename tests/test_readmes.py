@@ -60,7 +60,7 @@ HOW = [
     (r"python trainval_model\.py -m train .*", "hours; tests/training/test_train.py"),
     (r"python trainval_model\.py -m serve .*", "tests/deploy/test_server.py"),
     (r"python trainval_model\.py -m export .*", "tests/deploy/test_export.py"),
-    (r"python -m util\.convert_backbone .*", "a file of 170 MB from Keras' server"),
+    (r"python -m util\.convert_backbone .*", "files of 170 MB from other servers"),
     (r"python -m util\.benchmark.*", "minutes; tests/bench/test_benchmark.py"),
     (r"python tests/\w+\.py .*", "needs a page or the demo's snapshot"),
     (r"python3[.\d]* -m venv \S+", "CI installs"),

@@ -1,8 +1,17 @@
-"""Make the backbone's first weights from those of Keras' ResNet-101.
+"""Make the backbone's first weights from those of Caffe's or Keras' ResNet-101.
 
-deeplab_resnet_init.ckpt, trained to segment images, is hard to get. Keras serves the
-same network trained on ImageNet, with its classifier or without ("notop"):
-https://storage.googleapis.com/tensorflow/keras-applications/resnet/
+deeplab_resnet_init.ckpt, trained to segment images, is hard to get. There are two ways
+to a start.
+
+init.caffemodel, in DeepLab's http://liangchiehchen.com/projects/released/
+deeplab_aspp_resnet101/prototxt_and_model.zip, is what that checkpoint was made of, by
+the word of its publisher. Names, order of colours and mean are the network's; kernels
+are turned from OIHW to HWIO, and the sums that Caffe keeps of means and variances are
+divided by their scale factor. Caffe normalises with an epsilon of 1e-5, the network
+with 1e-3: as in the published start, nothing makes up for that.
+
+Keras serves the same network trained on ImageNet, with its classifier or without
+("notop"): https://storage.googleapis.com/tensorflow/keras-applications/resnet/
 resnet101_weights_tf_dim_ordering_tf_kernels_notop.h5. The backbone computes what Keras
 does with these weights, to float rounding:
 
@@ -19,6 +28,7 @@ colour of the mean, ours or Keras', which differ by one level of 255.
 import argparse
 import contextlib
 import os
+import re
 import sys
 import tempfile
 from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
@@ -28,16 +38,19 @@ import numpy as np
 from util.core.cli import OneLineParser, command
 from util.core.errors import UserError
 from util.core.files import require_file
+from util.data import caffemodel
 from util.data.datasets import backbone_file
 from util.data.im_processing import MEAN_BGR
 
 EXAMPLES = """examples:
+  python -m util.convert_backbone init.caffemodel
   python -m util.convert_backbone resnet101_weights_tf_dim_ordering_tf_kernels_notop.h5
   python -m util.convert_backbone my_resnet101.h5 --data /mnt/data
 """
 # preprocess_input and batch normalisation of keras.applications.resnet.
 KERAS_MEAN_BGR = np.array((103.939, 116.779, 123.68))
 KERAS_EPSILON = 1.001e-5
+CAFFE_KERNEL = re.compile(r"res[2-5][a-z]\d*_branch(1|2[abc])")  # name of a layer
 KERAS_BRANCHES = {"1": 0, "2a": 1, "2b": 2, "2c": 3}
 LARGEST = 1e30  # number in a file; far larger ones overflow when they are folded
 # What h5py raises on damaged files, and we on sound ones of something else.
@@ -48,7 +61,7 @@ class Layer(NamedTuple):
     """A convolution and its normalisation.
 
     Attributes:
-      convolution, normalisation: scopes of our variables.
+      convolution, normalisation: scopes of our variables, and names of Caffe's layers.
       keras: what the names of its two layers in Keras begin with.
       shape: of the kernel, (size, size, C_in, C_out).
     """
@@ -83,11 +96,12 @@ def layers() -> Iterator[Layer]:
 
 
 def backbone_weights(source: str) -> Dict[str, np.ndarray]:
-    """Read Keras' weights as those of our backbone.
+    """Read weights as those of our backbone.
 
     Args:
-      source: .h5 file with the weights of keras.applications.ResNet101, or with the
-        whole model, with or without its top.
+      source: file of one of two forms. .caffemodel: of Caffe's ResNet-101, whatever
+        follows its last block. Others: .h5 file with the weights of
+        keras.applications.ResNet101, or with the whole model, with or without its top.
 
     Returns:
       Name -> float32 of the 520 variables in deeplab_resnet/model.py.
@@ -95,6 +109,80 @@ def backbone_weights(source: str) -> Dict[str, np.ndarray]:
     Raises:
       UserError: the file is missing or damaged, or holds something else.
     """
+    is_caffe = source.endswith(".caffemodel")
+    return weights_of_caffe(source) if is_caffe else weights_of_keras(source)
+
+
+def weights_of_caffe(source: str) -> Dict[str, np.ndarray]:
+    """Read Caffe's weights as they are, see `backbone_weights`."""
+    stored = caffemodel.read(source)
+    values = {}
+    try:
+        for layer in layers():
+            values.update(_copied(stored, layer))
+        more = sorted(filter(CAFFE_KERNEL.fullmatch, stored))
+        if more:  # a deeper network has all that ours has, and more
+            raise ValueError(f"it also has {more[0]!r}")
+    except ValueError as error:
+        raise UserError(
+            f"{source} does not hold Caffe's ResNet-101: {error}; take init.caffemodel "
+            "of DeepLab's deeplab_aspp_resnet101"
+        ) from error
+    return values
+
+
+def _copied(stored: Dict[str, List[np.ndarray]], layer: Layer) -> Dict[str, np.ndarray]:
+    """Return our five variables of a layer of Caffe's, which is taken out."""
+    rows, columns, inputs, outputs = layer.shape
+    kernel_shape, vector = (outputs, inputs, rows, columns), (outputs,)
+    (kernel,) = _take_blobs(stored, layer.convolution, [kernel_shape])
+    mean, variance, (factor,) = _take_blobs(
+        stored, layer.normalisation, [vector, vector, (1,)]
+    )
+    scale = "scale" + layer.normalisation[len("bn") :]
+    gamma, beta = _take_blobs(stored, scale, [vector, vector])
+    if factor < 1 / LARGEST:
+        raise ValueError(f"the scale factor of {layer.normalisation} is {factor}")
+    mean, variance = mean / factor, variance / factor
+    _check_numbers(layer.normalisation, [mean, variance])
+    _check_variance(layer.normalisation, variance)
+    kernel = kernel.transpose(2, 3, 1, 0)
+    return _variables(layer, kernel, gamma, beta, mean, variance)
+
+
+def _take_blobs(
+    stored: Dict[str, List[np.ndarray]], name: str, shapes: Sequence[Tuple[int, ...]]
+) -> List[np.ndarray]:
+    """Take a layer of Caffe's out of those that are stored.
+
+    Returns:
+      float64 arrays of the shapes.
+
+    Raises:
+      ValueError: it is missing, or is not what it should be.
+    """
+    blobs = stored.pop(name, None)
+    if blobs is None:
+        raise ValueError(f"it has no layer {name}")
+    found = [_without_ones(blob.shape, shape) for blob, shape in zip(blobs, shapes)]
+    found += [blob.shape for blob in blobs[len(shapes) :]]
+    if found != shapes:
+        raise ValueError(f"the shapes of {name} are {found}, not {shapes}")
+    arrays = [
+        blob.reshape(shape).astype(np.float64) for blob, shape in zip(blobs, shapes)
+    ]
+    _check_numbers(name, arrays)
+    return arrays
+
+
+def _without_ones(shape: Tuple[int, ...], wanted: Tuple[int, ...]) -> Tuple[int, ...]:
+    """Leave out what old files of Caffe's put in front of a vector: 1, 1, 1."""
+    more = max(0, len(shape) - len(wanted))
+    return shape[more:] if set(shape[:more]) <= {1} else shape
+
+
+def weights_of_keras(source: str) -> Dict[str, np.ndarray]:
+    """Read Keras' weights as those that compute the same, see `backbone_weights`."""
     values = {}
     with _opened(source) as file:
         stored = _stored(file)
@@ -138,14 +226,32 @@ def fold(
         means = MEAN_BGR - KERAS_MEAN_BGR
         bias = bias + np.einsum("hwio,i->o", kernel, means)
     growth = np.sqrt((variance + BATCH_NORM_EPSILON) / (variance + KERAS_EPSILON))
+    return _variables(layer, kernel, gamma * growth, beta, mean - bias, variance)
+
+
+def _variables(layer, kernel, gamma, beta, mean, variance) -> Dict[str, np.ndarray]:
+    """Return name -> float32 of a layer's five variables."""
     values = {
         layer.convolution + "/weights": kernel,
-        layer.normalisation + "/gamma": gamma * growth,
+        layer.normalisation + "/gamma": gamma,
         layer.normalisation + "/beta": beta,
-        layer.normalisation + "/moving_mean": mean - bias,
+        layer.normalisation + "/moving_mean": mean,
         layer.normalisation + "/moving_variance": variance,
     }
     return {name: value.astype(np.float32) for name, value in values.items()}
+
+
+def _check_numbers(name: str, arrays: List[np.ndarray]) -> None:
+    """Refuse numbers that no trained layer has, by a ValueError."""
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ValueError(f"{name} has numbers that are NaN or infinite")
+    if max(np.abs(array).max() for array in arrays) > LARGEST:
+        raise ValueError(f"{name} has numbers above {LARGEST}")
+
+
+def _check_variance(name: str, variance: np.ndarray) -> None:
+    if variance.min() < 0:
+        raise ValueError(f"{name} has a variance below 0")
 
 
 @contextlib.contextmanager
@@ -184,7 +290,7 @@ def _stored(file) -> Dict[str, List]:
 def _take(
     stored: Dict[str, List], name: str, shapes: Sequence[Tuple[int, ...]]
 ) -> List[np.ndarray]:
-    """Take a layer out of those that are stored and read it.
+    """Take a layer of Keras' out of those that are stored and read it.
 
     Returns:
       float64 arrays of the shapes.
@@ -203,12 +309,9 @@ def _take(
     if any(weight.dtype.kind != "f" for weight in weights):
         raise ValueError(f"{name} is not made of floats")
     arrays = [weight[()].astype(np.float64) for weight in weights]
-    if not all(np.isfinite(array).all() for array in arrays):
-        raise ValueError(f"{name} has numbers that are NaN or infinite")
-    if max(np.abs(array).max() for array in arrays) > LARGEST:
-        raise ValueError(f"{name} has numbers above {LARGEST}")
-    if name.endswith("_bn") and arrays[3].min() < 0:
-        raise ValueError(f"{name} has a variance below 0")
+    _check_numbers(name, arrays)
+    if name.endswith("_bn"):
+        _check_variance(name, arrays[3])
     return arrays
 
 
@@ -264,7 +367,11 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("weights", metavar="H5", help="weights of keras.applications.ResNet101")
+    add(
+        "weights",
+        metavar="FILE",
+        help=".caffemodel of DeepLab, or .h5 of keras.applications.ResNet101",
+    )
     add("--data", default="data", metavar="DIR", help="(default: %(default)s)")
     add(
         "--output",

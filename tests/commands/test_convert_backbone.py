@@ -1,11 +1,14 @@
-"""util.convert_backbone: our backbone then computes what Keras' ResNet-101 does."""
+"""util.convert_backbone: our backbone then computes what the ResNet-101s do."""
 
 import os
+import re
 import resource
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import caffe_files
 import numpy as np
 import pytest
 import recipe
@@ -18,6 +21,8 @@ from util.convert_backbone import Layer
 from util.data import im_processing
 from util.graph import checkpoint
 from util.graph.compat import tf
+
+TOP = Path(__file__).resolve().parents[2]
 
 # A program of its own, for util.compat turns off what Keras needs. It draws weights of
 # a ResNet-101, saves them in Keras' ways and writes down what parts of it compute.
@@ -241,6 +246,152 @@ def test_the_stem_makes_up_for_the_other_mean():
     assert abs(seen) > 100
 
 
+# --- Caffe
+
+
+def caffe_layers(random):
+    """Draw the layers of Caffe's network: name -> blobs, float32.
+
+    Variances reach down to where the epsilons differ, and some scale factors are sums.
+    """
+    found = {}
+    for number, layer in enumerate(convert_backbone.layers()):
+        rows, columns, inputs, outputs = layer.shape
+        limit = np.sqrt(6 / (rows * columns * inputs))
+        limit /= 64 if layer.convolution == "conv1" else 1
+        kernel = random.uniform(-limit, limit, (outputs, inputs, rows, columns))
+        beta, mean = random.uniform(-0.5, 0.5, (2, outputs))
+        variance = 10 ** random.uniform(-5, 1, outputs)
+        gamma = random.uniform(0.5, 1.5, outputs) * np.sqrt(variance + 1e-3)
+        gamma *= 0.3 if layer.convolution.endswith("2c") else 1
+        factor = (1, 999.982361)[number % 2]
+        moments = [mean * factor, variance * factor, [factor]]
+        scale = layer.normalisation.replace("bn", "scale")
+        found[layer.convolution] = [np.float32(kernel)]
+        found[layer.normalisation] = list(map(np.float32, moments))
+        found[scale] = [np.float32(gamma), np.float32(beta)]
+    found["fc1_voc12_c0"] = [np.ones((21, 8, 3, 3)), np.zeros(21)]  # DeepLab's own
+    return found
+
+
+@pytest.fixture(scope="module")
+def caffe(tmp_path_factory):
+    """Caffe's weights at full size, in a file, and converted by the real command.
+
+    Yields:
+      (its layers, the path of the checkpoint).
+    """
+    folder = tmp_path_factory.mktemp("caffe")
+    layers = caffe_layers(np.random.RandomState(2))
+    source = caffe_files.write(folder / "init.caffemodel", layers)
+    command = [sys.executable, "-m", "util.convert_backbone", source, "--data"]
+    said = subprocess.check_output(command + [str(folder)], cwd=str(TOP))
+    made = str(folder / "weights" / "deeplab_resnet_init.ckpt")
+    line = f"{made}: 520 variables of the backbone from {source}\n"
+    assert said.decode() == line
+    yield layers, made
+    shutil.rmtree(str(folder))
+
+
+def test_values_of_caffe_are_copied_unfolded(caffe):
+    layers, made = caffe
+    reader = tf.train.NewCheckpointReader(made)
+    names = set(reader.get_variable_to_shape_map())
+    assert len(names) == 520 and len(layers) == 3 * 104 + 1
+
+    def check(name, wanted, tolerance=0.0):
+        names.remove(name)
+        np.testing.assert_allclose(reader.get_tensor(name), wanted, rtol=tolerance)
+
+    for name in filter(re.compile("res|conv1").match, layers):
+        (kernel,) = layers[name]
+        check(name + "/weights", np.moveaxis(kernel, [0, 1], [3, 2]))
+    for name in filter(re.compile("bn").match, layers):
+        mean, variance, (factor,) = layers[name]
+        gamma, beta = layers["scale" + name[2:]]
+        check(name + "/gamma", gamma)
+        check(name + "/beta", beta)
+        rounding = 0 if factor == 1 else 1e-7
+        check(name + "/moving_mean", mean / factor, rounding)
+        check(name + "/moving_variance", variance / factor, rounding)
+    assert not names
+
+
+def windows(x, size, stride, rate, filling):
+    """Return what SAME padding shows a kernel: [H / stride, W / stride, C, size, size].
+
+    Args:
+      x: [H, W, C], sides of which `stride` is a divisor.
+    """
+    reach = rate * (size - 1) + 1
+    around = max(reach - stride, 0)
+    before = around // 2
+    sides = [(before, around - before)] * 2 + [(0, 0)]
+    x = np.pad(x, sides, "constant", constant_values=filling)
+    rows, columns = (np.subtract(x.shape[:2], reach) // stride + 1).tolist()
+    found = np.empty((rows, columns, x.shape[2], size, size))
+    for i in range(size):
+        for j in range(size):
+            part = x[i * rate :: stride, j * rate :: stride]
+            found[..., i, j] = part[:rows, :columns]
+    return found
+
+
+def taps_of_caffe(layers, image):
+    """Compute the taps from Caffe's arrays as they are, in float64 and with NumPy only.
+
+    Args:
+      layers: see `caffe_layers`.
+      image: [H, W, 3], BGR minus the mean; sides divisible by 8.
+
+    Returns:
+      dict: c3, c4, c5 -> [H / 8, W / 8, C].
+    """
+
+    def layer(x, name, stride=1, rate=1):
+        about = "_conv1" if name == "conv1" else name[len("res") :]
+        (kernel,) = layers[name]
+        mean, variance, factor = map(np.float64, layers["bn" + about])
+        gamma, beta = layers["scale" + about]
+        seen = windows(x, kernel.shape[-1], stride, rate, 0)
+        y = np.tensordot(seen, kernel.astype(np.float64), [[2, 3, 4], [1, 2, 3]])
+        y = (y - mean / factor) / np.sqrt(variance / factor + 1e-3)
+        return y * gamma + beta
+
+    def relu(x):
+        return np.maximum(x, 0)
+
+    x = relu(layer(image, "conv1", 2))
+    x = windows(x, 3, 2, 1, -np.inf).max((3, 4))
+    found = {}
+    units = {2: "a b c", 3: "a b1 b2 b3", 5: "a b c"}
+    units[4] = " ".join(["a"] + [f"b{number}" for number in range(1, 23)])
+    for block, (stride, rate) in {2: (1, 1), 3: (2, 1), 4: (1, 2), 5: (1, 4)}.items():
+        for unit in units[block].split():
+            name = f"res{block}{unit}_branch"
+            step = stride if unit == "a" else 1
+            y = relu(layer(x, name + "2a", step))
+            y = layer(relu(layer(y, name + "2b", rate=rate)), name + "2c")
+            x = relu(y + (layer(x, name + "1", step) if unit == "a" else x))
+        found[f"c{block}"] = x
+    del found["c2"]
+    return found
+
+
+def test_taps_are_those_of_a_computation_by_hand(caffe):
+    layers, made = caffe
+    x = im_processing.to_network_input(IMAGE[:48, :64])
+    with tf.Graph().as_default(), tf.Session() as session:
+        features = deeplab_resnet.features(tf.constant(x[np.newaxis]))
+        said = weights.load(session, made)
+        found = session.run(features)
+    assert said.startswith("backbone: 520 of 520 variables loaded")
+    wanted = taps_of_caffe(layers, x)
+    for level, channels in (("c3", 512), ("c4", 1024), ("c5", 2048)):
+        assert wanted[level].shape == (6, 8, channels)
+        check_close(found[level], wanted[level][np.newaxis], 2e-6)
+
+
 # --- Files that are small, as the blocks are here
 
 
@@ -444,3 +595,102 @@ def test_an_older_checkpoint_is_kept(arrays, ending, tmp_path, capsys):
     error = refused(capsys, source, tmp_path / "init.ckpt")
     assert "init.ckpt is there already" in error and "--output" in error
     assert older.read_text() == "older"
+
+
+# --- Small files of Caffe's
+
+
+@pytest.fixture
+def blobs(narrow):
+    """Name of Caffe's -> its blobs."""
+    return caffe_layers(np.random.RandomState(0))
+
+
+def test_files_of_2014_give_the_same(blobs, tmp_path):
+    today = caffe_files.write(tmp_path / "a.caffemodel", blobs)
+    old = caffe_files.write(tmp_path / "b.caffemodel", blobs, caffe_files.old_layer)
+    wanted = convert_backbone.backbone_weights(today)
+    found = convert_backbone.backbone_weights(old)
+    assert len(wanted) == 145 and list(found) == list(wanted)
+    for name, value in wanted.items():
+        assert found[name].dtype == np.float32
+        np.testing.assert_array_equal(found[name], value)
+
+
+def change(name, number, make):
+    """Return what changes a blob."""
+
+    def changed(blobs):
+        blobs[name][number] = make(np.array(blobs[name][number]))
+
+    return changed
+
+
+def put(value):
+    def make(array):
+        array.flat[-1] = value
+        return array
+
+    return make
+
+
+def lose_scale(blobs):
+    del blobs["scale3a_branch2b"]
+
+
+def lose_moment(blobs):
+    del blobs["bn2a_branch1"][2]
+
+
+def add_bias(blobs):
+    blobs["conv1"].append(np.zeros(64))
+
+
+def deepen(blobs):
+    blobs["res3b9_branch2a"] = blobs["res3b1_branch2a"]
+
+
+WRONG_BLOBS = {
+    "it has no layer scale3a_branch2b": lose_scale,
+    "shapes of bn2a_branch1 are [(8,), (8,)], not [(8,), (8,), (1,)]": lose_moment,
+    "the shapes of conv1 are [(64, 3, 7, 7), (64,)], not [(64, 3, 7, 7)]": add_bias,
+    "it also has 'res3b9_branch2a'": deepen,
+    "the shapes of res2a_branch1 are [(64, 8, 1, 1)], not [(8, 64, 1, 1)]": change(
+        "res2a_branch1", 0, lambda kernel: kernel.transpose(1, 0, 2, 3)
+    ),
+    "the shapes of bn_conv1 are [(64,), (2, 32), (1,)], not": change(
+        "bn_conv1", 1, lambda variance: variance.reshape(2, 32)
+    ),
+    "conv1 has numbers that are NaN or infinite": change("conv1", 0, put(np.nan)),
+    "bn_conv1 has numbers that are NaN or infinite": change("bn_conv1", 2, put(np.inf)),
+    "scale_conv1 has numbers above 1e+30": change("scale_conv1", 0, put(1e31)),
+    "bn_conv1 has a variance below 0": change("bn_conv1", 1, put(-1e-9)),
+    "the scale factor of bn_conv1 is 0.0": change("bn_conv1", 2, put(0)),
+    "the scale factor of bn_conv1 is -1.0": change("bn_conv1", 2, put(-1)),
+    "bn_conv1 has numbers above 1e+30": change("bn_conv1", 2, put(2e-30)),
+}
+
+
+@pytest.mark.parametrize("told", WRONG_BLOBS)
+def test_nets_of_something_else_are_refused(blobs, told, tmp_path, capsys):
+    WRONG_BLOBS[told](blobs)
+    source = caffe_files.write(tmp_path / "a.caffemodel", blobs)
+    error = refused(capsys, source, tmp_path / "init.ckpt")
+    assert told in error and "take init.caffemodel of DeepLab" in error
+    assert "a.caffemodel does not hold Caffe's ResNet-101: " in error
+
+
+def test_damaged_and_missing_nets_are_named(blobs, tmp_path, capsys):
+    output = tmp_path / "init.ckpt"
+    source = caffe_files.write(tmp_path / "a.caffemodel", blobs)
+    os.truncate(source, os.path.getsize(source) // 2)
+    assert "a.caffemodel is damaged or no .caffemodel" in refused(
+        capsys, source, output
+    )
+    twice = caffe_files.write(tmp_path / "b.caffemodel", blobs)
+    with open(twice, "ab") as file:
+        file.write(caffe_files.layer("conv1", blobs["conv1"]))
+    error = refused(capsys, twice, output)
+    assert "two layers with blobs are called 'conv1'" in error
+    error = refused(capsys, "none.caffemodel", output)
+    assert "there is no file none.caffemodel" in error
