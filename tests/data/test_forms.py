@@ -276,6 +276,56 @@ def test_several_attributes_are_no_guess(data, capsys, name, code):
         assert "which attribute has the sentences, color, note? Call" in told(capsys)
 
 
+def of_tool(text, **more):
+    """Return what -m predict writes of a sentence, or what a label tool left of it."""
+    return dict(more, attributes={"sentence": text, "occluded": "false"})
+
+
+def test_what_was_added_in_a_label_tool_counts_beside_what_was_predicted(data):
+    predicted, added = of_tool("both", sentences=["both"]), of_tool("left")
+    path = write(data / "val.json", coco([(LINES, predicted), (BOX, added)]))
+    assert build(data, path) == 0
+    found = read_all(str(data / "mine" / "val_batch"), "mine_val")
+    assert [one["sent_batch"] for one in found] == [["both"], ["left"]]
+    for one, mask in zip(found, (BOTH, LEFT)):
+        np.testing.assert_array_equal(one["mask_batch"], mask)
+
+
+def test_empty_sentences_of_a_label_tool_are_left_out_and_told(data, capsys):
+    empty = [(BOX, of_tool(text)) for text in ("", " ", None)]
+    path = write(data / "val.json", coco([(LINES, of_tool("both")), *empty]))
+    assert build(data, path) == 0
+    printed = capsys.readouterr()
+    assert "mine val: built, 1 samples" in printed.out
+    assert (
+        f"warning: {path}: 3 annotations without a sentence in their attribute are "
+        "left out: annotation 2, annotation 3, annotation 4\n"
+    ) in printed.err
+
+
+@pytest.mark.parametrize(
+    "texts, told_of",
+    [
+        ({"sentences": ["both"], **of_tool("left")}, "attributes.sentence is 'left'"),
+        ({"sentences": ["both"], "sentence": "left"}, "sentence is 'left'"),
+        ({"sentences": [{"sent": "both"}], **of_tool("")}, "attributes.sentence is ''"),
+        ({"sentence": "both", **of_tool("left")}, "attributes.sentence is 'left'"),
+        ({"sentences": ["left", "both"], **of_tool("left")}, None),
+        ({"sentences": ["both"], "sentence": "both", **of_tool("both")}, None),
+        ({"sentences": None, "sentence": "both"}, None),
+        ({"sentences": ["both"], "attributes": {"color": "red"}}, None),
+    ],
+)
+def test_sentence_that_was_corrected_in_one_of_two_places(data, capsys, texts, told_of):
+    path = write(data / "val.json", coco([(LINES, texts)]))
+    if told_of is None:
+        assert build(data, path) == 0
+    else:
+        assert build(data, path) == 2
+        line = told(capsys)
+        assert f"annotation 1: {next(iter(texts))} is 'both', but {told_of}: " in line
+
+
 def test_sentences_of_an_image_with_several_annotations_are_no_guess(data, capsys):
     content = coco([(LINES, {}), (BOX, {})], expressions=["both"])
     assert build(data, write(data / "val.json", content)) == 2

@@ -3,10 +3,11 @@
 import dataclasses
 import glob
 import os
+import sys
 from typing import List, Optional
 
 from util.core.errors import Mistakes, UserError
-from util.data import build_info, coco_images, datasets, forms, sources
+from util.data import build_info, coco_images, datasets, doubts, forms, sources
 from util.data.datasets import Dataset
 from util.data.forms import Entry
 from util.data.referent import Referent
@@ -84,6 +85,13 @@ def _tell_source(annotations, entries):
     chosen = {entry.source for entry in entries} - set(forms.TEXTS)
     if chosen:
         print(f"{annotations}: the sentences are those of {', '.join(sorted(chosen))}")
+    blank = [entry.name.rpartition(": ")[2] for entry in entries if entry.is_blank]
+    if blank:
+        print(
+            f"warning: {annotations}: {len(blank)} annotations without a sentence in "
+            f"their attribute are left out: {doubts.first(blank)}",
+            file=sys.stderr,
+        )
 
 
 def referents(dataset: Dataset, split: str, mistakes: Mistakes) -> List[Referent]:
@@ -94,7 +102,7 @@ def referents(dataset: Dataset, split: str, mistakes: Mistakes) -> List[Referent
 def _referents(dataset, split: str, entries: List[Entry]) -> List[Referent]:
     found = []
     for entry in entries:
-        if entry.split != split:
+        if entry.split != split or entry.is_blank:
             continue
         image = os.path.normpath(entry.image)
         found.append(

@@ -17,6 +17,7 @@ PICKLE_STARTS = ("\x80", "(", "]")
 ENTRY = '"image", "sentences", "split", and "segmentation" or "mask"'
 TEXTS = ("sentences", "expressions", "caption", "sentence", "expression")
 LISTS = ("sentences", "expressions")  # of them: those that are lists
+OF_TOOLS = "sentence"  # of them: what -m predict also gives as an attribute
 IMAGES = ("image", "img_name", "file_name")
 ENDINGS = (".json", ".jsonl")
 MDETR = re.compile(r"finetune_(refcoco[+g]?)_")  # the names of its files
@@ -34,7 +35,8 @@ class Entry(NamedTuple):
         there is `mask_image`.
       mask_image: path of a mask that is an image.
       size: (height, width) of the image in pixels, where the file says it.
-      source: where the texts stand in the file.
+      source: where the texts stand in the file; of an attribute that is left blank
+        there are none.
     """
 
     name: str
@@ -45,6 +47,11 @@ class Entry(NamedTuple):
     mask_image: Optional[str] = None
     size: Optional[Tuple[int, int]] = None
     source: str = TEXTS[0]
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether nobody wrote a sentence where a label tool asked for one."""
+        return not self.sentences and self.source not in TEXTS
 
 
 Named = Tuple[str, Any]  # what to call an entry, and what the file has of it
@@ -311,6 +318,7 @@ def _coco(path: str, content: Dict) -> Tuple[List[Named], Read]:
         """Return the Entry of an annotation or an image; None: it says nothing."""
         number = _key(item.get("image_id"))
         image = images.get(number, {})
+        _refuse_other_texts(name, item)
         said = _said(item, attribute)
         if not said:
             said = _said(image, attribute)
@@ -319,6 +327,8 @@ def _coco(path: str, content: Dict) -> Tuple[List[Named], Read]:
                     f"{path}: image {number} has {said[0]} and several annotations: "
                     "write them into the annotation that they mean"
                 )
+        if not said and attribute in _attributes(item):
+            said = f"attributes.{attribute}", []
         if not said:
             return None
         if not image:
@@ -354,12 +364,11 @@ def _attribute(path: str, entries: List[Dict]) -> Optional[str]:
       UserError: several could be it.
     """
     if any(_said(entry) for entry in entries):
-        return None
+        return OF_TOOLS  # of what was drawn in a label tool, among what was predicted
     names = {
         name: None
         for entry in entries
-        if isinstance(entry.get("attributes"), dict)
-        for name, value in entry["attributes"].items()
+        for name, value in _attributes(entry).items()
         if _is_said(value)
     }
     known = [name for name in names if name.lower() in TEXTS]
@@ -369,6 +378,34 @@ def _attribute(path: str, entries: List[Dict]) -> Optional[str]:
             f'Call it "{TEXTS[-2]}"'
         )
     return next(iter(known or names), None)
+
+
+def _refuse_other_texts(name: str, item: Dict) -> None:
+    """Refuse an annotation whose sentence was corrected in one of two places.
+
+    -m predict writes it in two, and label tools keep one of them, or both.
+    """
+    places = {key: item.get(key) for key in (TEXTS[0], OF_TOOLS)}
+    places[f"attributes.{OF_TOOLS}"] = _attributes(item).get(OF_TOOLS)
+    given = {key: said for key, said in places.items() if said is not None}
+    if len(given) < 2:
+        return
+    (first, texts), *others = [(k, _texts(name, k, given[k])) for k in given]
+    for key, said in others:
+        if not set(said) <= set(texts):
+            raise UserError(
+                f"{name}: {first} is {_listed(texts)}, but {key} is {_listed(said)}: "
+                "delete what is not meant"
+            )
+
+
+def _listed(texts):
+    return ", ".join(map(repr, texts))
+
+
+def _attributes(item):
+    attributes = item.get("attributes")
+    return attributes if isinstance(attributes, dict) else {}
 
 
 def _refuse_boxes(path, images, annotations, attribute):
@@ -396,10 +433,7 @@ def _said(item: Dict, attribute: Optional[str] = None) -> Optional[Tuple[str, An
     for key in TEXTS:
         if item.get(key) is not None:
             return key, item[key]
-    attributes = item.get("attributes")
-    if attribute is None or not isinstance(attributes, dict):
-        return None
-    texts = attributes.get(attribute)
+    texts = _attributes(item).get(attribute)
     return (f"attributes.{attribute}", texts) if _is_said(texts) else None
 
 
