@@ -1,7 +1,8 @@
 """Make the table of pretrained word vectors of a vocabulary from a GloVe file.
 
-GloVe files are public: https://nlp.stanford.edu/projects/glove/. Words that are
-missing there get noise, <pad> gets zeros; the table is float32 [V, D].
+GloVe files are public: https://nlp.stanford.edu/projects/glove/. The texts of fastText
+(.vec) and word2vec have the same lines after a header, and are read as well. Words that
+are missing there get noise, <pad> gets zeros; the table is float32 [V, D].
 """
 
 import argparse
@@ -38,7 +39,7 @@ EXAMPLES = """examples:
 """
 
 # How many and how long, as word2vec, gensim and fastText write it first.
-_HEADER = re.compile(rb"\d{1,12} ([1-9]\d{0,4})")
+_HEADER = re.compile(rb"(\d{1,12}) ([1-9]\d{0,4})")
 # Some words contain spaces, none of them ends in a number such as those of vectors.
 _GLUED = re.compile(rb" -?\d+\.\d+(e-?\d+)?$")
 
@@ -54,14 +55,14 @@ def read_vectors(
 
     Yields:
       (word, float32 [D]) in the order of the file, whose first line decides D; it may
-      be a header of two whole numbers, the second of which is D.
+      be a header of two whole numbers, how many there are and D. Fewer are warned of.
 
     Raises:
       UserError: the file is missing or damaged, a line has another number of
         fields, or a .zip leaves open which of its files is meant.
     """
     words = {word.encode(): word for word in wanted}
-    dimension = None
+    dimension, promised, number = None, 0, 0
     try:
         with _open(require_file(path)) as file:
             lines = iter(lambda: file.readline(MAX_LINE), b"")
@@ -74,18 +75,25 @@ def read_vectors(
                 line = line.rstrip()
                 header = _HEADER.fullmatch(line) if number == 1 else None
                 if header:
-                    dimension = int(header.group(1))
+                    promised, dimension = map(int, header.groups())
                     continue
                 if dimension is None:
                     dimension = max(1, line.count(b" "))
                 word, *numbers = line.rsplit(b" ", dimension)
                 if len(numbers) != dimension or _GLUED.search(word):
                     raise UserError(
-                        f"{path}, line {number}: {line.count(b' ') + 1} fields where a "
-                        f"word and {dimension} numbers belong; download it again"
+                        f"{path}, line {number}: {line.count(b' ') + 1} fields where "
+                        f"a word and {dimension} numbers belong; download it again, as "
+                        "text"
                     )
                 if word in words:
                     yield words[word], _vector(numbers, path, number)
+        if number - 1 < promised:
+            print(
+                f"warning: {path} has {number - 1} vectors, its first line says "
+                f"{promised}: was it cut off?",
+                file=sys.stderr,
+            )
     except UNREADABLE as error:
         raise UserError(f"cannot read {path}: {error}; download it again") from error
 
@@ -138,12 +146,12 @@ def _open(path: str) -> Iterator[IO[bytes]]:
 
 
 def _member(archive: zipfile.ZipFile, path: str) -> str:
-    """Choose the file of a .zip: the only one, that with 300d or the only .txt."""
+    """Choose the file of a .zip: the only one, that with 300d or the only text."""
     names = [info.filename for info in archive.infolist() if not info.is_dir()]
     for choice in (
         names,
         [name for name in names if "300d" in name],
-        [name for name in names if name.endswith(".txt")],
+        [name for name in names if name.endswith((".txt", ".vec"))],
     ):
         if len(choice) == 1:
             return choice[0]
@@ -171,7 +179,11 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("vectors", metavar="GLOVE", help="GloVe text file, plain, .zip or .gz")
+    add(
+        "vectors",
+        metavar="GLOVE",
+        help="GloVe text file (or fastText's, word2vec's), plain, .zip or .gz",
+    )
     add("-d", dest="dataset", metavar="NAME", help="data set whose table is made")
     add("--data", default="data", metavar="DIR", help="(default: %(default)s)")
     add("--vocabulary", metavar="FILE", help="words (default: those of the data set)")

@@ -1,7 +1,9 @@
 """util.glove: which row gets which vector, and files of every kind."""
 
 import gzip
+import io
 import os
+import re
 import tracemalloc
 import zipfile
 
@@ -105,6 +107,7 @@ def pack_zip(path, names):
         (["glove.6B.50d.txt", "glove.6B.300d.txt", "glove.6B.200d.txt"], 1),
         (["README.md", "glove.6B.50d.txt"], 1),
         (["glove.300d/", "glove.300d/vectors"], 1),
+        (["crawl-300d-2M-subword.bin", "crawl-300d-2M-subword.vec"], 1),
     ],
 )
 def test_the_right_file_of_a_zip_is_read(tmp_path, names, chosen):
@@ -232,15 +235,76 @@ def test_a_seed_that_is_not_one_is_refused():
     assert exit_info.value.code == 2
 
 
-def test_first_line_of_two_whole_numbers_is_a_header(tmp_path):
+# Two words as each writer puts them; one with blanks of Unicode's is there too.
+FASTTEXT = (
+    b"4 3\n</s> 0.1 0.2 0.3 \nleft 1 -2.5 3.0 \n"
+    b"a\xc2\xa0b\xe2\x80\xa8c\xc2\x85 7.0 7.0 7.0 \nbox 4.0 5e-05 6.0 \n"
+)
+WORD2VEC = b"2 3\r\nleft 1 -2.5 3.0\r\nbox 4.0 5e-05 6.0\r\n"
+GLOVE_HEADER = b"2 3\nleft 1 -2.5 3.0\nbox 4.0 5e-05 6.0\n<unk> 9.0 9.0 9.0\n"
+GLOVE_2024 = GLOVE_HEADER[len(b"2 3\n") :]
+
+
+def zipped(text, name):
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, text)
+    return made.getvalue()
+
+
+FORMS = {
+    "crawl-300d-2M.vec": FASTTEXT,
+    "wiki-news-300d-1M.vec.zip": zipped(FASTTEXT, "wiki-news-300d-1M.vec"),
+    "cc.en.300.vec.gz": gzip.compress(FASTTEXT),
+    "word2vec.txt": WORD2VEC,
+    "vectors.txt": GLOVE_HEADER,
+    "glove.2024.wikigiga.300d.zip": zipped(GLOVE_2024, "wiki_giga_2024_300.txt"),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_each_form_gives_the_same_table(tmp_path, name, vocabulary, capsys):
+    path, output = tmp_path / name, tmp_path / "emb.npy"
+    path.write_bytes(FORMS[name])
+    # A header is no word, whatever the vocabulary has.
+    words = ["<pad>", "<go>", "<eos>", "<unk>", "2", "left", "4", "box"]
+    with open(vocabulary, "w") as file:
+        file.write("".join(word + "\n" for word in words))
+    assert run(str(path), vocabulary, output) == 0
+    printed = capsys.readouterr()
+    assert "2 of 8 words found (25.0 %)" in printed.out
+    assert "warning" not in printed.err
+    table = np.load(str(output))
+    assert table.dtype == np.float32 and table.shape == (8, 3)
+    np.testing.assert_array_equal(table[5], np.float32([1, -2.5, 3]))
+    np.testing.assert_array_equal(table[7], np.float32([4, 5e-05, 6]))
+    assert (table[0] == 0).all() and len(np.unique(table, axis=0)) == 8
+
+
+def test_header_with_another_length_is_refused(tmp_path):
     path = tmp_path / "vectors.txt"
-    path.write_text("2 3\nleft 1.0 2.0 3.0\nbox 4.0 5.0 6.0\n")
-    vectors = dict(glove.read_vectors(str(path), ["left", "box", "2"]))
-    assert list(vectors) == ["left", "box"]
-    np.testing.assert_array_equal(vectors["box"], [4, 5, 6])
     path.write_text("2 4\nleft 1.0 2.0 3.0\n")
     with pytest.raises(UserError, match="line 2: 4 fields where .* 4 numbers"):
         list(glove.read_vectors(str(path), ["left"]))
+
+
+def test_fewer_vectors_than_the_header_says_are_warned_of(tmp_path, capsys):
+    path = tmp_path / "vectors.vec"
+    path.write_text("3 2\nleft 1.0 2.0\nbox 1.0 2.0\n")
+    assert len(list(glove.read_vectors(str(path), ["left"]))) == 1
+    (line,) = re.findall("warning: .*", capsys.readouterr().err)
+    assert line.endswith("has 2 vectors, its first line says 3: was it cut off?")
+
+
+def test_binary_vectors_are_refused(tmp_path, vocabulary, capsys):
+    """Word2vec's own form: numbers of four bytes behind the same header."""
+    vectors = np.random.RandomState(0).normal(size=(3, 300)).astype("<f4")
+    path = tmp_path / "GoogleNews-vectors-negative300.bin.gz"
+    lines = [b"%d " % number + row.tobytes() for number, row in enumerate(vectors)]
+    path.write_bytes(gzip.compress(b"3 300\n" + b"".join(lines)))
+    assert run(str(path), vocabulary, tmp_path / "emb.npy") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ") and error.endswith("download it again, as text")
 
 
 def test_line_of_gigabytes_is_not_read_whole(tmp_path):
