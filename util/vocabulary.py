@@ -23,6 +23,9 @@ from util.data.text_processing import (
     JOINERS,
     UNICODE,
     foreign_words,
+    load_vocab_dict_from_file,
+    read_words,
+    rule_of,
     tokenize,
     warn_of_foreign_words,
 )
@@ -30,6 +33,7 @@ from util.data.text_processing import (
 EXAMPLES = """examples:
   python -m util.vocabulary -d unc --min-count 2 --output data/vocabulary_unc.txt
   python -m util.vocabulary mine.txt more.json "refs(unc).p" --output my.txt
+  python -m util.vocabulary more.json --extend ckpts/mine/vocabulary.txt --output my.txt
 """
 
 # How Unicode's names of letters begin that are written without blanks.
@@ -64,6 +68,17 @@ def choose_words(
         if count >= min_count and _is_printable(word) and word == word.strip()
     ]
     return [*FIRST_WORDS[rule], *sorted(words, key=lambda word: (-counts[word], word))]
+
+
+def extend(older: Sequence[str], words: Sequence[str]) -> List[str]:
+    """Append words to those of an older vocabulary, which keep their places.
+
+    Example:
+      >>> extend(["<pad>", "<unk>", "left"], ["<pad>", "<go>", "<unk>", "box", "left"])
+      ['<pad>', '<unk>', 'left', 'box']
+    """
+    known = {*older, *(word for first in FIRST_WORDS.values() for word in first)}
+    return [*older, *(word for word in words if word not in known)]
 
 
 def _is_printable(word):
@@ -149,6 +164,26 @@ def read_sentences(path: str, mistakes: Optional[Mistakes] = None) -> List[str]:
         raise UserError(f"{path} is not UTF-8 text: {error}") from error
 
 
+def read_older(path: str, rule: Optional[str] = None) -> List[str]:
+    """Return the words of a vocabulary that is to be extended.
+
+    Args:
+      path: of the vocabulary.
+      rule: that is asked for; None: any.
+
+    Raises:
+      UserError: the file is missing or no vocabulary, or has another rule.
+    """
+    load_vocab_dict_from_file(path)
+    words = read_words(path)
+    if rule not in (None, rule_of(words)):
+        raise UserError(
+            f"{path} has the rule {rule_of(words)}, not {rule}: leave out --words, or "
+            "make a vocabulary without --extend"
+        )
+    return words
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser; apart from main() so that tests can use it."""
     parser = OneLineParser(
@@ -171,6 +206,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--words", choices=tuple(FIRST_WORDS), help="letters that make words: ascii, "
         "those of the published vocabularies; unicode, of every alphabet (default: as "
         "the sentences need, ascii for a published data set)")  # fmt: skip
+    add("--extend", metavar="FILE", help="an older vocabulary, a snapshot's for "
+        "instance: begin with its words, by its rule")  # fmt: skip
     add("--output", required=True, metavar="FILE", help="the vocabulary to make")
     add("--force", action="store_true", help="replace an older vocabulary")
     return parser
@@ -193,15 +230,19 @@ def run(args: argparse.Namespace) -> int:
         sentences += read_sentences(path, mistakes)
     if mistakes:
         print(f"warning: without what is wrong: {mistakes}", file=sys.stderr)
-    rule = args.words or choose_rule(sentences, dataset)
+    older = read_older(args.extend, args.words) if args.extend else []
+    rule = rule_of(older) if older else args.words or choose_rule(sentences, dataset)
     counts = count_words(sentences, rule)
     words = choose_words(counts, args.min_count, rule)
-    covered, total = sum(counts[word] for word in words), sum(counts.values())
+    if older:
+        words = extend(older, words)
+    covered, total = sum(counts[word] for word in set(words)), sum(counts.values())
     if not covered:
         raise UserError("no words: the sentences are empty or --min-count is too high")
     with writing(args.output, "w") as file:
         file.writelines(word + "\n" for word in words)
-    print(f"{args.output}: {len(words)} words")
+    new = f", {len(words) - len(older)} of them new" if older else ""
+    print(f"{args.output}: {len(words)} words{new}")
     percent = 100 * covered / total
     print(f"{covered} of {total} word occurrences covered ({percent:.1f} %)")
     if rule == UNICODE:

@@ -211,3 +211,54 @@ def test_wrong_entries_are_left_out_with_a_warning(tmp_path, capsys):
     assert output.read_text().split()[4:] == ["left"]
     told = capsys.readouterr().err
     assert told.startswith("warning: without what is wrong: ") and "entry 1" in told
+
+
+# --- A vocabulary that grows
+
+
+def write_older(folder, *words):
+    path = folder / "older.txt"
+    path.write_text("\n".join(words), encoding="utf-8")
+    return path
+
+
+def test_extended_vocabulary_begins_with_the_older_one(tmp_path, capsys):
+    older = [
+        *SPECIAL,
+        "the",
+        ", and",
+        "dog",
+        "dog",
+    ]
+    output = tmp_path / "words.txt"
+    options = ["--extend", str(write_older(tmp_path, *older)), "--output", str(output)]
+    assert vocabulary.main([text_file(tmp_path), *options]) == 0
+    assert output.read_text().splitlines() == [*older, "cat", "red"]
+    printed = capsys.readouterr().out
+    assert f"{output}: 10 words, 2 of them new\n" in printed
+    assert "7 of 7 word occurrences covered" in printed
+
+
+def test_extended_vocabulary_keeps_its_rule(tmp_path, capsys):
+    sentences = tmp_path / "sentences.txt"
+    sentences.write_text("the caf\u00e9", encoding="utf-8")
+    older = write_older(tmp_path, "<pad>", "<unicode>", "<eos>", "<unk>", "the")
+    command = [str(sentences), "--extend", str(older), "--output", str(tmp_path / "a")]
+    assert vocabulary.main([*command, "--words", "ascii"]) == 2
+    assert "older.txt has the rule unicode, not ascii" in capsys.readouterr().err
+    assert vocabulary.main(command) == 0
+    read = (tmp_path / "a").read_text(encoding="utf-8").split()
+    assert read == ["<pad>", "<unicode>", "<eos>", "<unk>", "the", "caf\u00e9"]
+    write_older(tmp_path, *SPECIAL, "the")
+    command[-1] = str(tmp_path / "b")
+    assert vocabulary.main(command) == 0
+    assert "letters beyond ASCII, as in 'caf\u00e9'" in capsys.readouterr().err
+    assert "caf\u00e9" not in (tmp_path / "b").read_text(encoding="utf-8")
+
+
+def test_extending_what_is_no_vocabulary_is_refused(tmp_path, capsys):
+    older = write_older(tmp_path, "the", "dog")
+    command = ["--extend", str(older), "--output", str(tmp_path / "words.txt")]
+    assert vocabulary.main([text_file(tmp_path), *command]) == 2
+    assert "older.txt is not a vocabulary" in capsys.readouterr().err
+    assert not (tmp_path / "words.txt").exists()
