@@ -19,9 +19,13 @@ TOLERANCE = 1e-5
 # Small ones are sums of large terms that cancel: 2.2e-4 was seen.
 TOLERANCE_EACH = 2e-3
 # The logits of a head that reads the image's values, up to 150, reach 200 with the
-# recipe's weights: their last digits move a sigmoid by 1.2e-5, and of the gradients,
-# 5e4, 1.9e-5 was seen.
-TOLERANCE_OF_IMAGE = 5e-5
+# recipe's weights, of which float32 keeps 1.5e-5: their last digits move a sigmoid by
+# 1.2e-5. Which of two values gets the gradient where pooling finds them all but equal is
+# decided there too (test_variants.py has the figures): in 3 to 7 of three million
+# windows a batch chooses otherwise. Of these gradients 1.9e-5 was seen, of all others
+# 1e-6; without oneDNN of all 5e-7.
+SIGMOID_OF_IMAGE, POOLED_OF_IMAGE = 3e-5, 5e-5
+POOLED = "text_objseg/b[1234]/DW"
 EVERY = {**NETWORKS, **VARIANTS}
 
 
@@ -63,26 +67,26 @@ def results(name, *groupings):
 
 @pytest.fixture(scope="module", params=sorted(EVERY))
 def together_and_apart(request):
-    return (
-        *results(request.param, [CASES], [[case] for case in CASES]),
-        TOLERANCE_OF_IMAGE if request.param == "refine image" else TOLERANCE,
-    )
+    is_image = request.param == "refine image"
+    return (*results(request.param, [CASES], [[case] for case in CASES]), is_image)
 
 
 def test_outputs(together_and_apart):
-    (found_by_key, _), (wanted_by_key, _), of_image = together_and_apart
+    (found_by_key, _), (wanted_by_key, _), is_image = together_and_apart
     for key, wanted in wanted_by_key.items():
         found, wanted = np.array(found_by_key[key]), np.array(wanted)
         assert wanted.std() > 0, key
-        allowed = of_image if key == "sigm" else TOLERANCE
+        allowed = SIGMOID_OF_IMAGE if is_image and key == "sigm" else TOLERANCE
         assert np.abs(found - wanted).max() <= allowed * np.abs(wanted).max(), key
 
 
 def test_gradients(together_and_apart):
-    (_, together), (_, one_by_one), allowed = together_and_apart
+    (_, together), (_, one_by_one), is_image = together_and_apart
     largest = max(np.abs(slope).max() for slope in one_by_one.values())
     for name, wanted in one_by_one.items():
         error = np.abs(together[name] - wanted).max()
+        is_pooled = is_image and re.fullmatch(POOLED, name)
+        allowed = POOLED_OF_IMAGE if is_pooled else TOLERANCE
         assert error <= allowed * largest, name
         # What a softmax does not see has a true gradient of 0, without a scale.
         if not re.search("(spa_graph_key|attend_2).*/biases", name):

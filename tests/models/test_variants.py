@@ -1,5 +1,9 @@
 """CMPC's variants against numbers of the runs that tried them (golden/README.md)."""
 
+import os
+import subprocess
+import sys
+
 import networks
 import numpy as np
 import pytest
@@ -17,12 +21,19 @@ FORWARD = 5e-5
 SIGMOID_OF_IMAGE = 2e-4
 LOSS = 1e-5
 # Adam's first step makes a full step of a gradient that all but vanishes, whatever its
-# sign. The reference forms 1600 p_i p_j otherwise: 2.5e-5 was seen. TensorFlow 2
-# convolves with oneDNN, and "image" reads values up to 150: 4.9e-5 was seen, 6e-7
-# without oneDNN, and 2e-7 with TensorFlow 1.15.
+# sign. The reference forms 1600 p_i p_j otherwise: 2.5e-5 was seen. "image" reads values
+# up to 150, and in some of its million windows of pooling two values are as large but
+# for their last bit: which of them gets the gradient is chance. In the first step the
+# reference and TensorFlow 2 without oneDNN choose otherwise than float64 in 7 windows,
+# oneDNN in 12; that moves the gradients of b4 by 1e-3 of the largest and turns the signs
+# of 4 in 300,000. Float64 that is given the choices of float32 agrees to 1e-5, with all
+# signs. So no float32 sum is exact enough, and only the reference's own order of sums
+# gives its losses: 4.9e-5 was seen with oneDNN, 6e-7 without, 2e-7 with TensorFlow 1.15.
+WITH_ONEDNN = not (
+    tf.__version__.startswith("1.") or os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0"
+)
 LOSSES_AFTER_ADAM = {"second_affinity": 1e-4}
-if not tf.__version__.startswith("1."):
-    LOSSES_AFTER_ADAM["refine_image"] = 1e-4
+OF_POOLING = "cls_loss_refine cls_loss_all cost".split()
 LENGTH = 1e-3  # of what Adam keeps, see test_parity.py; only variables are compared
 REFINED = ["refine_score", "refine_image", "refine_edges"]
 DEEPER = REFINED + ["second_score", "second_affinity"]
@@ -95,6 +106,14 @@ def test_forward_at_full_size(name, golden):
     check_forward(name, "full", FULL, [(1, 5)], manifest)
 
 
+def allowed_after_adam(name, columns):
+    """Return column -> how far a variant's loss may be off in the later steps."""
+    allowed = dict.fromkeys(columns, LOSSES_AFTER_ADAM.get(name, LOSS))
+    if name == "refine_image" and WITH_ONEDNN:
+        allowed.update(dict.fromkeys(OF_POOLING, 1e-4))
+    return allowed
+
+
 @pytest.mark.parametrize("name", LOSSES + DEEPER)
 def test_training_a_small_network(name, golden):
     wanted = golden[name]
@@ -102,12 +121,13 @@ def test_training_a_small_network(name, golden):
         model = LSTM_model(mode="train", **SMALL, **options_of(name))
         networks.load_recipe(session)
         fetches = [getattr(model, key) for key in wanted["columns"]]
-        allowed = LOSS  # of the first step
+        allowed = dict.fromkeys(wanted["columns"], LOSS)  # in the first step
         for case, right in zip(wanted["cases"], wanted["losses"]):
             fed = networks.feed(model, [case], SMALL)
             *found, _ = session.run(fetches + [model.train_step], fed)
-            np.testing.assert_allclose(found, right, rtol=allowed)
-            allowed = LOSSES_AFTER_ADAM.get(name, LOSS)
+            for column, *pair in zip(wanted["columns"], found, right):
+                np.testing.assert_allclose(*pair, allowed[column], err_msg=column)
+            allowed = allowed_after_adam(name, wanted["columns"])
         values = session.run({v.op.name: v for v in tf.global_variables()})
     lengths = wanted["lengths_after"]
     assert set(values) == set(lengths)
@@ -115,6 +135,20 @@ def test_training_a_small_network(name, golden):
         if "/Adam" not in key:
             found = np.linalg.norm(values[key].astype(np.float64))
             assert abs(found - right) <= LENGTH * right, key
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not WITH_ONEDNN, reason="has no oneDNN, or does without it")
+def test_training_on_the_image_without_onednn():
+    """With sums in the reference's order it takes the same steps: LOSS for all."""
+    of_image = f"{__file__}::{test_training_a_small_network.__name__}[refine_image]"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-n", "0", "-q", of_image],
+        env=dict(os.environ, TF_ENABLE_ONEDNN_OPTS="0"),
+        stdout=subprocess.PIPE,
+        universal_newlines=True,
+    )
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout
 
 
 # --- Losses

@@ -74,13 +74,16 @@ def draw_images(folder: str) -> List[str]:
     return paths
 
 
-def draw_network(model_class, folder: str, images: Sequence[str]) -> str:
+def draw_network(
+    model_class, folder: str, images: Sequence[str], **options: Any
+) -> str:
     """Save a small network drawn at random whose masks cover half of the images.
 
     Args:
       model_class: see `models.load`.
       folder: gets the snapshot of step 1 and its vocabulary, that of `shapes`.
       images: paths, which it is fitted to.
+      **options: of `models.OPTIONS`.
 
     Returns:
       The path of the snapshot.
@@ -105,6 +108,7 @@ def draw_network(model_class, folder: str, images: Sequence[str]) -> str:
             vocab_size=len(words),
             **grid_sizes(SIDE, SIDE),
             **model_class.channels(V_EMB_DIM, MLP_DIM),
+            **options,
         )
         with new_session() as session:
             session.run(tf.global_variables_initializer())
@@ -118,11 +122,12 @@ def draw_network(model_class, folder: str, images: Sequence[str]) -> str:
 
 
 def _bias(model):
-    """Return the variable [1] that is added to the score of every cell."""
+    """Return the variable [1] that is added to the score of every cell: the last one."""
     from util.graph.compat import tf
 
     numbers = [v for v in tf.trainable_variables() if v.shape.as_list() == [1]]
-    return next(v for v in numbers if tf.gradients(model.pred, v)[0] is not None)
+    used = [v for v in numbers if tf.gradients(model.pred, v)[0] is not None]
+    return used[-1]
 
 
 def right_answers(snapshot: str, images: Sequence[str]):
