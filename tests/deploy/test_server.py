@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import http.client
+import io
 import json
 import os
 import queue
@@ -23,6 +24,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 import trainval_model
+from util import models
 from util.bench import load_test, scaling
 from util.core.errors import UserError
 from util.deploy import guard, page, server
@@ -35,6 +37,10 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 needs_browser = pytest.mark.skipif(
     not NEW or not (CHROMIUM or os.environ.get("CI")),
     reason="needs Python 3.10 and Chromium (apt install chromium)",
+)
+ALL_LOADED = (
+    "number => { const images = [...document.querySelectorAll('#levels img')];"
+    " return images.length == number && images.every(image => image.naturalWidth); }"
 )
 HOSTILE = "the <img src=x onerror=\"document.title='owned'\"> circle"
 
@@ -455,6 +461,52 @@ def test_the_page_in_a_browser(url, browser, predictor, images, tmp_path):
     elsewhere = [r for r in requests if not r.startswith((url, "data:", "blob:"))]
     assert not elsewhere
     tab.close()
+
+
+SHOWN = {  # model, options -> the names and the words under the answer
+    ("CMPC_model", "refine", "score"): ["base", "c5", "c4", "c3"],
+    ("STEP_model", "folds", 2): ["heat_1", "round_1", "heat_2"],
+}
+
+
+@needs_browser
+@pytest.mark.parametrize("made", SHOWN, ids=str)
+def test_the_page_shows_what_a_model_has(made, browser, images, tmp_path, monkeypatch):
+    """The score that is refined; the rounds, and what each word counts in them."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", os.environ.get("GRADIO_TEMP_DIR", ""))
+    name, option, value = made
+    model = models.load(name)
+    with small_backbone():
+        drawn = load_test.draw_network(model, str(tmp_path), images, **{option: value})
+        predictor = Predictor(drawn)
+    service, (port,) = server.Service(predictor), scaling.free_ports(1)
+    answer = service.answer(images[0], "the red circle")
+    with contextlib.closing(service), server.serving(service, "127.0.0.1", port) as url:
+        tab = browser.new_page()
+        tab.goto(url)
+        tab.set_input_files("#image input[type=file]", images[0])
+        tab.wait_for_selector("#image img")
+        tab.fill("#sentence textarea, #sentence input", "the red circle")
+        tab.click("#find")
+        tab.wait_for_selector("#history tr:nth-child(2)")
+        tab.wait_for_function(ALL_LOADED, arg=len(SHOWN[made]))
+        labels = tab.inner_text("#levels").split()
+        told, words = tab.inner_text("body"), tab.inner_text("#words").split()
+        sources = tab.eval_on_selector_all("#levels img", "all => all.map(x => x.src)")
+        shown = [tab.request.get(source).body() for source in sources]
+        tab.close()
+    assert [label for label in labels if label in SHOWN[made]] == SHOWN[made]
+    assert model.SHOWN in told
+    assert ("base: the score that the answer refines" in told) == ("base" in labels)
+    drawn = page.level_images(answer.image, answer.prediction)
+    assert len(shown) == len(drawn)
+    for picture, wanted in zip(shown, drawn):
+        found = np.array(Image.open(io.BytesIO(picture)).convert("RGB"))
+        errors = [np.abs(found.astype(int) - other).mean() for other in drawn]
+        assert found.shape == wanted.shape and wanted is drawn[int(np.argmin(errors))]
+    for word in answer.record["words"]:
+        shares = " ".join(f"{share:.2f}" for share in word.get("attention", []))
+        assert f"{word['text']} {shares}".strip() in " ".join(words)
 
 
 @needs_browser

@@ -20,10 +20,10 @@ TOLERANCE = 1e-5
 TOLERANCE_EACH = 2e-3
 # The logits of a head that reads the image's values, up to 150, reach 200 with the
 # recipe's weights, of which float32 keeps 1.5e-5: their last digits move a sigmoid by
-# 1.2e-5. Which of two values gets the gradient where pooling finds them all but equal is
-# decided there too (test_variants.py has the figures): in 3 to 7 of three million
-# windows a batch chooses otherwise. Of these gradients 1.9e-5 was seen, of all others
-# 1e-6; without oneDNN of all 5e-7.
+# 1.2e-5. Which of two values gets the gradient where pooling finds them all but equal
+# is decided there too (models/test_variants.py): a batch chooses otherwise in 1 to 7 of
+# 3 million windows. Of these gradients 1.9e-5 was seen, of all others 1e-6; without
+# oneDNN 5e-7 of all.
 SIGMOID_OF_IMAGE, POOLED_OF_IMAGE = 3e-5, 5e-5
 POOLED = "text_objseg/b[1234]/DW"
 EVERY = {**NETWORKS, **VARIANTS}

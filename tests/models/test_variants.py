@@ -21,14 +21,15 @@ FORWARD = 5e-5
 SIGMOID_OF_IMAGE = 2e-4
 LOSS = 1e-5
 # Adam's first step makes a full step of a gradient that all but vanishes, whatever its
-# sign. The reference forms 1600 p_i p_j otherwise: 2.5e-5 was seen. "image" reads values
-# up to 150, and in some of its million windows of pooling two values are as large but
-# for their last bit: which of them gets the gradient is chance. In the first step the
-# reference and TensorFlow 2 without oneDNN choose otherwise than float64 in 7 windows,
-# oneDNN in 12; that moves the gradients of b4 by 1e-3 of the largest and turns the signs
-# of 4 in 300,000. Float64 that is given the choices of float32 agrees to 1e-5, with all
-# signs. So no float32 sum is exact enough, and only the reference's own order of sums
-# gives its losses: 4.9e-5 was seen with oneDNN, 6e-7 without, 2e-7 with TensorFlow 1.15.
+# sign. The reference forms 1600 p_i p_j otherwise: 2.5e-5 was seen. "image" reads
+# values up to 150, and in some of its million windows of pooling two are as large but
+# for their last bit: which of them gets the gradient is chance. In the first step
+# TensorFlow 1.15 chooses otherwise than float64 in 7 windows, and so does 2.21 without
+# oneDNN; with oneDNN it is 12. That moves gradients of b4 by 1e-3 of their largest and
+# turns 4 signs among 150,000. Float64 that is given the choices of float32 agrees with
+# it to 1e-5, in all signs. So no float32 sum is exact enough, and only the reference's
+# own order of sums gives its losses: 4.9e-5 was seen with oneDNN, 6e-7 without it and
+# 2e-7 with TensorFlow 1.15.
 WITH_ONEDNN = not (
     tf.__version__.startswith("1.") or os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0"
 )

@@ -122,7 +122,7 @@ def draw_network(
 
 
 def _bias(model):
-    """Return the variable [1] that is added to the score of every cell: the last one."""
+    """Return the variable [1] that is added last to the score of every cell."""
     from util.graph.compat import tf
 
     numbers = [v for v in tf.trainable_variables() if v.shape.as_list() == [1]]
