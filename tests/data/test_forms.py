@@ -2,9 +2,12 @@
 
 import json
 import pickle
+import re
 import subprocess
 import sys
+import types
 from pathlib import Path
+from typing import Dict, List, NamedTuple
 
 import numpy as np
 import pytest
@@ -235,6 +238,67 @@ def test_masks_are_the_right_pixels(data, form, layout):
     assert len(samples) == len(expected)
     for sample, (text, mask) in zip(samples, expected):
         assert sample["sent_batch"] == [text]
+        np.testing.assert_array_equal(sample["mask_batch"], mask)
+
+
+class Frame(NamedTuple):
+    """As much of pandas' DataFrame as the snippet needs."""
+
+    rows: List[Dict]
+
+    def to_dict(self, orient):
+        assert orient == "records"
+        return self.rows
+
+
+def parquet_rows():
+    """Return rows of jxu124/refcoco: texts of JSON, and arrays where lists were."""
+    info = {
+        "license": 1,
+        "file_name": OF_COCO,
+        "coco_url": f"http://images.cocodataset.org/train2014/{OF_COCO}",
+        "height": 40,
+        "width": 60,
+        "date_captured": "2013-11-18 02:53:27",
+        "id": 9,
+    }
+    for number, (mask, texts) in enumerate([(BOX, ["Left", "the box"]), (RUNS, ["r"])]):
+        annotation = {"segmentation": mask, "area": 704.5, "iscrowd": 0, "image_id": 9}
+        sentences = [
+            {"raw": text + "!", "sent": text.lower(), "sent_id": 0, "tokens": ["a"]}
+            for text in texts
+        ]
+        yield {
+            "sent_ids": np.arange(len(texts)),
+            "file_name": f"COCO_train2014_000000000009_{number}.jpg",
+            "ann_id": number + 1,
+            "image_id": 9,
+            "split": "testA",
+            "sentences": np.array(sentences, object),
+            "raw_anns": json.dumps(dict(annotation, category_id=1, id=number + 1)),
+            "raw_image_info": json.dumps(info),
+            "bbox": np.array([20.0, 5.0, 20.0, 15.0]),
+        }
+
+
+def test_snippet_for_parquet(data, monkeypatch):
+    """The code in data/README.md, with a stand-in for the reader of pandas."""
+    rows = list(parquet_rows())
+    for name, some in (("test-00000.parquet", rows[:1]), ("val-0.parquet", rows[1:])):
+        write(data / "refcoco" / "data" / name, []).write_bytes(pickle.dumps(some))
+    pandas = types.ModuleType("pandas")
+    pandas.read_parquet = lambda path: Frame(pickle.loads(Path(path).read_bytes()))
+    monkeypatch.setitem(sys.modules, "pandas", pandas)
+    monkeypatch.chdir(str(data))
+    readme = (TOP / "data" / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
+    exec(compile(code, "data/README.md", "exec"), {})
+    assert len(code.splitlines()) <= 15
+    assert build(data, "refcoco.jsonl", split="testA") == 0
+    samples = read_all(str(data / "mine" / "testA_batch"), "mine_testA")
+    expected = [("left", LEFT), ("the box", LEFT), ("r", RIGHT)]
+    assert [sample["sent_batch"] for sample in samples] == [[t] for t, _ in expected]
+    for sample, (_, mask) in zip(samples, expected):
         np.testing.assert_array_equal(sample["mask_batch"], mask)
 
 
