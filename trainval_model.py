@@ -56,10 +56,12 @@ def test(args):
 
 
 def report(args):
-    """Write the report of a test, or of two side by side."""
-    from util.evaluation import html_report
+    """Write the report of a test, or of two side by side, or a table of several."""
+    from util.evaluation import html_report, results_table
 
-    if args.compare:
+    if args.table:
+        results_table.run(args.table, args.latex)
+    elif args.compare:
         html_report.compare(args.compare, args.output)
     else:
         html_report.run(args)
@@ -105,8 +107,8 @@ MODES = {
 
 
 def own_process(args):
-    """Set TensorFlow up, unless two tests are compared: that is quick without."""
-    if not (args.mode == "report" and args.compare):
+    """Set TensorFlow up, unless records of tests are all there is to read."""
+    if not (args.mode == "report" and (args.compare or args.table)):
         from util.graph import session
 
         session.own_process()
@@ -529,6 +531,21 @@ def add_testing_options(parser):
         modes=["report"],
         help="-m report: two JSON files of tests side by side",
     )
+    add(
+        "--table",
+        nargs="+",
+        metavar="FILE",
+        modes=["report"],
+        help="-m report: print the figures in JSON files of tests as one table, a row "
+        "a model, in Markdown",
+    )
+    add(
+        "--latex",
+        action="store_true",
+        default=False,
+        modes=["report"],
+        help="--table in LaTeX",
+    )
 
 
 def add_prediction_options(parser):
@@ -667,7 +684,11 @@ def check_testing(parser, args):
 def check_report(parser, args):
     """Refuse options of -m report that do not go together."""
     check_html(parser, args)
-    if not args.compare:
+    if args.table and (args.compare or args.output):
+        parser.error("--table is printed, alone: no --compare, and > FILE for --output")
+    if args.latex and not args.table:
+        parser.error("--latex is for --table")
+    if not (args.compare or args.table):
         check_split(parser, args)
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 import trainval_model
 from util.data import vocabularies
 from util.data.samples import open_samples
+from util.graph import checkpoint
 from util.inference.predictor import Predictor
 
 HERE = Path(__file__).resolve().parent
@@ -133,7 +134,9 @@ def test_a_test_of_the_old_snapshot_gives_the_old_figures(old, trainval, expecte
     assert numbers(block) == pytest.approx(numbers(wanted["block"]), abs=1e-3)
     record = json.loads((old / "ckpts" / RECORD).read_text())
     first = json.loads((OLD / "ckpts" / RECORD).read_text())
-    assert set(record) == {*first, "model", "options", "empty_below"}
+    new = {"model", "options", "empty_below", "weights", "intervals"}
+    assert set(record) == {*first, *new}
+    assert record["weights"] == checkpoint.fingerprint(str(old / "ckpts" / SNAPSHOT))
     assert record["results"][WITHOUT] == pytest.approx(
         wanted["results"][WITHOUT], abs=1e-3
     )

@@ -234,6 +234,9 @@ def template(tmp_path_factory):
     for name in ("first.json", "second.json"):
         shutil.copy(str(OLD / "ckpts" / "shapes_iter_800.tfmodel.val.json"), name)
         shutil.move(name, str(top / name))
+    record = files.read_json(str(top / "first.json"))
+    for split in ("val", "testA", "testB"):
+        files.write_json(str(top / f"{split}.json"), dict(record, split=split))
     image = str(OLD / "data" / "shapes" / "images" / "000000000001.jpg")
     for name in ("photo.jpg", "image.jpg", "a.jpg", "b.jpg"):
         shutil.copy(image, str(top / name))

@@ -13,6 +13,7 @@ from PIL import Image
 import build_batches
 import trainval_model
 from util.data import im_processing
+from util.evaluation import bootstrap
 from util.training import start
 
 SIZE = (40, 60)
@@ -89,7 +90,8 @@ def test_masks_are_united_or_empty_in_both_layouts(data, tmp_path, split, capsys
     assert "have no pixel" not in capsys.readouterr().err  # nothing is what they mean
 
 
-def test_training_test_and_prediction(data, tmp_path, capsys):
+def test_training_test_and_prediction(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bootstrap, "LEAST_IMAGES", 1)
     build(data, "train", "--size", "64", "--compact")
     build(data, "val")
     folder, cpu = ["-f", str(tmp_path / "ckpts")], ["-g", "-1"]
@@ -120,6 +122,15 @@ def test_training_test_and_prediction(data, tmp_path, capsys):
         assert "\n".join([f"Segmentation evaluation ({title}):", *lines]) in out
     record = json.loads(next((tmp_path / "ckpts").glob("*.val.json")).read_text())
     assert record["empty_below"] == 2401
+    # All sentences are of one image, and so are all draws.
+    assert (
+        "1 images, 1000 draws, seed 0):\nwithout DenseCRF: oIoU 0.0000 to 0.0000; "
+        in out
+    )
+    assert "\nwith DenseCRF: oIoU 0.0000 to 0.0000; mIoU 0.3333 to 0.3333\n" in out
+    low, high = record["intervals"]["with DenseCRF"]["mean_iou"]
+    assert low == high == record["results"]["with DenseCRF"]["mean_iou"]
+    assert record["intervals"]["images"] == 1
     assert record["results"]["with DenseCRF"]["no_target_accuracy"] == 1
     assert list((tmp_path / "ckpts").glob("*.val.html"))
     assert (tmp_path / "found" / "predictions.jsonl").exists()

@@ -207,6 +207,56 @@ def test_groups_of_two_tests():
     ]
 
 
+def many(after, images=20):
+    """Return the rows of a test with a sentence an image; half of each is found."""
+    return [refined(n, f"s {n}", 2, (n, 100), after(n)) for n in range(images)]
+
+
+def with_images(rows):
+    return [dict(one, image=f"{one['number']}.jpg") for one in rows]
+
+
+def test_intervals_over_the_images():
+    rows = with_images(many(lambda n: (1, 2)))
+    page = Page(html_report.report(result_of(rows), ""))
+    title = "95 % interval (bootstrap over 20 images, 1000 draws, seed 0)"
+    head, overall, mean = page.table(title)
+    assert head == ["in %", *BOTH]
+    assert overall[0] == "overall IoU (oIoU, cIoU)"
+    assert mean[0] == "mean IoU (mIoU, gIoU)"
+    # The mean is 9.5; its deviation over the images 5.77, of their mean 1.29.
+    low, high = map(float, mean[1].split(" to "))
+    assert low == pytest.approx(7, abs=0.2) and high == pytest.approx(12, abs=0.2)
+    assert overall[1] == mean[1] and overall[2] == mean[2] == "50.00 to 50.00"
+    told = [text for _, text in Page(html_report.report(result_of(ROWS), "")).all("p")]
+    assert html_report.NO_INTERVAL in told
+
+
+def test_intervals_of_differences_say_what_is_not_decided():
+    one = result_of(with_images(many(lambda n: (50, 100))))
+    # Without DenseCRF the same; with it every other sentence is better.
+    other = result_of(with_images(many(lambda n: (50 + 30 * (n % 2), 100))))
+    page = Page(html_report.comparison(one, other))
+    title = (
+        f"{DIFFERENCE}: 95 % interval (bootstrap over 20 images, 1000 draws, seed 0)"
+    )
+    _, overall, mean = page.table(title)
+    assert overall[1] == mean[1] == "+0.00 to +0.00"
+    low, high = map(float, mean[2].split(" to "))
+    # The mean is 15, its deviation 15 / sqrt(20).
+    assert low == pytest.approx(8.4, abs=1) and high == pytest.approx(21.6, abs=1)
+    (told,) = [text for _, text in page.all("p") if "its own chance" in text]
+    assert told.startswith(
+        "Not decided, as 0 is in the interval: overall IoU (oIoU, cIoU) without "
+        "DenseCRF; mean IoU (mIoU, gIoU) without DenseCRF. Training has"
+    )
+    better = result_of([row(n, image=str(n), iou=(3, 4)) for n in range(20)])
+    worse = result_of([row(n, image=str(n), iou=(1, 4)) for n in range(20)])
+    assert "None of these intervals contains 0" in html_report.comparison(worse, better)
+    other = html_report.comparison(one, dict(other, split="testA"))
+    assert "95 % interval" not in other
+
+
 def test_sentences_that_changed():
     one = result_of([refined(n, f"s {n}", after=(50, 100)) for n in range(30)])
     after = [50 + n for n in range(20)] + [40 - n for n in range(10)]

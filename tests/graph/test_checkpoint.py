@@ -40,6 +40,14 @@ def test_steps_are_those_of_one_data_set_in_order(tmp_path):
     assert checkpoint.steps(str(tmp_path / "none"), "unc") == []
 
 
+def test_fingerprint_tells_weights_apart(tmp_path):
+    values = [{"w": np.float32([value])} for value in (1, 1, 2)]
+    paths = [save(tmp_path, value, step) for step, value in enumerate(values)]
+    first, same, other = map(checkpoint.fingerprint, paths)
+    assert first == same != other and len(first) == 64
+    assert checkpoint.fingerprint(str(tmp_path / "no")) is None
+
+
 def test_find_lists_what_is_there(tmp_path):
     path = save(tmp_path, TWO, 20)
     save(tmp_path, TWO, 100)

@@ -271,6 +271,28 @@ def choose(rows: Sequence[Row], kind: str, number: int) -> Dict[str, List[Row]]:
     return {name: [rows[place] for place in places] for name, places in chosen.items()}
 
 
+def paired(before: Sequence[Row], after: Sequence[Row]) -> List[List[Row]]:
+    """Return the rows of two tests by number, the same sentence at the same place.
+
+    Args:
+      before, after: samples of two records of the same split.
+
+    Raises:
+      ValueError: they are not about the same sentences and objects.
+    """
+    tests = ({row["number"]: row for row in rows} for rows in (before, after))
+    before, after = ([rows[number] for number in sorted(rows)] for rows in tests)
+
+    def differ(*keys):
+        return any(a[key] != b[key] for a, b in zip(before, after) for key in keys)
+
+    if len(before) != len(after) or differ("number", "sentence"):
+        raise ValueError("the two tests are about different sentences")
+    if differ("area"):
+        raise ValueError("the true masks of the two tests differ")
+    return [before, after]
+
+
 def changes(before: Sequence[Row], after: Sequence[Row], kind: str) -> Changes:
     """Compare two tests sentence by sentence.
 
@@ -279,16 +301,11 @@ def changes(before: Sequence[Row], after: Sequence[Row], kind: str) -> Changes:
       kind: WITHOUT_CRF or WITH_CRF, which both have.
 
     Raises:
-      ValueError: they are not about the same sentences.
+      ValueError: see `paired`.
     """
-    before, after = ({row["number"]: row for row in rows} for rows in (before, after))
-    if {n: row["sentence"] for n, row in before.items()} != {
-        n: row["sentence"] for n, row in after.items()
-    }:
-        raise ValueError("the two tests are about different sentences")
-    numbers = sorted(before)
-    ious = [scores([rows[n] for n in numbers], kind).ious() for rows in (before, after)]
-    pairs = [(before[n], *map(float, both)) for n, *both in zip(numbers, *ious)]
+    before, after = paired(before, after)
+    ious = (scores(rows, kind).ious() for rows in (before, after))
+    pairs = [(row, *map(float, both)) for row, *both in zip(before, *ious)]
     pairs.sort(key=lambda pair: -abs(pair[2] - pair[1]))
     # Rounded: 0.55 is not more than 0.05 above 0.5.
     better = [pair for pair in pairs if round(pair[2] - pair[1], 9) > CHANGE]

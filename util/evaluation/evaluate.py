@@ -22,6 +22,7 @@ from util.core.files import write_json
 from util.data import datasets, im_processing, text_processing
 from util.data.data_reader import DataReader
 from util.data.samples import group_by_image
+from util.evaluation import bootstrap
 from util.evaluation.eval_tools import (
     BASE,
     TERMS,
@@ -79,6 +80,7 @@ def run(args) -> "Results":
     snapshot = checkpoint.find(args.folder, args.dataset, args.iteration)
     dataset = datasets.get(args.dataset, args.data, args.batches)
     check_samples(snapshot, dataset, args.split)
+    weights = checkpoint.fingerprint(snapshot)  # a training may replace the best one
     images, results = f"{snapshot}.{args.split}", Results(args.empty_below)
     with contextlib.ExitStack() as stack:
         order, samples = stack.enter_context(reading(dataset, args.split))
@@ -97,6 +99,7 @@ def run(args) -> "Results":
     print(results.report(dataset.no_target))
     sentences = [row["sentence"] for row in results.samples]
     text_processing.warn_of_foreign_words(sentences, rule_of(snapshot, args.data))
+    intervals = bootstrap.summary(results.samples)
     path = write_record(
         snapshot,
         args.dataset,
@@ -106,8 +109,12 @@ def run(args) -> "Results":
         model=predictor.model,
         options=predictor.options,
         empty_below=args.empty_below,
+        weights=weights,
+        intervals=intervals and with_titles(intervals),
     )
     print(f"results: {path}\n({TERMS})")
+    if intervals:
+        print(bootstrap.describe(intervals))
     return results
 
 

@@ -11,7 +11,7 @@ from typing import Any, Dict, NamedTuple, Optional, Sequence
 from util.core import figures, files
 from util.core.errors import UserError
 from util.data import datasets
-from util.evaluation import breakdown, charts
+from util.evaluation import bootstrap, breakdown, charts
 from util.evaluation.breakdown import COUNTS, FIGURES, TARGET_FIGURES, Row
 from util.evaluation.eval_tools import TITLES, WITH_CRF, WITHOUT_CRF
 from util.evaluation.html import Column, Html, element, join, page, plot, table
@@ -29,6 +29,10 @@ NAMES = {
     **{name: name.replace("target_", "") + " of these" for name in TARGET_FIGURES[2:]},
 }
 DIFFERENCE = f"B {MINUS} A"
+NO_INTERVAL = (
+    f"No interval says how sure this is: it needs {bootstrap.LEAST_IMAGES} images or "
+    "more, and their names."
+)
 PARTS = ("oIoU", "mIoU")  # overall and mean IoU
 
 
@@ -158,6 +162,7 @@ def report(record: Dict[str, Any], examples: Html) -> str:
         _about(record),
         element("h2", "Figures"),
         _figures(record),
+        _intervals(series),
         *_plots_and_groups(series, record["data_set"]),
         element("h2", "Examples"),
         examples,
@@ -189,6 +194,7 @@ def comparison(
         kind = WITH_CRF if kinds == {WITH_CRF} else WITHOUT_CRF
         series = [Series(n, r["samples"], kind) for n, r in records.items()]
         is_same = len({record["data_set"] for record in records.values()}) == 1
+        parts += _sure_differences(records)
         parts.append(element("p", f"All that follows is of the masks {TITLES[kind]}."))
         parts += _plots_and_groups(series, one["data_set"] if is_same else "")
         parts += _changes(records, kind)
@@ -233,6 +239,64 @@ def _figures(record):
     if published:
         shown.append(_of_what(record, published))
     return join(shown)
+
+
+def _intervals(series):
+    """Show between which values the IoU may lie."""
+    rows = series[0].rows
+    if not bootstrap.has_enough_images(rows):
+        return element("p", NO_INTERVAL, class_="faint")
+    found = [bootstrap.intervals(one.rows, one.kind) for one in series]
+    columns = [Column("in %"), *(Column(one.label) for one in series)]
+    cells = [
+        [NAMES[name], *(_range(some[name], _percent) for some in found)]
+        for name in bootstrap.NAMES
+    ]
+    return table(_interval_title(rows), columns, cells)
+
+
+def _interval_title(rows):
+    return bootstrap.title(len({row["image"] for row in rows}))
+
+
+def _range(interval, form):
+    return " to ".join(map(form, interval))
+
+
+def _sure_differences(records):
+    """Yield how sure the differences are, where both tests saw the same sentences."""
+    if not _are_of_one_split(records):
+        return
+    try:
+        before, after = breakdown.paired(*(r["samples"] for r in records.values()))
+    except ValueError:  # `_changes` says it
+        return
+    if not bootstrap.has_enough_images(before):
+        yield element("p", NO_INTERVAL, class_="faint")
+        return
+    kinds = [k for k in TITLES if all(k in r["results"] for r in records.values())]
+    found = [bootstrap.differences(before, after, kind) for kind in kinds]
+    columns = [Column("in %"), *(Column(TITLES[kind]) for kind in kinds)]
+    cells = [
+        [NAMES[name], *(_range(some[name], _signed) for some in found)]
+        for name in bootstrap.NAMES
+    ]
+    yield table(f"{DIFFERENCE}: {_interval_title(before)}", columns, cells)
+    open_ones = [
+        f"{NAMES[name]} {TITLES[kind]}"
+        for name in bootstrap.NAMES
+        for kind, some in zip(kinds, found)
+        if some[name][0] <= 0 <= some[name][1]
+    ]
+    told = "None of these intervals contains 0: other images would hardly turn a sign."
+    if open_ones:
+        told = f"Not decided, as 0 is in the interval: {'; '.join(open_ones)}."
+    yield element("p", f"{told} Training has its own chance: {references.CHANCE}")
+
+
+def _are_of_one_split(records):
+    one, other = records.values()
+    return all(one[key] == other[key] for key in ("data_set", "split"))
 
 
 def _published(record):
@@ -391,9 +455,9 @@ def _differences(before, after=None):
 
 def _changes(records, kind):
     """Yield what became better and worse, where A and B are of the same split."""
-    one, other = records.values()
-    if any(one[key] != other[key] for key in ("data_set", "split")):
+    if not _are_of_one_split(records):
         return
+    one, other = records.values()
     yield element("h2", "Sentences that changed")
     try:
         found = breakdown.changes(one["samples"], other["samples"], kind)

@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import hashlib
 import json
 import os
 import re
@@ -168,6 +169,23 @@ def require_usable_name(folder: str) -> None:
             f"TensorFlow cannot use the name {folder!a}: it has "
             f"{' '.join(ascii(sign) for sign in signs)}; choose or give another name"
         )
+
+
+def fingerprint(snapshot: str) -> Optional[str]:
+    """Return what tells the weights of a snapshot from others, as hexadecimal digits.
+
+    It is the checksum of the index, which holds the checksums of all values.
+
+    Args:
+      snapshot: path of the snapshot.
+
+    Returns:
+      None where there is no index: the file has the format of TensorFlow before 1.0.
+    """
+    if not os.path.exists(snapshot + INDEX):
+        return None
+    with open(snapshot + INDEX, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
 
 
 def require_whole(snapshot: str) -> None:
