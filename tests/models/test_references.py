@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from util import models
+from util.bench import comparison
 from util.data import datasets
 from util.models import references
 from util.models.references import FIGURES, RUNS, runs_of
@@ -13,10 +14,11 @@ from util.models.references import FIGURES, RUNS, runs_of
 README = Path(__file__).resolve().parents[2] / "ckpts" / "README.md"
 
 
-def tables():
-    """Return rows of figures in the README, as lists of cells: overall, mean."""
+def tables(first):
+    """Return the rows, as lists of cells, of the README's tables with this corner."""
     text = README.read_text(encoding="utf-8")
-    found = re.findall(r"((?:^\| run \|)(?:.*\n)(?:^\|.*\n)+)", text, re.MULTILINE)
+    pattern = rf"((?:^\| {first} \|)(?:.*\n)(?:^\|.*\n)+)"
+    found = re.findall(pattern, text, re.MULTILINE)
     return [
         [
             [cell.strip() for cell in line.strip("|").split("|")]
@@ -33,7 +35,7 @@ def shown(pair):
 
 @pytest.mark.parametrize("number, figure", [(0, "overall_iou"), (1, "mean_iou")])
 def test_readme_has_every_run_and_no_other_figure(number, figure):
-    (_, *columns), _, *rows = tables()[number]
+    (_, *columns), _, *rows = tables("run")[number]
     wheres = [tuple(column.replace("`", "").split()) for column in columns]
     wanted = []
     for run in RUNS:
@@ -43,6 +45,17 @@ def test_readme_has_every_run_and_no_other_figure(number, figure):
         cells = [shown(known[where]) if where in known else "" for where in wheres]
         wanted += [[name, *cells]] * bool(known)
     assert rows == wanted
+
+
+def test_readme_has_the_published_score_of_every_model_to_choose():
+    (table,) = tables("model")
+    head, _, *rows = table
+    printed = comparison.table([]).splitlines()[0]
+    assert head == [cell.strip() for cell in printed.strip("|").split("|")]
+    scores = [(name, score) for name, *_, score in rows]
+    assert scores == [(f"`-n {case}`", case.published) for case in comparison.CASES]
+    assert ("`-n CMPC_model --refine score`", "62.55 / 62.67") in scores
+    assert ("`-n STEP_model --folds 3`", "not published") in scores
 
 
 def test_figures_that_were_published():

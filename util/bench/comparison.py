@@ -8,10 +8,12 @@ from util.bench import measurements
 from util.bench.measurements import Setup, Sizes
 from util.models import load
 from util.models.options import option_name
+from util.models.references import runs_of
 
 PRODUCTS = ("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 SENTENCES = 7  # of an image
+SPLIT = "unc", "val"  # of the published scores
 
 
 class Case(NamedTuple):
@@ -34,6 +36,22 @@ class Case(NamedTuple):
             f" {option_name(name)} {value}" for name, value in self.options.items()
         )
         return self.model + "".join(options)
+
+    @property
+    def published(self) -> str:
+        """The best known overall IoU on SPLIT in per cent, without / with DenseCRF.
+
+        Example:
+          >>> Case("RRN_model", {}).published
+          '– / 55.33'
+          >>> Case("STEP_model", {"folds": 3}).published
+          'not published'
+        """
+        runs = runs_of(self.model, self.options, *SPLIT)
+        if not runs:
+            return "not published"
+        pair = runs[0].scores[SPLIT]["overall_iou"]
+        return " / ".join("–" if value is None else f"{value:.2f}" for value in pair)
 
 
 CASES = (
@@ -120,8 +138,8 @@ def measure(
       folder: for snapshots.
 
     Returns:
-      A dict for each of CASES: name; what `measure_tests` gives; step_s, seconds of a
-      training step of one sentence.
+      A dict for each of CASES: name; published, see `Case`; what `measure_tests` gives;
+      step_s, seconds of a training step of one sentence.
     """
     found = []
     for number, case in enumerate(CASES):
@@ -131,7 +149,8 @@ def measure(
         tested = alone(f"{case}, test", measure_tests, setup, place)
         step = measurements.training_steps, setup, place, 1, False
         step_s = 1 / alone(f"{case}, training", *step)["sentences_per_s"]
-        found.append({"name": str(case), **tested, "step_s": step_s})
+        about = {"name": str(case), "published": case.published}
+        found.append({**about, **tested, "step_s": step_s})
     return found
 
 
@@ -139,8 +158,9 @@ def table(found: List[Dict[str, Any]]) -> str:
     """Return the figures of `measure` as a table in Markdown, a row for each case."""
     lines = [
         "| model | million parameters | GFLOP, first sentence | further ones | seconds "
-        f"a step | sentences a second, 1 an image | {SENTENCES} an image |",
-        "|---|---|---|---|---|---|---|",
+        f"a step | sentences a second, 1 an image | {SENTENCES} an image | published, "
+        f"`{SPLIT[0]}` {SPLIT[1]} |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for one in found:
         cells = (
@@ -151,6 +171,7 @@ def table(found: List[Dict[str, Any]]) -> str:
             f"{one['step_s']:.2f}",
             f"{one['per_s']:.2f}",
             f"{one['more_per_s']:.2f}",
+            one["published"],
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
