@@ -30,6 +30,7 @@ EXAMPLES = """examples:
   python %(prog)s -m test -d unc -t val -n CMPC_model -i 700000 -c -emb -f ckpts/unc/cmpc_model
   python %(prog)s -m predict -d unc -f ckpts/unc/cmpc_model --image a.jpg --text "the man on the left" --output found
   python %(prog)s -m report --compare first.json second.json
+  python %(prog)s -m report --table val.json testA.json testB.json
   python %(prog)s -m serve -d unc -f ckpts/unc/cmpc_model
 """  # noqa: E501
 

@@ -158,6 +158,7 @@ def test_report_of_a_test_has_the_figures_and_a_group_without_a_target(tmp_path)
     record = breakdown.read_record(record)
     assert record["empty_below"] == 3
     page = html_report.report(record, "")
+    assert "--empty-below 3</p>" in page
     expected = by_definition(draw(9), 3)
     for name in ("N-acc", "T-acc"):
         assert name in page and f"{100 * expected[name]:.2f}" in page

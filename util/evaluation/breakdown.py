@@ -15,6 +15,7 @@ from util.evaluation.eval_tools import (
     Scores,
     without_titles,
 )
+from util.models import option_name
 
 TEXTS = ("sentence", "image")
 NUMBERS = ("number", "words", "height", "width", "area")
@@ -161,6 +162,19 @@ def _is_count(value):
 def _require(is_right, key):
     if not is_right:
         raise ValueError(f"{key} is not as a test writes it")
+
+
+def options_of(record: Dict[str, Any]) -> List[str]:
+    """Return the options that a record's figures depend on, as they are given.
+
+    Example:
+      >>> options_of({"options": {"refine": "score"}, "empty_below": 50})
+      ['--empty-below 50', '--refine score']
+    """
+    options = dict(record["options"])
+    if record.get("empty_below"):
+        options["empty_below"] = record["empty_below"]
+    return [f"{option_name(name)} {value}" for name, value in sorted(options.items())]
 
 
 def last_kind(record: Dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from util.evaluation import bootstrap, breakdown, charts
 from util.evaluation.breakdown import COUNTS, FIGURES, TARGET_FIGURES, Row
 from util.evaluation.eval_tools import TITLES, WITH_CRF, WITHOUT_CRF
 from util.evaluation.html import Column, Html, element, join, page, plot, table
-from util.models import option_name, references
+from util.models import references
 
 NONE, MINUS = "\u2013", "\u2212"
 SHOWN_CHANGES = 10  # each way
@@ -210,8 +210,7 @@ def _about(record, label=""):
     versions = versions.items() if isinstance(versions, dict) else ()
     line = ", ".join(f"{name} {version}" for name, version in versions)
     what = f"{record['data_set']} {record['split']}, snapshot {record['snapshot']}"
-    options = record["options"].items()
-    what += "".join(f", {option_name(name)} {value}" for name, value in options)
+    what = ", ".join([what, *breakdown.options_of(record)])
     return join(
         [element("p", label + what), element("p", line, class_="faint")],
     )

@@ -8,7 +8,6 @@ from util.core.errors import UserError
 from util.data import datasets
 from util.evaluation import breakdown
 from util.evaluation.eval_tools import TITLES, WITHOUT_CRF, Scores
-from util.models import option_name
 
 Record = Dict[str, Any]  # as `breakdown.read_record` gives it
 Named = Tuple[str, Record]  # with its path
@@ -95,7 +94,7 @@ def build(records: Sequence[Named]) -> Table:
     models, tested = {}, {}
     for path, record in records:
         snapshot, split = record["snapshot"], record["split"]
-        name = _name(record)
+        name = " ".join([record["model"], *breakdown.options_of(record)])
         model = name, weights.get(snapshot, snapshot)
         if (model, split) in tested:
             raise UserError(
@@ -117,15 +116,6 @@ def build(records: Sequence[Named]) -> Table:
         for split in _splits(records)
     }
     return Table(columns, lines, _notes(records, columns))
-
-
-def _name(record):
-    """Return a model with all options that its figures depend on."""
-    options = dict(record["options"])
-    if record.get("empty_below"):
-        options["empty_below"] = record["empty_below"]
-    words = [f"{option_name(name)} {value}" for name, value in sorted(options.items())]
-    return " ".join([record["model"], *words])
 
 
 def _require_comparable(records):
