@@ -48,6 +48,7 @@ ALL_TESTS = (
 RUN = "run"
 # What happens to a command: the first pattern that matches counts. All are parsed.
 HOW = [
+    (r"python .* corrected.*", "tests/commands/test_label_tools.py"),
     (r"python -m util\.vocabulary mine\.json .*", "tests/data/test_custom.py"),
     (r"python -m util\.(check|convert|glove|plot_log|vocabulary) .*", RUN),
     (r"python build_batches\.py -d mine .*", "tests/data/test_custom.py"),
@@ -184,7 +185,8 @@ def test_commands_parse(tmp_path, monkeypatch, name, command):
     assert how(command)
     monkeypatch.chdir(str(tmp_path))
     about = {"annotations": "mine.json", "images": "images", "splits": ["train", "val"]}
-    files.write_json(datasets.custom_file("mine"), about)
+    for custom in ("mine", "corrected"):
+        files.write_json(datasets.custom_file(custom), about)
     program, *words = shlex.split(command)
     if program == "python":
         module, options = module_of(words)
@@ -238,8 +240,9 @@ def template(tmp_path_factory):
     for split in ("val", "testA", "testB"):
         files.write_json(str(top / f"{split}.json"), dict(record, split=split))
     image = str(OLD / "data" / "shapes" / "images" / "000000000001.jpg")
-    for name in ("photo.jpg", "image.jpg", "a.jpg", "b.jpg"):
-        shutil.copy(image, str(top / name))
+    (top / "photos").mkdir()
+    for name in "photo image a b photos/a photos/b".split():
+        shutil.copy(image, str(top / f"{name}.jpg"))
     (top / "queries.csv").write_text("image,sentence\na.jpg,the red circle\n")
     with zipfile.ZipFile(str(top / "glove.6B.zip"), "w") as file:
         file.writestr("glove.6B.300d.txt", "left" + " 0.5" * 300 + "\n")
