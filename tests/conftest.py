@@ -19,6 +19,7 @@ LONG = (
     "test_server.py",
     "test_batching.py",
     "test_variant_commands.py",
+    "test_onnx.py",
 )
 
 

@@ -39,6 +39,7 @@ LOSSES = (
     "cls_loss cls_loss_c5 cls_loss_c4 cls_loss_c3 cls_loss_all reg_loss cost"
     " learning_rate"
 ).split()
+LOSSES_RRN = "cls_loss reg_loss cost learning_rate".split()
 
 
 @contextlib.contextmanager
@@ -107,6 +108,7 @@ def feed(model, cases, sizes):
 __all__ = [
     "FULL",
     "LOSSES",
+    "LOSSES_RRN",
     "NETWORKS",
     "SMALL",
     "SMALL_RRN",

@@ -20,16 +20,20 @@ TAPS = {"res3b3_relu": "c3", "res4b22_relu": "c4", "res5c_relu": "c5"}
 SENTENCES = ((1, 5), (2, 1), (3, 20))  # (seed, words)
 
 
+def made_variables():
+    """Return name, shape and whether it is trained, of the graph's variables."""
+    trainable = {v.op.name for v in tf.trainable_variables()}
+    return [
+        [v.op.name, v.shape.as_list(), v.op.name in trainable]
+        for v in tf.global_variables()
+    ]
+
+
 def check_variables(model_class, wanted, **options):
     """Compare names, shapes, which are trainable, and the order of creation."""
     with tf.Graph().as_default():
         model_class(**options)
-        trainable = {v.op.name for v in tf.trainable_variables()}
-        made = [
-            [v.op.name, v.shape.as_list(), v.op.name in trainable]
-            for v in tf.global_variables()
-        ]
-    assert made == wanted
+        assert made_variables() == wanted
 
 
 def check_forward(model_class, name, sizes, sample, number):

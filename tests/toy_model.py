@@ -4,44 +4,16 @@ It has one score, no classes of words, no word vectors of GloVe, and other names
 the step counter and the word table than CMPC.
 """
 
-from typing import Any, NamedTuple
-
 from util.graph.compat import tf
 from util.graph.layers import conv
 from util.models import base
-
-
-class Arguments(NamedTuple):
-    """As `base.Arguments`, without the word vectors of GloVe."""
-
-    batch_size: Any = 1
-    num_steps: int = 20
-    vf_h: int = 40
-    vf_w: int = 40
-    H: int = 320
-    W: int = 320
-    vocab_size: int = 12112
-    v_emb_dim: int = 1000
-    mlp_dim: int = 500
-    start_lr: float = 0.00025
-    lr_decay_step: int = 800000
-    keep_prob_rnn: float = 1.0
-    keep_prob_emb: float = 1.0
-    optimizer: str = "adam"
-    weight_decay: float = 0.0005
-    mode: str = "eval"
-    conv5: bool = False
-    num_images: Any = None
-    grouped: bool = False
-    towers: Any = ()
-    inputs: Any = None
 
 
 class LSTM_model(base.Model):
     """Multiplies what the image shows in each cell with the sum of the words."""
 
     NAME = "toy_model"
-    Arguments = Arguments
+    Arguments = base.arguments({}, without=("rnn_size", "glove_dim", "glove"))
     SIGNATURE = "text_objseg/toy/DW"
     WORD_TABLE = "text_objseg/embedding"
     STEP_COUNTER = "text_objseg/Variable"

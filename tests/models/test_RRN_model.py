@@ -1,13 +1,12 @@
-"""RRN against numbers of its release, and what its class takes and has."""
+"""RRN: what its class takes and has; for its numbers see graph/test_parity.py."""
 
 import inspect
 from unittest import mock
 
 import networks
 import numpy as np
-import parity
 import pytest
-from networks import FULL, SMALL_RRN
+from networks import SMALL_RRN
 from variables import save
 
 from util.data import datasets
@@ -15,47 +14,6 @@ from util.graph.compat import tf
 from util.models import base
 from util.models.RRN_model import LSTM_model
 from util.training import train
-
-LOSSES = "cls_loss reg_loss cost learning_rate".split()
-TENSORS = 7  # of each sentence in the files
-
-
-@pytest.mark.parametrize(
-    "which, options",
-    [
-        ("eval", dict(mode="eval")),
-        ("train", dict(mode="train")),
-        ("train_conv5", dict(mode="train", conv5=True)),
-    ],
-)
-def test_variables_are_those_of_the_release(which, options):
-    wanted = networks.read_golden("rrn/manifest.json")[which]
-    parity.check_variables(LSTM_model, wanted, **options)
-
-
-def test_forward_of_a_small_network():
-    name = "rrn/forward_small.npz"
-    parity.check_forward(LSTM_model, name, SMALL_RRN, parity.cut, TENSORS)
-
-
-@pytest.mark.slow
-def test_forward_at_full_size():
-    name = "rrn/forward_full.npz"
-    parity.check_forward(LSTM_model, name, FULL, parity.cut_full, TENSORS)
-
-
-def test_training_a_small_network():
-    parity.check_training(LSTM_model, "rrn/train_small.json", SMALL_RRN, LOSSES)
-
-
-def test_training_a_small_network_and_its_backbone():
-    name, allowed = "rrn/train_small_conv5.json", [parity.SLOTS_WITH_CONV5]
-    parity.check_training(LSTM_model, name, SMALL_RRN, LOSSES, allowed, conv5=True)
-
-
-@pytest.mark.slow
-def test_training_at_full_size():
-    parity.check_training(LSTM_model, "rrn/train_full.json", FULL, LOSSES)
 
 
 def test_arguments_are_those_of_the_release():
@@ -82,7 +40,7 @@ def test_attributes(small_backbone):
         model = LSTM_model(mode="train", **SMALL_RRN)
     assert model.visual_feat is model.visual_feat_c5
     names = "words im target_fine valid_idx visual_feat_c4 visual_feat_c3 pred up sigm"
-    names += " target train_step sentence " + " ".join(LOSSES)
+    names += " target train_step sentence " + " ".join(networks.LOSSES_RRN)
     assert all(hasattr(model, name) for name in names.split())
     assert model.sentence.shape.as_list() == [1, 40]
     assert list(model.losses) == ["pred"] and model.cls_loss_all is not None

@@ -115,6 +115,13 @@ def test_arguments_are_those_of_the_published_class():
     )
 
 
+def test_options_are_arguments_of_the_models_that_have_them():
+    assert not set(models.OPTIONS) & set(base.Arguments._fields)
+    for model_class in map(models.load, models.MODELS):
+        taken = set(models.OPTIONS) & set(model_class.Arguments._fields)
+        assert taken == set(model_class.OPTIONS)
+
+
 def test_predictor_is_found_through_the_paper():
     import CMPC_model
     from util.inference import predictor

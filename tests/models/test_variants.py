@@ -6,6 +6,7 @@ import sys
 
 import networks
 import numpy as np
+import parity
 import pytest
 import recipe
 from networks import FULL, SMALL, LSTM_model
@@ -52,21 +53,11 @@ def golden():
     return networks.read_golden("variants.json.xz")
 
 
-def made_variables():
-    """Return name, shape and whether it is trained, of the graph's variables."""
-    trainable = {v.op.name for v in tf.trainable_variables()}
-    return [
-        [v.op.name, v.shape.as_list(), v.op.name in trainable]
-        for v in tf.global_variables()
-    ]
-
-
 @pytest.mark.parametrize("name", DEEPER)
 def test_variables_are_those_of_the_published_runs(name, golden):
     """In training; what there is of them in a test is compared with the outputs."""
-    with tf.Graph().as_default():
-        LSTM_model(mode="train", **options_of(name))
-        assert made_variables() == golden[name]["manifest"]["train"]
+    wanted = golden[name]["manifest"]["train"]
+    parity.check_variables(LSTM_model, wanted, mode="train", **options_of(name))
 
 
 def check_forward(name, kind, sizes, cases, manifest):
@@ -74,7 +65,7 @@ def check_forward(name, kind, sizes, cases, manifest):
     wanted = networks.read_golden("variants.npz")
     with tf.Graph().as_default(), tf.Session() as session:
         model = LSTM_model(**sizes, **options_of(name))
-        made = made_variables()
+        made = parity.made_variables()
         if kind == "small":
             made, manifest = ([x[::2] for x in some] for some in (made, manifest))
         assert made == manifest

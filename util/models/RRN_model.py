@@ -9,8 +9,6 @@ alone, which the release cannot do.
 Axes: B batch of sentences, P images, T words, H rows, W columns, C channels.
 """
 
-from typing import Any, NamedTuple
-
 from deeplab_resnet import LEVELS
 from util.graph.compat import tf
 from util.graph.layers import (
@@ -30,46 +28,6 @@ from util.graph.recurrent import (
 from util.models import base
 
 WORD_VECTOR_RANGE = 0.08  # word vectors begin between this and its negative
-
-
-class Arguments(NamedTuple):
-    """What is not as in `base.Arguments`.
-
-    Attributes:
-      w_emb_dim: int, length of a word vector.
-      v_emb_dim: int, channels of the deepest level where the sentence meets it.
-      rnn_size: int, channels of the sentence; all three may differ.
-      num_rnn_layers: int, 1.
-      lr_decay_rate, keep_prob_mlp: accepted for older callers and not used.
-    """
-
-    batch_size: Any = 1
-    num_steps: int = 20
-    vf_h: int = 40
-    vf_w: int = 40
-    H: int = 320
-    W: int = 320
-    vf_dim: int = 2048
-    vocab_size: int = 12112
-    w_emb_dim: int = 1000
-    v_emb_dim: int = 1000
-    mlp_dim: int = 500
-    start_lr: float = 0.00025
-    lr_decay_step: int = 800000
-    lr_decay_rate: float = 1.0
-    rnn_size: int = 1000
-    keep_prob_rnn: float = 1.0
-    keep_prob_emb: float = 1.0
-    keep_prob_mlp: float = 1.0
-    num_rnn_layers: int = 1
-    optimizer: str = "adam"
-    weight_decay: float = 0.0005
-    mode: str = "eval"
-    conv5: bool = False
-    num_images: Any = None
-    grouped: bool = False
-    towers: Any = ()
-    inputs: Any = None
 
 
 def read(ids, options, dropout):
@@ -154,7 +112,13 @@ def refine(fused, laterals, share):
 class LSTM_model(base.Model):
     """The network in the default graph, see `base.Model` for arguments and attributes.
 
-    It has the arguments of the release, see `Arguments`.
+    Args:
+      those of `base.Arguments` but for GloVe's, in the order of the release, and
+      w_emb_dim: int, length of a word vector.
+      num_rnn_layers: int, 1.
+      lr_decay_rate, keep_prob_mlp: accepted for older callers and not used.
+      v_emb_dim: int, channels of the deepest level where the sentence meets it.
+      rnn_size: int, channels of the sentence; these two and w_emb_dim may differ.
 
     Attributes:
       visual_feat: float32 [P, h, w, 2048], the same as visual_feat_c5.
@@ -167,7 +131,14 @@ class LSTM_model(base.Model):
     """
 
     NAME = "RRN_model"
-    Arguments = Arguments
+    Arguments = base.arguments(
+        {
+            "vocab_size": {"w_emb_dim": 1000},
+            "lr_decay_step": {"lr_decay_rate": 1.0},
+            "keep_prob_emb": {"keep_prob_mlp": 1.0, "num_rnn_layers": 1},
+        },
+        without=("glove_dim", "glove"),
+    )
     SIGNATURE = f"{base.SCOPE}/mlp0/DW"
     WORD_TABLE = f"{base.SCOPE}/embedding"
     STEP_COUNTER = f"{base.SCOPE}/Variable"

@@ -16,8 +16,6 @@ cells, C channels, E channels of the common space. Words are kept as images of o
 [B, 1, T, C].
 """
 
-from typing import Any, NamedTuple
-
 from deeplab_resnet import LEVELS
 from util.graph.algebra import match_sentences, sum_of_cells
 from util.graph.compat import tf
@@ -41,43 +39,6 @@ from util.models.options import OPTIONS
 FOLDS = 5
 FIRST_SCALE = 10.0  # of heatmap and second look: a cosine alone is too faint
 NO_WORD = -1e30  # logit of padding
-
-
-class Arguments(NamedTuple):
-    """What is not as in `base.Arguments`.
-
-    Attributes:
-      emb_dim: int, E, channels of the space that image and words have in common.
-      folds: int, K, rounds, see `models.OPTIONS`.
-    """
-
-    batch_size: Any = 1
-    num_steps: int = 20
-    vf_h: int = 40
-    vf_w: int = 40
-    H: int = 320
-    W: int = 320
-    vf_dim: int = 2048
-    vocab_size: int = 12112
-    v_emb_dim: int = 1000
-    mlp_dim: int = 500
-    start_lr: float = 0.00025
-    lr_decay_step: int = 800000
-    rnn_size: int = 1000
-    keep_prob_rnn: float = 1.0
-    keep_prob_emb: float = 1.0
-    optimizer: str = "adam"
-    weight_decay: float = 0.0005
-    mode: str = "eval"
-    conv5: bool = False
-    glove_dim: int = 300
-    glove: Any = None
-    num_images: Any = None
-    grouped: bool = False
-    towers: Any = ()
-    inputs: Any = None
-    emb_dim: int = 500
-    folds: int = FOLDS
 
 
 def read(ids, options, dropout):
@@ -234,6 +195,11 @@ def look_again(refined, seen):
 class LSTM_model(base.Model):
     """The network in the default graph, see `base.Model` for arguments and attributes.
 
+    Args:
+      those of `base.Arguments`, and
+      emb_dim: int, E, channels of the space that image and words have in common.
+      folds: int, K, rounds, see `models.OPTIONS`.
+
     Attributes:
       heat: float32 [B, K, h, w, 3], the heatmaps of c5, c4 and c3, -1..1.
       scores: float32 [B, K, h, w, 1], the logits of each round.
@@ -246,7 +212,7 @@ class LSTM_model(base.Model):
     """
 
     NAME = "STEP_model"
-    Arguments = Arguments
+    Arguments = base.arguments({"inputs": {"emb_dim": 500, "folds": FOLDS}})
     SIGNATURE = f"{base.SCOPE}/vis_embed_c5/DW"
     WORD_TABLE = f"{base.SCOPE}/Variable"
     STEP_COUNTER = f"{base.SCOPE}/Variable_1"

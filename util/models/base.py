@@ -10,7 +10,8 @@ w of the grid of features, C channels.
 import inspect
 import re
 import warnings
-from typing import Any, Dict, List, NamedTuple, Tuple
+from collections import namedtuple
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import deeplab_resnet
 from deeplab_resnet import LEVELS
@@ -57,7 +58,6 @@ class Arguments(NamedTuple):
       towers: list of `towers.Tower`, devices that share a batch; none: one device.
       inputs: dict, "words" and "im" -> tensors in place of the placeholders, of the
         same dtypes and static shapes; None: placeholders.
-      loss, refine, second_pass: str, see `options.OPTIONS`; None: none of them.
     """
 
     batch_size: Any = 1
@@ -85,9 +85,29 @@ class Arguments(NamedTuple):
     grouped: bool = False
     towers: Any = ()
     inputs: Any = None
-    loss: Any = None
-    refine: Any = None
-    second_pass: Any = None
+
+
+def arguments(more: Dict[str, Dict[str, Any]], without: Sequence[str] = ()):
+    """Return `Arguments` with others among them: a NamedTuple has no subclasses.
+
+    Args:
+      more: name of an argument -> those that come after it, name -> default.
+      without: names of arguments that it has no use for.
+
+    Returns:
+      A class as `Arguments` is.
+
+    Example:
+      >>> other = arguments({"inputs": {"folds": 5}}, without=["glove_dim", "glove"])
+      >>> other(4).batch_size, other(4).folds, other._fields[-4:]
+      (4, 5, ('grouped', 'towers', 'inputs', 'folds'))
+    """
+    defaults = {}
+    for name, value in Arguments._field_defaults.items():
+        if name not in without:
+            defaults[name] = value
+        defaults.update(more.get(name, {}))
+    return namedtuple("Arguments", defaults, defaults=defaults.values())
 
 
 class Answer(NamedTuple):
@@ -115,7 +135,7 @@ class Model:
 
     Class attributes:
       NAME: str, its name in `models.MODELS`.
-      Arguments: what it takes; a NamedTuple of the names that `Arguments` has.
+      Arguments: what it takes, see `arguments`.
       SIGNATURE: name of a variable that no other model has.
       WORD_TABLE: name of the variable of the word vectors, [vocab_size, size].
       STEP_COUNTER: name of the variable that counts the steps.

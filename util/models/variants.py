@@ -22,11 +22,16 @@ OF_SECOND_PASS = {"base": 0.3, **SIDES, "2": 0.2, "iou_loss_2": 0.2}
 class Model(base.Model):
     """A model with the variants, none or one of them.
 
+    Args:
+      those of `base.Arguments`, and
+      loss, refine, second_pass: str, see `options.OPTIONS`; None: none of them.
+
     Class attributes:
       RNN: scope of the ConvLSTM: without a second pass, and with one.
     """
 
     OPTIONS = ("loss", "refine", "second_pass")
+    Arguments = base.arguments({"inputs": dict.fromkeys(OPTIONS)})
     RNN = ("rnn", "convlstmscope/rnn")
 
     @classmethod
