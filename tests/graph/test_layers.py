@@ -206,6 +206,30 @@ def unit(x):
     return tf.nn.l2_normalize(x, axis=-1)
 
 
+@pytest.mark.parametrize("size", [(12, 20), (7, 5), (2, 3)])
+def test_resized_scores_and_their_gradient(size):
+    weights = noise(2, *size, 1)
+
+    def both(x):
+        resized = tf.image.resize_bilinear(x, size), layers.resize_scores(x, *size)
+        return resized, [tf.gradients(y * weights, [x])[0] for y in resized]
+
+    (wanted, found), (slope, own) = compute(both, noise(2, 3, 4, 1))[0]
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_allclose(own, slope, **CLOSE)
+
+
+def test_gradient_of_the_cross_entropy():
+    logits, target = 30 * noise(2, 3, 4, 1), noise(2, 3, 4, 1) > 0
+
+    def slope(logits, target):
+        return tf.gradients(losses.segmentation_loss(logits, target), [logits])
+
+    wanted = (sigmoid(logits) - target) / 2  # the mean over two sentences
+    found = compute(slope, logits, target)[0]
+    np.testing.assert_allclose(found[0], wanted, **CLOSE)
+
+
 def test_layer_norm_of_a_product():
     shares = np.abs(noise(2, 6, 3))
     shares /= shares.sum(axis=2, keepdims=True)

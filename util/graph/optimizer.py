@@ -59,23 +59,33 @@ def adam(
         grad_loss=tf.ones([]),
         colocate_gradients_with_ops=spread,
     )
-    decays = {variable.op.name: weight_decay for variable in decayed}
+    decayed = {variable.op.name for variable in decayed}
+    # One constant serves all variables.
+    weight_decay, twice = tf.constant(weight_decay), tf.constant(BIAS_GRADIENT_SCALE)
     gradients = [
-        _full_gradient(gradient, variable, decays.get(variable.op.name))
+        _full_gradient(
+            gradient,
+            variable,
+            weight_decay if variable.op.name in decayed else None,
+            twice if variable.op.name.endswith("biases") else None,
+        )
         for gradient, variable in gradients
     ]
     # No variable changes before the last gradient is there: it may depend on it.
-    gradients = zip(tf.tuple(gradients), variables)
-    return learning_rate, optimizer.apply_gradients(gradients, global_step=step)
+    with tf.control_dependencies([tf.group(*gradients)]):
+        train_step = optimizer.apply_gradients(
+            zip(gradients, variables), global_step=step
+        )
+    return learning_rate, train_step
 
 
-def _full_gradient(gradient, variable, weight_decay):
+def _full_gradient(gradient, variable, weight_decay, scale):
     """Add the gradient of the regularisation and scale that of a bias."""
     with tf.colocate_with(variable):
         if weight_decay is not None:
             # Not before the gradient is there: it would wait as a copy of the variable.
             with tf.control_dependencies([gradient]):
                 gradient += weight_decay * variable
-        if variable.op.name.endswith("biases"):
-            gradient *= BIAS_GRADIENT_SCALE
+        if scale is not None:
+            gradient *= scale
     return gradient

@@ -89,16 +89,16 @@ def lstm(x, is_word, size, name):
     keep = tf.cast(is_word, tf.float32)[:, :, tf.newaxis]
     cell = hidden = tf.zeros_like(from_words[:, 0, :size])
     outputs = []
-    for step in range(steps):
-        gates = from_words[:, step] + tf.matmul(hidden, from_hidden)
+    by_step = (tf.unstack(x, steps, axis=1) for x in (from_words, keep, 1.0 - keep))
+    for of_words, kept, passed in zip(*by_step):
+        gates = of_words + tf.matmul(hidden, from_hidden)
         i, j, f, o = tf.split(gates, 4, axis=1)
         new_cell = tf.sigmoid(f + 1.0) * cell + tf.sigmoid(i) * tf.tanh(j)
         new_hidden = tf.sigmoid(o) * tf.tanh(new_cell)
-        kept = keep[:, step]
-        cell = kept * new_cell + (1.0 - kept) * cell
-        hidden = kept * new_hidden + (1.0 - kept) * hidden
-        outputs.append(kept * new_hidden)
-    return tf.stack(outputs, axis=1)
+        cell = kept * new_cell + passed * cell
+        hidden = kept * new_hidden + passed * hidden
+        outputs.append(new_hidden)
+    return keep * tf.stack(outputs, axis=1)
 
 
 def conv_lstm_variables(rows, columns, channels):

@@ -20,7 +20,7 @@ from util.data.im_processing import STRIDE
 from util.graph import losses, optimizer
 from util.graph.algebra import rows_of
 from util.graph.compat import only_graphs, tf
-from util.graph.layers import dropout_mask
+from util.graph.layers import dropout_mask, resize_scores
 from util.graph.towers import spread
 from util.models.options import OPTIONS
 
@@ -426,12 +426,11 @@ class Model:
         self.image_parts = found.image_parts
         for name, output in found.outputs.items():
             setattr(self, name, output)
-        size = self.options.H, self.options.W
         first = [name for name in ("pred", "base") if name in found.logits]
         self.logits = {name: found.logits[name] for name in first}
         self.logits.update(found.logits)
         self.ups = {
-            name: tf.image.resize_bilinear(score, size)
+            name: resize_scores(score, self.options.H, self.options.W)
             for name, score in self.logits.items()
         }
         self.pred, self.sigm = self.logits["pred"], tf.sigmoid(self.ups["pred"])
