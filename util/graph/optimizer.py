@@ -72,7 +72,8 @@ def adam(
         for gradient, variable in gradients
     ]
     # No variable changes before the last gradient is there: it may depend on it.
-    with tf.control_dependencies([tf.group(*gradients)]):
+    computed = [gradient for gradient in gradients if gradient is not None]
+    with tf.control_dependencies([tf.group(*computed)]):
         train_step = optimizer.apply_gradients(
             zip(gradients, variables), global_step=step
         )
