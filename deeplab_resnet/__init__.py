@@ -1,5 +1,12 @@
 """DeepLab's ResNet-101, the frozen eyes of the model."""
 
-from deeplab_resnet.model import CHANNELS, LEVELS, calibrate, features
+from deeplab_resnet.model import (
+    CHANNELS,
+    LEVELS,
+    UNITS,
+    calibrate,
+    features,
+    stored_units,
+)
 
-__all__ = ["CHANNELS", "LEVELS", "calibrate", "features"]
+__all__ = ["CHANNELS", "LEVELS", "UNITS", "calibrate", "features", "stored_units"]

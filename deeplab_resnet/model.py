@@ -7,6 +7,8 @@ normalisation uses its stored moments, in training too.
 Axes: B batch, H rows, W columns, C channels.
 """
 
+import itertools
+import re
 from collections import namedtuple
 
 import numpy as np
@@ -22,6 +24,7 @@ BLOCKS = (
     Block("4", ["a"] + ["b%d" % i for i in range(1, 23)], 256, stride=1, rate=2),
     Block("5", ["a", "b", "c"], 512, stride=1, rate=4),
 )
+UNITS = tuple(len(block.units) for block in BLOCKS)  # of ResNet-101
 CHANNELS = {"c5": 2048, "c4": 1024, "c3": 512}  # of the levels, deep to shallow
 LEVELS = tuple(CHANNELS)
 BATCH_NORM_EPSILON = 1e-3
@@ -102,31 +105,32 @@ def bottleneck(x, name, width, stride, rate, project, batch_moments):
     return tf.nn.relu(shortcut + layer(y, 4 * width, 1, "2c"))
 
 
-def features(image, batch_moments=False):
+def features(image, batch_moments=False, units=UNITS):
     """Compute the feature levels of a batch of images.
 
     Args:
       image: float32 [B, H, W, 3], BGR minus the mean, see
         `im_processing.to_network_input`. H and W divisible by 8.
       batch_moments: bool, see `conv_bn`.
+      units: how many each block has, of those of ResNet-101, at least one.
 
     Returns:
       dict: c3, c4, c5 -> float32 [B, H / 8, W / 8, 512 / 1024 / 2048].
 
     Variables:
-      the 520 of the backbone, see `conv_bn`
+      the 520 of the backbone, fewer with fewer units, see `conv_bn`
     """
     x = conv_bn(image, 64, 7, "conv1", 2, 1, tf.nn.relu, batch_moments)
     x = tf.nn.max_pool(x, [1, 3, 3, 1], [1, 2, 2, 1], "SAME")
     levels = {}
-    for block in BLOCKS:
+    for block, number in zip(BLOCKS, units):
         # Cells a rate apart never meet within a block: as images of their own they
         # need no dilation, if all of these have the same size.
         apart = block.rate
         if any(side % apart for side in x.shape.as_list()[1:3]):
             apart = 1
         x = _take_apart(x, apart)
-        for unit in block.units:
+        for unit in block.units[:number]:
             first = unit == "a"
             x = bottleneck(
                 x,
@@ -160,11 +164,30 @@ def _put_together(x, rate):
     return tf.reshape(x, [-1, rows * rate, columns * rate, channels])
 
 
+def stored_units(names):
+    """Return how many units each block has in a checkpoint, see `features`.
+
+    Args:
+      names: of its variables.
+
+    Returns:
+      list of int; None: all those of ResNet-101, or there is no backbone.
+
+    Example:
+      >>> stored_units(["res2a_branch1/weights", "res3a_branch2a/weights"])
+      [1, 1, 0, 0]
+    """
+    matches = (re.match("res([2-5][a-z][0-9]*)_", name) for name in names)
+    found = {match.group(1) for match in matches if match}
+    units = [
+        sum(block.number + unit in found for unit in block.units) for block in BLOCKS
+    ]
+    whole = [len(block.units) for block in BLOCKS]
+    return units if any(units) and units != whole else None
+
+
 def calibrate(session, batches):
     """Make a backbone that was drawn at random usable.
-
-    Each layer's stored moments are measured while the layers before it are normalised
-    by theirs, so that the features keep a sane scale.
 
     Args:
       session: of the graph that `features` was built in; variables are initialised.
@@ -173,20 +196,49 @@ def calibrate(session, batches):
     Variables:
       moving_mean, moving_variance of all layers; gamma of each unit's last layer
     """
-    measured = []
+    quieten_units(session)
+    batches = iter(batches)
+    first = next(batches)
+    with session.graph.as_default():
+        image = tf.placeholder(tf.float32, [None, *first.shape[1:]])
+        units = stored_units(v.op.name for v in tf.global_variables()) or UNITS
+        with tf.variable_scope(tf.get_variable_scope(), reuse=True):
+            features(image, batch_moments=True, units=units)
+    measure_moments(session, image, itertools.chain([first], batches))
+
+
+def quieten_units(session):
+    """Set what each unit adds to its shortcut at first, see FIRST_UNIT_SCALE.
+
+    Args:
+      session: of a graph with the backbone, whose variables are initialised.
+
+    Variables:
+      gamma of each unit's last layer
+    """
     with session.graph.as_default():
         for variable in tf.global_variables():
             if variable.op.name.endswith("_branch2c/gamma"):
                 first = "a_branch" in variable.op.name
                 scale = FIRST_UNIT_SCALE if first else 0.0
                 session.run(tf.assign(variable, scale * tf.ones_like(variable)))
-        image = None
-        for batch in batches:
-            if image is None:
-                image = tf.placeholder(tf.float32, [None] + list(batch.shape[1:]))
-                with tf.variable_scope(tf.get_variable_scope(), reuse=True):
-                    features(image, batch_moments=True)
-                stored, of_batch = zip(*tf.get_collection(MOMENTS))
-            measured.append(session.run(of_batch, {image: batch}))
+
+
+def measure_moments(session, image, batches):
+    """Store each layer's moments of some images, so that features keep a sane scale.
+
+    They are measured while the layers before are normalised by theirs.
+
+    Args:
+      session: of a graph with `features(image, batch_moments=True)`.
+      image: the placeholder.
+      batches: iterable of what to feed it with.
+
+    Variables:
+      moving_mean, moving_variance of all layers
+    """
+    with session.graph.as_default():
+        stored, of_batch = zip(*tf.get_collection(MOMENTS))
+        measured = [session.run(of_batch, {image: batch}) for batch in batches]
         means = [np.mean(values, axis=0) for values in zip(*measured)]
         session.run([tf.assign(s, mean) for s, mean in zip(stored, means)])

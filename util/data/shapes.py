@@ -23,7 +23,7 @@ from util.data.shapes_scenes import (
     vocabulary,
 )
 
-SCENES = {"train": 600, "val": 60, "test": 60}
+SCENES = {"train": 1500, "val": 60, "test": 60}
 FINENESS = 4  # figures are drawn that much larger, then shrunk
 
 
@@ -54,8 +54,12 @@ def _coverage(figure: Figure, frame: Tuple[int, int]) -> np.ndarray:
     """Return the share of each pixel that a figure covers, float64 [H, W, 1]."""
     height, width = frame
     rle = _rle(FINENESS * outline(figure), FINENESS * height, FINENESS * width)
-    fine = coco_mask.decode(rle).reshape(height, FINENESS, width, FINENESS, 1)
-    return fine.mean(axis=(1, 3))
+    # Columns first, as they lie in memory: NumPy's mean over both axes is slower.
+    fine = coco_mask.decode(rle).T.reshape(width, FINENESS, height, FINENESS)
+    inside = sum(
+        fine[:, row, :, column] for row in range(FINENESS) for column in range(FINENESS)
+    )
+    return (inside.T / FINENESS**2)[:, :, None]
 
 
 def render(rng: np.random.RandomState, scene: Scene) -> np.ndarray:

@@ -15,6 +15,7 @@ def adam(
     start_lr,
     decay_steps,
     step_counter,
+    warm_up=0,
     spread=False,
 ):
     """Make one training step; call it inside the model's variable scope.
@@ -30,6 +31,7 @@ def adam(
       decay_steps: int, steps after which the polynomial decay reaches
         LAST_LEARNING_RATE.
       step_counter: str, name of the variable that counts the steps.
+      warm_up: int, steps in which the learning rate grows to what it is.
       spread: bool, compute each gradient on the device of what it is the gradient of.
 
     Returns:
@@ -50,6 +52,8 @@ def adam(
         end_learning_rate=LAST_LEARNING_RATE,
         power=DECAY_POWER,
     )
+    if warm_up:
+        learning_rate *= tf.minimum((step + 1) / warm_up, 1.0)
     optimizer = tf.train.AdamOptimizer(learning_rate)
     # With a given slope the loss itself need not be computed, for its shape.
     gradients = optimizer.compute_gradients(

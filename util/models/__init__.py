@@ -78,7 +78,8 @@ def of_snapshot(
     Raises:
       UserError: the file cannot be read, is of no model or of another one.
     """
-    from util.graph import checkpoint  # TensorFlow loads here
+    from deeplab_resnet import stored_units  # TensorFlow loads here
+    from util.graph import checkpoint
 
     shapes = checkpoint.shapes(snapshot)
     try:
@@ -87,6 +88,9 @@ def of_snapshot(
     except UserError as error:
         raise UserError(f"{snapshot} is {error}") from error
     sizes = _with_options(snapshot, sizes, checkpoint.read_options(snapshot))
+    units = stored_units(shapes)
+    if units:
+        sizes["units"] = units
     if name not in (None, model_class.NAME):
         raise UserError(
             f"{snapshot} is a checkpoint of {model_class.NAME}, not of {name}: choose "

@@ -14,7 +14,7 @@ from collections import namedtuple
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import deeplab_resnet
-from deeplab_resnet import LEVELS
+from deeplab_resnet import LEVELS, UNITS
 from util.core.errors import UserError
 from util.data.im_processing import STRIDE
 from util.graph import losses, optimizer
@@ -52,6 +52,8 @@ class Arguments(NamedTuple):
       conv5: bool, train the convolutions of res3 to res5 as well.
       glove_dim: int, length of a word vector.
       glove: float32 [vocab_size, glove_dim], initial word vectors; None: random.
+      units: of the backbone's blocks, see `deeplab_resnet.features`.
+      warm_up: int, steps in which the learning rate grows to what it is.
       num_images: 1: all sentences are about one image; None: each about its own.
       grouped: bool, in place of num_images: as many images as are fed, and
         `image_of` tells which one each sentence is about.
@@ -81,6 +83,8 @@ class Arguments(NamedTuple):
     conv5: bool = False
     glove_dim: int = 300
     glove: Any = None
+    units: Any = UNITS
+    warm_up: int = 0
     num_images: Any = None
     grouped: bool = False
     towers: Any = ()
@@ -375,7 +379,7 @@ class Model:
         """Return the taps, which gradients pass only with conv5."""
 
         def features(inputs):
-            return deeplab_resnet.features(inputs["im"])
+            return deeplab_resnet.features(inputs["im"], units=self.options.units)
 
         taps = self._spread(features, {}, {"im": self.im})
         for level, tap in taps.items():
@@ -471,6 +475,7 @@ class Model:
             options.start_lr,
             options.lr_decay_step,
             step_counter=self.STEP_COUNTER[len(SCOPE) + 1 :],
+            warm_up=options.warm_up,
             spread=bool(options.towers),
         )
 

@@ -1,14 +1,14 @@
 """The whole project in ten minutes: draw, build, train, test, show.
 
-It trains as `-m train` does, only smaller: the features of the frozen backbone stay in
-memory, and a step takes all sentences of a few scenes. The test scenes are not touched
-before training has ended.
+It trains as `-m train` does, only smaller: the backbone has few units and is trained
+here first, its features stay in memory, and a step takes all sentences of a few scenes.
+The test scenes are not touched before training has ended.
 """
 
 import collections
 import itertools
 import os
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 import numpy as np
 from tqdm import tqdm
@@ -24,7 +24,7 @@ from util.evaluation.evaluate import Result, best_mask
 from util.graph import checkpoint
 from util.inference import dense_crf, visualize
 from util.inference.predictor import Predictor
-from util.training import feature_cache, run_log
+from util.training import feature_cache, pretraining, run_log
 from util.training.feeds import TrainingSet
 from util.training.loop import Schedule, TrainState
 from util.training.machine import Machine
@@ -32,7 +32,9 @@ from util.training.start import Start
 from util.training.train import chosen_options, network_options, train
 
 DATASET = "shapes"
-STEPS = 2000
+BACKBONE = "backbone.ckpt"
+UNITS, BACKBONE_STEPS = (1, 2, 1, 1), 500
+STEPS, WARM_UP = 4000, 300
 LEARNING_RATE = 0.0015
 SCENES, SENTENCES = 2, 8  # of a step, and of each scene
 SEED = 0
@@ -59,7 +61,7 @@ def run(model_class, args) -> Dict[str, float]:
     with files.locked(args.folder):
         run_log.require_own(args.folder, DATASET)
         snapshot = train_small(model_class, dataset, args.folder, options)
-    samples = load_samples(dataset, "test")
+    samples = list(read_samples(dataset, "test"))
     with Predictor(snapshot) as predictor:
         with dense_crf.Workers(cores(), args.crf_backend) as workers:
             results = find_all(predictor, samples, "testing", workers)
@@ -86,10 +88,10 @@ def run(model_class, args) -> Dict[str, float]:
     return summary
 
 
-def load_samples(dataset: Dataset, split: str) -> Samples:
-    """Read all samples of a split."""
+def read_samples(dataset: Dataset, split: str) -> Iterator[Dict[str, Any]]:
+    """Read all samples of a split, one by one."""
     samples = dataset.samples(split)
-    return [samples.read(number) for number in range(len(samples))]
+    return (samples.read(number) for number in range(len(samples)))
 
 
 def train_small(
@@ -98,23 +100,30 @@ def train_small(
     folder: str,
     options: Optional[Dict[str, str]] = None,
 ) -> str:
-    """Train a small network and return the path of its snapshot.
+    """Train a small backbone and a network on it, and return the path of its snapshot.
 
     Args:
       model_class: of `models.load`.
       dataset: `shapes`, with the samples of its split train.
       folder: of the snapshot; older ones of the demo are replaced.
+      options: of the model, see `models.OPTIONS`.
     """
     training_set = TrainingSet(dataset, "train", sentences_per_image=SENTENCES)
-    sentences = (sample["text_batch"] for sample in load_samples(dataset, "train"))
+    backbone = os.path.join(folder, BACKBONE)
+    samples = read_samples(dataset, "train")
+    images, maps = pretraining.word_maps(samples, training_set.vocab_size)
+    pretraining.pretrain(backbone, images, maps, UNITS, BACKBONE_STEPS, SEED)
+    sentences = (sample["text_batch"] for sample in read_samples(dataset, "train"))
     network = network_options(
         model_class,
         training_set,
         start_lr=LEARNING_RATE,
+        warm_up=WARM_UP,
         lr_decay_step=STEPS,
+        units=UNITS,
         # Padding changes nothing, but each position costs time.
         num_steps=int(max(map(np.count_nonzero, sentences))),
-        **options,
+        **(options or {}),
     )
     return train(
         model_class,
@@ -128,7 +137,8 @@ def train_small(
                 [0],
                 options,
                 sentences_per_image=SENTENCES,
-            )
+            ),
+            backbone=backbone,
         ),
         Schedule(last=STEPS, every=STEPS),
         folder,

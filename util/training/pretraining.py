@@ -1,0 +1,140 @@
+"""A small backbone, trained on images and sentences where no published one is at hand.
+
+The published backbone was trained to tell the categories of each pixel. This one is
+trained to tell, in each cell of the grid, which words are said of the object there:
+words that its sentence uses for something else come along, as noise.
+
+Axes: N images, H rows, W columns, h = H / 8, w = W / 8, V words.
+"""
+
+from typing import Any, Dict, Iterable, Iterator, Optional, Sequence, Tuple
+
+import numpy as np
+from tqdm import tqdm
+
+import deeplab_resnet
+from deeplab_resnet import model as backbone
+from deeplab_resnet import weights
+from util.data import im_processing
+from util.graph.compat import tf
+from util.graph.layers import conv
+from util.graph.session import new_session
+
+LEVELS = ("c3", "c4")  # that tell the words; c5 is drawn on top of them
+BATCH = 8  # images of a step
+LEARNING_RATE, LAST_LEARNING_RATE = 0.002, 1e-5
+WARM_UP = 50  # steps
+WEIGHT_DECAY = 1e-4
+MEASURED = 16  # batches that the stored moments are of
+
+
+def word_maps(
+    samples: Iterable[Dict[str, Any]], vocab_size: int
+) -> Tuple[np.ndarray, np.ndarray]:
+    """Say of each cell of each image which words are said of it.
+
+    Args:
+      samples: of the network's size, see `samples.read_sample`.
+      vocab_size: V.
+
+    Returns:
+      (images, maps): uint8 [N, H, W, 3], and float16 [N, h, w, V] with the share, 0..1,
+      of the cell that belongs to an object with that word. Word 0, which nobody says,
+      is any object.
+    """
+    images, maps = {}, {}
+    for sample in samples:
+        name, mask = sample["im_name_batch"][0], sample["mask_batch"]
+        rows, columns = (side // im_processing.STRIDE for side in mask.shape)
+        if name not in images:
+            images[name] = sample["im_batch"]
+            maps[name] = np.zeros([rows, columns, vocab_size], np.float16)
+        cells = mask.reshape(rows, im_processing.STRIDE, columns, im_processing.STRIDE)
+        share = cells.mean(axis=(1, 3), dtype=np.float32)[..., np.newaxis]
+        words = np.union1d(sample["text_batch"], [0])
+        maps[name][..., words] = np.maximum(maps[name][..., words], share)
+    return np.stack(list(images.values())), np.stack(list(maps.values()))
+
+
+def pretrain(
+    path: str,
+    images: np.ndarray,
+    maps: np.ndarray,
+    units: Sequence[int],
+    steps: int,
+    seed: int = 0,
+    threads: Optional[int] = None,
+) -> None:
+    """Train a backbone to tell the words of each cell, and save its weights.
+
+    The loss is the cross entropy of each word, summed over the words.
+
+    Args:
+      path: of the checkpoint.
+      images, maps: of `word_maps`.
+      units: of the blocks, see `deeplab_resnet.features`.
+      steps: how many, of BATCH images each.
+      seed: of the first weights and of the order.
+      threads: see `session.new_session`.
+
+    Variables:
+      those of `deeplab_resnet.features`
+    """
+    with tf.Graph().as_default():
+        tf.set_random_seed(seed)
+        image = tf.placeholder(tf.float32, [None, *images.shape[1:]])
+        target = tf.placeholder(tf.float32, [None, *maps.shape[1:]])
+        taps = deeplab_resnet.features(image, batch_moments=True, units=units)
+        loss, step = _learn(taps, target, steps)
+        saver = tf.train.Saver(weights.variables(tf.get_default_graph()))
+        with new_session(threads=threads) as session:
+            session.run(tf.global_variables_initializer())
+            backbone.quieten_units(session)
+            batches = _batches(len(images), seed)
+            bar = tqdm(range(steps), "training the backbone", unit="step")
+            for _ in bar:
+                chosen = next(batches)
+                batch = im_processing.to_network_input(images[chosen])
+                value, _ = session.run(
+                    [loss, step], {image: batch, target: maps[chosen]}
+                )
+                bar.set_postfix(loss=f"{value:.2f}", refresh=False)
+            measured = (next(batches) for _ in range(MEASURED))
+            measured = (im_processing.to_network_input(images[n]) for n in measured)
+            backbone.measure_moments(session, image, measured)
+            saver.save(session, path, write_meta_graph=False, write_state=False)
+
+
+def _learn(taps, target, steps):
+    """Return the loss, and the op of a step."""
+    words = target.shape.as_list()[-1]
+    logits = tf.add_n([conv(taps[name], words, 1, "words_" + name) for name in LEVELS])
+    entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=target, logits=logits)
+    loss = tf.reduce_mean(tf.reduce_sum(entropy, axis=3))
+    count = tf.train.get_or_create_global_step()
+    rate = tf.train.polynomial_decay(
+        LEARNING_RATE, count, steps, LAST_LEARNING_RATE, power=0.9
+    )
+    rate *= tf.minimum(1.0, (tf.cast(count, tf.float32) + 1) / WARM_UP)
+    optimizer = tf.train.AdamOptimizer(rate)
+    gradients = [
+        (_with_decay(gradient, variable), variable)
+        for gradient, variable in optimizer.compute_gradients(loss)
+        if gradient is not None  # not of what lies behind LEVELS
+    ]
+    return loss, optimizer.apply_gradients(gradients, global_step=count)
+
+
+def _with_decay(gradient, variable):
+    if not variable.op.name.endswith("/weights"):
+        return gradient
+    return gradient + WEIGHT_DECAY * variable
+
+
+def _batches(number: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield the numbers of the images of each step; every image once a round."""
+    random = np.random.RandomState(seed)
+    while True:
+        order = random.permutation(number)
+        for first in range(0, number - BATCH + 1, BATCH):
+            yield order[first : first + BATCH]
