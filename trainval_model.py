@@ -328,6 +328,13 @@ def add_training_options(parser):
         help="until the learning rate has fallen to 0.00001 (default: {default})",
     )
     add(
+        "--warm-up",
+        type=count,
+        default=0,
+        metavar="N",
+        help="first steps, in which the learning rate grows to what it is",
+    )
+    add(
         "--weight-decay",
         type=decay,
         default=0.0005,

@@ -140,3 +140,32 @@ def test_calibrating_averages_over_the_batches(narrow):
     assert np.abs(first[0] - second[0]).max() > 1
     for one, other, mean in zip(first, second, both):
         np.testing.assert_allclose(mean, (one + other) / 2, rtol=1e-4, atol=1e-4)
+
+
+def test_fewer_units_are_those_that_add_something(narrow):
+    """A unit whose last gamma is 0 adds nothing, and is as good as not there."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        image = tf.random.stateless_normal([2, 16, 16, 3], [1, 2])
+        whole = deeplab_resnet.features(image)
+        with tf.variable_scope(tf.get_variable_scope(), reuse=True):
+            part = deeplab_resnet.features(image, units=[1, 2, 1, 1])
+        session.run(tf.global_variables_initializer())
+        for block, last in (("2", "b"), ("4", "b1"), ("5", "b")):
+            name = f"bn{block}{last}_branch2c/gamma"
+            (gamma,) = [v for v in tf.global_variables() if v.op.name == name]
+            gamma.load(np.zeros(64, np.float32), session)
+        for level, (found, wanted) in session.run(
+            {level: (part[level], whole[level]) for level in whole}
+        ).items():
+            assert np.abs(found - wanted).max() == 0 and wanted.std() > 0, level
+
+
+def test_a_checkpoint_tells_how_many_units_it_has(narrow):
+    def names(**units):
+        with tf.Graph().as_default():
+            deeplab_resnet.features(tf.placeholder(tf.float32, [1, 16, 16, 3]), **units)
+            return [v.op.name for v in tf.global_variables()]
+
+    assert deeplab_resnet.stored_units(names(units=[1, 2, 1, 1])) == [1, 2, 1, 1]
+    assert deeplab_resnet.stored_units(names()) is None
+    assert deeplab_resnet.stored_units(["text_objseg/score/DW"]) is None

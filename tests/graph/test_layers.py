@@ -276,7 +276,7 @@ def test_weight_decay_is_half_the_squared_length():
     assert found == pytest.approx(0.5 * (9 + 1 + 4) / 2)
 
 
-def train(start_lr, decay_steps, steps_taken):
+def train(start_lr, decay_steps, steps_taken, warm_up=0):
     """Take a step on (weight + biases) from 0, at some step of the schedule.
 
     Returns:
@@ -294,6 +294,7 @@ def train(start_lr, decay_steps, steps_taken):
                 start_lr,
                 decay_steps,
                 step_counter="steps",
+                warm_up=warm_up,
             )
         session.run(tf.global_variables_initializer())
         values = {v.op.name: v for v in tf.global_variables()}
@@ -315,6 +316,11 @@ def test_schedule_of_the_learning_rate(steps_taken, wanted):
     rate, values = train(2.5e-4, 800000, steps_taken)
     assert rate == pytest.approx(wanted, rel=1e-5)
     assert values["text_objseg/steps"] == steps_taken + 1
+
+
+def test_the_learning_rate_grows_first():
+    rates = [train(0.1, 800000, steps, warm_up=4)[0] for steps in (0, 1, 3, 4)]
+    assert rates == pytest.approx([0.025, 0.05, 0.1, 0.1], rel=1e-4)
 
 
 def test_gradients_of_biases_count_twice():

@@ -49,6 +49,7 @@ def shown(tmp_path_factory):
         patched.setattr(samples, "read_sample", noted_read)
         patched.setattr(loop.Loop, "run", noted_run)
         patched.setattr(demo, "STEPS", 2)
+        patched.setattr(demo, "BACKBONE_STEPS", 2)
         patched.setattr(demo, "cores", lambda: 1)
         figures = demo.run(LSTM_model, trainval_model.parse(line))
     return folder, figures, events

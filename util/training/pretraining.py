@@ -132,9 +132,10 @@ def _with_decay(gradient, variable):
 
 
 def _batches(number: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield the numbers of the images of each step; every image once a round."""
+    """Yield the numbers of the images of each step; each at most once a round."""
     random = np.random.RandomState(seed)
+    size = min(BATCH, number)
     while True:
         order = random.permutation(number)
-        for first in range(0, number - BATCH + 1, BATCH):
-            yield order[first : first + BATCH]
+        for first in range(0, number - size + 1, size):
+            yield order[first : first + size]

@@ -75,6 +75,7 @@ def _run_alone(model_class, args, dataset, training_set, machine):
         embedding=args.embedding,
         start_lr=args.learning_rate,
         lr_decay_step=args.decay_steps,
+        warm_up=args.warm_up,
         weight_decay=args.weight_decay,
         keep_prob_rnn=args.keep_prob_rnn,
         keep_prob_emb=args.keep_prob_emb,
