@@ -72,6 +72,7 @@ def test_the_demo_leaves_what_training_leaves(shown):
     record = json.loads((folder / "run.json").read_text())
     assert (record["batch_size"], record["sentences_per_image"]) == (16, 8)
     assert record["steps"] == 2 and record["samples"] == 5 * 8
+    assert record["model_options"] == {"loss": "region"}
     assert (folder / "vocabulary.txt").exists()
     (line,) = (folder / "log.jsonl").read_text().splitlines()
     assert json.loads(line)["step"] == 2

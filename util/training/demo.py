@@ -36,6 +36,7 @@ BACKBONE = "backbone.ckpt"
 UNITS, BACKBONE_STEPS = (1, 2, 1, 1), 500
 STEPS, WARM_UP = 4000, 300
 LEARNING_RATE = 0.0015
+OPTIONS = {"loss": "region"}  # of a model that has it, where none is chosen
 SCENES, SENTENCES = 2, 8  # of a step, and of each scene
 SEED = 0
 SHEET_SCENES, SHEET_SENTENCES = 6, 2
@@ -58,6 +59,8 @@ def run(model_class, args) -> Dict[str, float]:
     for split in ("train", "test"):
         build_samples(dataset, split, jobs=cores())
     options = chosen_options(model_class, args)
+    if not options and set(OPTIONS) <= set(model_class.OPTIONS):
+        options = dict(OPTIONS)
     with files.locked(args.folder):
         run_log.require_own(args.folder, DATASET)
         snapshot = train_small(model_class, dataset, args.folder, options)
