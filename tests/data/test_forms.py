@@ -356,14 +356,14 @@ def test_what_was_added_in_a_label_tool_counts_beside_what_was_predicted(data):
 
 
 def test_empty_sentences_of_a_label_tool_are_left_out_and_told(data, capsys):
-    empty = [(BOX, of_tool(text)) for text in ("", " ", None)]
+    empty = [(BOX, of_tool(text)) for text in ("", " ")] + [(BOX, {"sentence": None})]
     path = write(data / "val.json", coco([(LINES, of_tool("both")), *empty]))
     assert build(data, path) == 0
     printed = capsys.readouterr()
     assert "mine val: built, 1 samples" in printed.out
     assert (
-        f"warning: {path}: 3 annotations without a sentence in their attribute are "
-        "left out: annotation 2, annotation 3, annotation 4\n"
+        f"warning: {path}: 3 annotations whose sentence is empty are left out: "
+        "annotation 2, annotation 3, annotation 4\n"
     ) in printed.err
 
 

@@ -78,6 +78,11 @@ def test_paths_of_one_image_are_one_image(tmp_path, monkeypatch):
     assert [coco.image_ids(paths, truth).of[path] for path in paths] == ids
 
 
+def test_names_that_no_file_can_have_are_no_crash():
+    paths = ["x\0/../a.png", "\ud800/../b.png", "..", "c.png"]
+    assert sorted(coco.image_ids(paths).of.values()) == [1, 2, 3, 4]
+
+
 @pytest.mark.parametrize(
     "images, told",
     [

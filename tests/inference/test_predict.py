@@ -339,10 +339,13 @@ def test_broken_images_and_sentences_in_python_and_on_the_command_line(
     lines = [line for line, query in zip(lines, queries) if query[1]]
     (folder / "q.jsonl").write_text("\n".join(lines))
     before = {path for path in folder.rglob("*")}
-    assert run(snapshots, "--queries q.jsonl --output out") == 1
+    assert run(snapshots, "--queries q.jsonl --output out --coco") == 1
     after = {path for path in folder.rglob("*")} - before
     assert all(str(path).startswith(str(folder / "out")) for path in after)
     rows = read_rows("out")
+    made = json.loads((folder / "out" / coco.DATA_SET).read_text())
+    with_pixels = [row["sentence"] for row in rows if row.get("area")]
+    assert [one["attributes"]["sentence"] for one in made["annotations"]] == with_pixels
     assert len(rows) == len(lines) == len(queries) - 1
     printed = capsys.readouterr()
     assert "Traceback" not in printed.err and "Warning" not in printed.err

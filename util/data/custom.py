@@ -81,15 +81,16 @@ def _built(dataset, entries):
 
 
 def _tell_source(annotations, entries):
-    """Print where the sentences stand, if that was chosen among attributes."""
-    chosen = {entry.source for entry in entries} - set(forms.TEXTS)
+    """Print which attribute has the sentences, and of which annotations it has none."""
+    chosen = {entry.source for entry in entries} - {*forms.TEXTS, forms.BLANK}
     if chosen:
         print(f"{annotations}: the sentences are those of {', '.join(sorted(chosen))}")
-    blank = [entry.name.rpartition(": ")[2] for entry in entries if entry.is_blank]
+    blank = [entry.name for entry in entries if entry.source == forms.BLANK]
     if blank:
+        names = doubts.first([name.rpartition(": ")[2] for name in blank])
         print(
-            f"warning: {annotations}: {len(blank)} annotations without a sentence in "
-            f"their attribute are left out: {doubts.first(blank)}",
+            f"warning: {annotations}: {len(blank)} annotations whose sentence is empty "
+            f"are left out: {names}",
             file=sys.stderr,
         )
 
@@ -102,7 +103,7 @@ def referents(dataset: Dataset, split: str, mistakes: Mistakes) -> List[Referent
 def _referents(dataset, split: str, entries: List[Entry]) -> List[Referent]:
     found = []
     for entry in entries:
-        if entry.split != split or entry.is_blank:
+        if entry.split != split or entry.source == forms.BLANK:
             continue
         image = os.path.normpath(entry.image)
         found.append(

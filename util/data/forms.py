@@ -18,6 +18,7 @@ ENTRY = '"image", "sentences", "split", and "segmentation" or "mask"'
 TEXTS = ("sentences", "expressions", "caption", "sentence", "expression")
 LISTS = ("sentences", "expressions")  # of them: those that are lists
 OF_TOOLS = "sentence"  # of them: what -m predict also gives as an attribute
+BLANK = "nowhere"  # instead of them, where a label tool asked for a sentence
 IMAGES = ("image", "img_name", "file_name")
 ENDINGS = (".json", ".jsonl")
 MDETR = re.compile(r"finetune_(refcoco[+g]?)_")  # the names of its files
@@ -35,8 +36,7 @@ class Entry(NamedTuple):
         there is `mask_image`.
       mask_image: path of a mask that is an image.
       size: (height, width) of the image in pixels, where the file says it.
-      source: where the texts stand in the file; of an attribute that is left blank
-        there are none.
+      source: where the texts stand in the file; BLANK: nobody wrote one.
     """
 
     name: str
@@ -47,11 +47,6 @@ class Entry(NamedTuple):
     mask_image: Optional[str] = None
     size: Optional[Tuple[int, int]] = None
     source: str = TEXTS[0]
-
-    @property
-    def is_blank(self) -> bool:
-        """Whether nobody wrote a sentence where a label tool asked for one."""
-        return not self.sentences and self.source not in TEXTS
 
 
 Named = Tuple[str, Any]  # what to call an entry, and what the file has of it
@@ -327,8 +322,8 @@ def _coco(path: str, content: Dict) -> Tuple[List[Named], Read]:
                     f"{path}: image {number} has {said[0]} and several annotations: "
                     "write them into the annotation that they mean"
                 )
-        if not said and attribute in _attributes(item):
-            said = f"attributes.{attribute}", []
+        if not said and (attribute in _attributes(item) or OF_TOOLS in item):
+            said = BLANK, []
         if not said:
             return None
         if not image:

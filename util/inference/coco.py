@@ -1,5 +1,6 @@
 """COCO's files of what was predicted: results, and a data set for label tools."""
 
+import contextlib
 import os
 import re
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
@@ -62,9 +63,10 @@ def image_ids(paths: Sequence[str], truth: Optional[str] = None) -> Ids:
 def _place(path):
     """Return the absolute path of a file; its own name stays where it is a link."""
     folder, name = os.path.split(path)
-    # What ".." means behind a link only the file system knows.
-    resolve = os.path.realpath if ".." in folder.split(os.sep) else os.path.abspath
-    return os.path.join(resolve(folder), name)
+    if ".." in folder.split(os.sep):  # behind a link only the file system knows it
+        with contextlib.suppress(ValueError):  # no such name can be
+            return os.path.join(os.path.realpath(folder), name)
+    return os.path.join(os.path.abspath(folder), name)
 
 
 def _own_ids(images):
