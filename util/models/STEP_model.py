@@ -158,6 +158,12 @@ def weigh(logits, is_word):
 
     Returns:
       float32 [B, 1, T], sum 1.
+
+    Example:
+      >>> attention = weigh(tf.zeros([1, 1, 3]), tf.constant([[[False, True, True]]]))
+      >>> with tf.Session() as session:
+      ...     session.run(attention).tolist()
+      [[[0.0, 0.5, 0.5]]]
     """
     logits = tf.where(is_word, logits, NO_WORD * tf.ones_like(logits))
     return tf.nn.softmax(logits) * tf.cast(is_word, tf.float32)
