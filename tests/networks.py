@@ -1,6 +1,7 @@
 """Networks with the weights and inputs of golden/recipe.py, for the tests."""
 
 import contextlib
+import functools
 import json
 import lzma
 import os
@@ -11,8 +12,10 @@ import recipe
 
 from CMPC_model import LSTM_model
 from deeplab_resnet import model as backbone
+from util.graph import optimizer
 from util.graph.compat import tf
 from util.models import OPTIONS, RRN_model, STEP_model
+from util.models.base import SCOPE
 
 GOLDEN = os.path.join(os.path.dirname(__file__), "golden")
 SMALL = dict(
@@ -43,13 +46,46 @@ LOSSES_RRN = "cls_loss reg_loss cost learning_rate".split()
 
 
 @contextlib.contextmanager
-def small_backbone():
-    """Shrink the backbone to a unit a block, where a test is about something else."""
+def without_rewriting():
+    """Have sessions run graphs as they were built.
+
+    TensorFlow rewrites a graph before its first run, which takes longer than all runs
+    that a test makes of a tiny network. What rewriting may do wrong is for the tests
+    that are as large as life: end to end, the reference's numbers, cached features.
+    """
+    make = tf.Session
+
+    def session(target="", graph=None, config=None):
+        config = config or tf.ConfigProto()
+        config.graph_options.rewrite_options.disable_meta_optimizer = True
+        return make(target, graph, config)
+
+    with mock.patch.object(tf, "Session", session):
+        yield
+
+
+@contextlib.contextmanager
+def without_training_step():
+    """Build networks of mode "train" up to their losses, where no step is taken."""
+    with mock.patch.object(optimizer, "adam", lambda *args, **options: (None, None)):
+        yield
+
+
+@contextlib.contextmanager
+def small_backbone(rewriting=False):
+    """Shrink the backbone to a unit a block, where a test is about something else.
+
+    Args:
+      rewriting: whether TensorFlow rewrites graphs, see `without_rewriting`.
+    """
     blocks = [block._replace(units=block.units[:1], width=16) for block in BLOCKS]
     channels = dict.fromkeys(backbone.CHANNELS, 4 * 16)
-    with mock.patch.object(backbone, "BLOCKS", blocks):
-        with mock.patch.dict(backbone.CHANNELS, channels):
-            yield
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(backbone, "BLOCKS", blocks))
+        stack.enter_context(mock.patch.dict(backbone.CHANNELS, channels))
+        if not rewriting:
+            stack.enter_context(without_rewriting())
+        yield
 
 
 def with_small_backbone(work, *args):
@@ -69,23 +105,33 @@ def read_golden(name):
         return json.load(file)
 
 
+@functools.lru_cache(maxsize=None)
+def weight_of_the_backbone(name, shape):
+    """Return what `recipe.weight` does; kept, since drawing all takes a second."""
+    return recipe.weight(name, shape)
+
+
+def weight(variable):
+    """Return the recipe's value of a variable."""
+    name, shape = variable.op.name, tuple(variable.shape.as_list())
+    draw = recipe.weight if name.startswith(SCOPE) else weight_of_the_backbone
+    return draw(name, shape)
+
+
 def load_recipe(session, model=LSTM_model):
     """Initialise the graph's variables, the network's with the recipe's weights.
 
     `model` is a network in the graph, or its class.
     """
-    session.run(tf.global_variables_initializer())
-    variables = [
+    variables = tf.global_variables()
+    weights = [
         v
-        for v in tf.global_variables()
+        for v in variables
         if model.is_weight(v.op.name) and not v.op.name.endswith("_scale")  # of STEP
     ]
     session.run(
         [v.initializer for v in variables],
-        {
-            v.initializer.inputs[1]: recipe.weight(v.op.name, v.shape.as_list())
-            for v in variables
-        },
+        {v.initializer.inputs[1]: weight(v) for v in weights},
     )
 
 

@@ -29,6 +29,12 @@ POOLED = "text_objseg/b[1234]/DW"
 EVERY = {**NETWORKS, **VARIANTS}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def without_training_step():
+    with networks.without_training_step():
+        yield
+
+
 def results(name, *groupings):
     """Compute all sentences of CASES, in batches of one size or another.
 

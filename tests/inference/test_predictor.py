@@ -19,12 +19,18 @@ from util.inference import dense_crf
 from util.inference.predictor import CHUNK, Predictor
 from util.training.snapshots import Snapshots
 
-pytestmark = pytest.mark.usefixtures("small_backbone")
 IMAGES = [recipe.image(seed, *size) for seed, size in ((1, (64, 64)), (2, (40, 90)))]
 CLASSES = LSTM_model.WORD_CLASSES
 WORDS = [recipe.words(seed, n, vocab=50)[0] for seed, n in ((1, 5), (2, 1))]
 VOCABULARY = ["<pad>", "<go>", "<eos>", "<unk>", "the"]
 VOCABULARY += [f"w{number}" for number in range(5, 50)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_backbone():
+    """With rewriting: what TensorFlow makes of a graph may need what is not fed."""
+    with networks.small_backbone(rewriting=True):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -48,6 +48,12 @@ def options_of(name):
     return {"second_pass" if argument == "second" else argument: value}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    with networks.without_rewriting():
+        yield
+
+
 @pytest.fixture(scope="module")
 def golden():
     return networks.read_golden("variants.json.xz")

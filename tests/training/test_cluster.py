@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import runs
 
+import trainval_model
 from util.bench import scaling
 from util.core.errors import UserError
 from util.graph import session
@@ -212,14 +213,30 @@ def test_two_devices_share_a_step(options, resumed, one, tmp_path):
     assert (record["devices"], record["sentences_per_image"]) == (2, 2)
 
 
-def test_sentences_that_cannot_be_shared_are_refused(options, tmp_path):
-    options = [word if word != "-1" else "0,1,2" for word in options]
-    _, err = runs.finish(runs.start(1, options + ["-f", str(tmp_path / "x")]), 2)
-    assert "-bs 4 sentences cannot be shared by 1 workers with 3 devices" in err
-    assert not os.path.exists(str(tmp_path / "x"))
-    options = [word if word != "0,1,2" else "0,1,2,3" for word in options]
-    _, err = runs.finish(runs.start(1, options + ["-f", str(tmp_path / "x")]), 2)
-    assert "--sentences-per-image 2 does not fit: a device has 1 of the -bs 4" in err
+@pytest.fixture
+def error_of(monkeypatch, capsys, small_backbone):
+    """A function that trains in this process and returns the error that ends it."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+
+    def train(options):
+        assert trainval_model.main(["-m", "train", *options]) == 2
+        return capsys.readouterr().err
+
+    return train
+
+
+@pytest.mark.parametrize(
+    "devices, told",
+    [
+        ("0,1,2", "-bs 4 sentences cannot be shared by 1 workers with 3 devices"),
+        ("0,1,2,3", "--sentences-per-image 2 does not fit: a device has 1 of the -bs"),
+    ],
+)
+def test_sentences_that_cannot_be_shared_are_refused(
+    options, tmp_path, error_of, devices, told
+):
+    options = [word if word != "-1" else devices for word in options]
+    assert told in error_of([*options, "-f", str(tmp_path / "x")])
     assert not os.path.exists(str(tmp_path / "x"))
 
 
