@@ -269,6 +269,13 @@ def add_common_options(parser):
         modes=("train", "test", "report", "predict", "serve"),
         help="of products, where device and TensorFlow have it (default: {default})",
     )
+    add(
+        "--xla",
+        action="store_true",
+        default=False,
+        modes=("train", "test"),
+        help="compile the network with XLA, which takes minutes, for a GPU",
+    )
 
 
 def add_training_options(parser):

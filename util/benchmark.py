@@ -23,7 +23,7 @@ import time
 from typing import Any, Callable, List
 
 from util import models
-from util.bench import comparison, load_test, measurements, scaling
+from util.bench import comparison, gpu, load_test, measurements, scaling
 from util.bench.measurements import Figures, Setup, Sizes
 from util.core import files
 from util.core.cli import PRECISIONS, OneLineParser, command, within
@@ -38,6 +38,7 @@ EXAMPLES = """examples:
   python -m util.benchmark --distributed
   python -m util.benchmark --serve
   python -m util.benchmark --models
+  python -m util.benchmark --gpu --json gpu.json
 """
 # Names in the JSON -> sentences an image, with DenseCRF.
 TEST = {"1": (1, False), "7": (7, False), "1_crf": (1, True), "7_crf": (7, True)}
@@ -64,7 +65,7 @@ def measure(parts: List[str], setup: Setup) -> Figures:
     """
     keys = ("peak_gflops", *USUAL_PARTS, "second_sentence", "start_s", "stack")
     figures = dict.fromkeys(keys, None)
-    figures["precision"] = setup.precision
+    figures.update(setup.session)
     peaks = []
     with tempfile.TemporaryDirectory(prefix="refseg-benchmark-") as folder:
         if "test" in parts:
@@ -96,6 +97,22 @@ def compare(sizes: Sizes, precision: str) -> Figures:
             lambda what, *work: alone(what, figures, *work), sizes, precision, folder
         )
     return figures
+
+
+def on_gpu(args: argparse.Namespace) -> Figures:
+    """Measure a GPU, see `gpu.measure`; what is known goes to --json at once."""
+    setup = Setup(args.model, "float32", args.crf_backend, gpu.SIZES, args.xla)
+    about = {"model": args.model, "xla": args.xla}
+
+    def keep(figures):
+        if args.json:
+            files.write_json(args.json, {**about, **figures})
+
+    with tempfile.TemporaryDirectory(prefix="refseg-benchmark-") as folder:
+        measured = gpu.measure(
+            lambda what, *work: alone(what, about, *work), setup, folder, keep
+        )
+    return {**about, **measured}
 
 
 def _networks(part, cases, figures, peaks, setup, path):
@@ -183,7 +200,8 @@ def table(figures: Figures, model: str) -> str:
     if figures["peak_gflops"]:
         lines.append(f"float32 product: {figures['peak_gflops']:.0f} GFLOP/s")
     stack = ", ".join(f"{name} {version}" for name, version in figures["stack"].items())
-    return "\n".join([*lines, f"{stack}; {figures['precision']}"])
+    compiled = ", compiled by XLA" if figures["xla"] else ""
+    return "\n".join([*lines, f"{stack}; {figures['precision']}{compiled}"])
 
 
 def _network_row(reference, part, name, case):
@@ -232,10 +250,14 @@ def build_parser() -> argparse.ArgumentParser:
         "call for two minutes, and nothing else")  # fmt: skip
     add("--models", action="store_true", help="compare all models and options, and "
         "nothing else")  # fmt: skip
+    add("--gpu", action="store_true", help="measure a GPU in every precision: parity, "
+        "training, tests, and nothing else")  # fmt: skip
     add("-n", dest="model", choices=list(models.MODELS), default="CMPC_model",
         help="(default: %(default)s)")  # fmt: skip
     add("--precision", choices=PRECISIONS, default="float32", help="of the network's "
         "products, where device and TensorFlow have it (default: %(default)s)")  # fmt: skip  # noqa: E501
+    add("--xla", action="store_true", help="compile the network of tests and training "
+        "with XLA")  # fmt: skip
     add("--crf-backend", choices=("own", "pydensecrf"), default="own",
         help="implementation of DenseCRF (default: %(default)s)")  # fmt: skip
     return parser
@@ -245,6 +267,8 @@ def run(args: argparse.Namespace, sizes: Sizes) -> int:
     """Measure what the command line asks for, print and write it."""
     if args.json:
         _check_writable(args.json)
+    if args.xla and (args.distributed or args.serve or args.models):
+        raise UserError("--xla is for tests, training and --gpu: leave it out")
     if args.distributed:
         _report("measuring: one worker, two workers")
         figures = {"distributed": scaling.measure()}
@@ -257,11 +281,15 @@ def run(args: argparse.Namespace, sizes: Sizes) -> int:
         _report(f"measuring: {load_test.CLIENTS} clients for {load_test.SECONDS} s")
         figures = {"serve": load_test.measure(args.model)}
         print(load_test.describe(figures["serve"]))
+    elif args.gpu:
+        figures = on_gpu(args)
+        print(gpu.table(figures))
     elif args.models:
         figures = compare(sizes, args.precision)
         print(comparison.table(figures["models"]))
     else:
-        setup = Setup(args.model, args.precision, args.crf_backend, sizes)
+        how = args.precision, args.crf_backend, sizes, args.xla
+        setup = Setup(args.model, *how)
         figures = measure(args.only, setup)
         print(table(figures, args.model))
     if args.json:

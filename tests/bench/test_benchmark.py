@@ -32,7 +32,7 @@ SIZES = measurements.Sizes(
 )
 SETUP = measurements.Setup(sizes=SIZES)
 KEYS = {"peak_gflops", "test", "train", "prepare", "start_s", "stack", "precision"}
-KEYS.add("second_sentence")
+KEYS |= {"second_sentence", "xla"}
 
 
 def numbers(figures):
@@ -97,9 +97,9 @@ def test_everything(small_and_here, tmp_path, capsys, monkeypatch):
     assert set(figures["second_sentence"]) == {"first_s", "second_s", "ratio"}
     for layout in figures["prepare"].values():
         assert set(layout) == {"pictures_per_s", "bytes_per_sample"}
-    assert all(math.isfinite(n) and n > 0 for n in numbers(figures))
+    assert all(math.isfinite(n) and n > 0 for n in numbers(dict(figures, xla=1)))
     assert {"tensorflow", "python", "cores"} <= set(figures["stack"])
-    assert figures["precision"] == "float32"
+    assert (figures["precision"], figures["xla"]) == ("float32", False)
     printed = capsys.readouterr().out
     for row in ("test 7_crf ", "train 4_cached ", "compact ", "first sentence on "):
         assert "\n" + row in printed
@@ -150,7 +150,7 @@ def test_only_what_is_asked_for(capsys):
 def test_what_is_not_measured_is_none():
     figures = benchmark.measure(["prepare"], SETUP)
     assert set(figures) == KEYS
-    left_out = KEYS - {"prepare", "stack", "precision"}
+    left_out = KEYS - {"prepare", "stack", "precision", "xla"}
     assert {key for key in KEYS if figures[key] is None} == left_out
 
 
@@ -185,7 +185,7 @@ def test_full_disk_leaves_out_the_cached_cases(
     assert train == {"1_cached": None}
     assert "less than 10 GB" in capsys.readouterr().err
     figures = dict.fromkeys(KEYS, None)
-    figures.update(train=train, stack={"python": "3"}, precision="float32")
+    figures.update(train=train, stack={"python": "3"}, precision="float32", xla=False)
     assert "train 1_cached   not measured" in benchmark.table(figures, SETUP.model)
 
 
@@ -238,6 +238,23 @@ def test_precision_that_is_not_there(capsys, tmp_path):
     setup = SETUP._replace(precision="tf32")
     with pytest.raises(UserError, match="--precision tf32 needs"):
         benchmark.alone("x", {}, measurements.make_snapshot, setup, str(tmp_path))
+
+
+def test_xla_that_would_change_nothing(capsys):
+    assert benchmark.main(["--only", "test", "--xla"], SIZES) == 2
+    last = capsys.readouterr().err.strip().split("\n")[-1]
+    assert last.startswith("error: --xla compiles for GPUs, and TensorFlow finds none")
+
+
+def test_xla_with_what_has_no_network_of_its_own(capsys):
+    assert benchmark.main(["--serve", "--xla"]) == 2
+    assert "error: --xla is for tests, training" in capsys.readouterr().err
+
+
+def test_training_in_float16(tmp_path):
+    setup = SETUP._replace(precision="float16")
+    with pytest.raises(UserError, match="float16 is not for training"):
+        measurements.training_steps(setup, str(tmp_path), 1, False)
 
 
 def test_process_that_is_killed():

@@ -1,10 +1,12 @@
 """util.graph.session: a precision that cannot be had, and the memory of a process."""
 
 import ctypes
+import os
 import subprocess
 import sys
 from unittest import mock
 
+import numpy as np
 import pytest
 
 from util.core.cli import PRECISIONS
@@ -175,3 +177,68 @@ assert "libc.so.6" in changed
 """
     done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE)
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_xla_where_a_session_would_go_on_without_it(monkeypatch):
+    monkeypatch.delenv("TF_XLA_FLAGS", raising=False)
+    with pytest.raises(UserError, match="--xla compiles for GPUs.*TF_XLA_FLAGS=--tf"):
+        new_session(xla=True)
+    monkeypatch.setattr(session, "gpus", lambda: [session.Gpu("card", (7, 0))])
+    session.require_xla()
+    levels = [
+        session.session_config(xla=xla).graph_options.optimizer_options.global_jit_level
+        for xla in (True, False)
+    ]
+    assert levels == [tf.OptimizerOptions.ON_2, tf.OptimizerOptions.DEFAULT]
+
+
+def test_float16_is_not_for_training():
+    with pytest.raises(UserError, match="would be 0 in it.*use tf32 or float32"):
+        session.require_trainable("float16")
+    for precision in PRECISIONS:
+        if precision != "float16":
+            session.require_trainable(precision)
+
+
+STEPS = """
+import networks
+from util.graph.compat import tf
+from util.graph.session import new_session, own_process
+
+own_process()
+for xla in (False, True):
+    with networks.small_backbone(), tf.Graph().as_default():
+        model = networks.LSTM_model(mode="train", **networks.SMALL)
+        with new_session(threads=1, xla=xla) as session:
+            networks.load_recipe(session, model)
+            fed = networks.feed(model, [(1, 5)], networks.SMALL)
+            for _ in range(3):
+                print(session.run([model.cost, model.train_step], fed)[0])
+            about = tf.RunMetadata()
+            full = tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE)
+            session.run(model.train_step, fed, full, about)
+            print(sum(len(one.node_stats) for one in about.step_stats.dev_stats))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not MODERN, reason="needs TensorFlow 2's XLA for the CPU")
+def test_training_compiled_for_the_cpu():
+    tests = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    paths = [os.path.dirname(tests), tests, os.path.join(tests, "golden")]
+    env = dict(os.environ, TF_XLA_FLAGS=session.CPU_FLAG)
+    env["PYTHONPATH"] = os.pathsep.join(paths)
+    out = subprocess.check_output([sys.executable, "-c", STEPS], env=env, text=True)
+    *plain, nodes, c1, c2, c3, fewer = map(float, out.split())
+    np.testing.assert_allclose([c1, c2, c3], plain, rtol=1e-5)
+    assert fewer < 0.6 * nodes
+
+
+def test_devices_are_known_by_what_they_are():
+    """On a machine with a GPU the real TensorFlow says what it is."""
+    found = GPUS()
+    if not found:
+        pytest.skip("no GPU here: what TensorFlow says of one is not tested")
+    assert all(gpu.name and gpu.capability >= (3, 5) for gpu in found)
+    with tf.Graph().as_default(), new_session() as one:
+        assert one.run(tf.ones([2, 2]) @ tf.ones([2, 2])).tolist() == [[2, 2], [2, 2]]

@@ -242,8 +242,8 @@ def test_snapshot_of_another_network_is_refused(wanted, tmp_path):
         path = Snapshots(str(tmp_path), "unc").save(session, 1)
     opened = []
 
-    def open_session(*args):
-        opened.append(new_session(*args))
+    def open_session(*args, **options):
+        opened.append(new_session(*args, **options))
         return opened[-1]
 
     told = "does not fit the network: conv1/weights"

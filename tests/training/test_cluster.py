@@ -16,6 +16,7 @@ from util.core.errors import UserError
 from util.graph import session
 from util.graph.compat import tf
 from util.training import cluster
+from util.training.train import find_machine
 
 ADDRESSES = {"ps": ["a:1"], "worker": ["b:2", "c:3"]}
 
@@ -259,3 +260,16 @@ def test_no_task_computes_with_tf32_unless_asked(monkeypatch, job, precision):
     one = cluster.Cluster(ADDRESSES, job, len(ADDRESSES[job]) - 1)
     cluster.Task(one, batch_size=2, precision=precision)
     assert asked == [precision == "tf32"]
+
+
+def test_xla_is_for_one_machine(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", config("worker", 0))
+    with pytest.raises(UserError, match="--xla is for one machine: leave it out, or"):
+        find_machine(2, 1, None, "float32", xla=True)
+    monkeypatch.delenv("TF_CONFIG")
+    assert find_machine(2, 1, None, "float32", xla=True).xla
+
+
+def test_no_machine_trains_in_float16():
+    with pytest.raises(UserError, match="float16 is not for training"):
+        find_machine(2, 1, None, "float16", xla=False)

@@ -149,6 +149,7 @@ def test_header_says_what_is_trained_on_what():
         "devices": 2,
         "workers": 3,
         "precision": "float32",
+        "xla": False,
         "batch_size": 6,
         "steps": 700000,
         "seed": 9,

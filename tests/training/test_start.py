@@ -150,7 +150,9 @@ def train_in(folder, monkeypatch, tmp_path):
     monkeypatch.setattr(train.datasets, "get", lambda *_: wanted.dataset)
     monkeypatch.setattr(train, "TrainingSet", lambda *_: wanted)
     monkeypatch.setattr(train, "find_machine", lambda *_: train.Machine())
-    names = "dataset data batches split skip_damaged batch_size threads precision seed"
+    names = (
+        "dataset data batches split skip_damaged batch_size threads precision seed xla"
+    )
     names = [*names.split(), "sentences_per_image", *train.models.OPTIONS]
     args = types.SimpleNamespace(**dict.fromkeys(names))
     args.folder, args.resume, args.gpus = str(folder), False, "0"

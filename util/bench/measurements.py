@@ -7,7 +7,9 @@ import contextlib
 import itertools
 import os
 import time
-from typing import Any, Dict, Iterator, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+import numpy as np
 
 from util import models
 from util.bench import workload
@@ -51,28 +53,44 @@ class Setup(NamedTuple):
       precision: of products, see `session.new_session`.
       crf_backend: of DenseCRF, see `dense_crf.refine`.
       sizes: how much.
+      xla: whether XLA compiles the network.
     """
 
     model: str = "CMPC_model"
     precision: str = "float32"
     crf_backend: str = "own"
     sizes: Sizes = Sizes()
+    xla: bool = False
+
+    @property
+    def session(self) -> Dict[str, Any]:
+        """What `session.new_session` and `Predictor` take of it."""
+        return {"precision": self.precision, "xla": self.xla}
 
 
 # --- The network
 
 
-def peak_gflops(size: int) -> float:
-    """Return the GFLOP/s of a product of two float32 [size, size], best of a few."""
+def peak_gflops(size: int, precision: str = "float32") -> float:
+    """Return the GFLOP/s of a product of two [size, size], best of a few.
+
+    Args:
+      size: int.
+      precision: of `cli.PRECISIONS`; the matrices are of that dtype, of float32 for
+        "tf32".
+    """
     from util.graph.compat import tf
     from util.graph.session import new_session, release_freed_memory
 
-    with tf.Graph().as_default(), new_session() as session:
+    dtype = tf.float32 if precision == "tf32" else tf.as_dtype(precision)
+    with tf.Graph().as_default(), new_session(precision=precision) as session:
+        first = (tf.random_uniform([size, size]) for _ in range(2))
         left, right = (
-            tf.get_variable(name, initializer=tf.random_uniform([size, size]))
-            for name in ("left", "right")
+            tf.get_variable(name, initializer=tf.cast(values, dtype))
+            for name, values in zip(("left", "right"), first)
         )
-        product = tf.matmul(left, right).op
+        # A step on a GPU has ended when its result is here.
+        product = tf.matmul(left, right)[:1, :1]
         session.run(tf.global_variables_initializer())
         times = [_seconds(lambda: session.run(product)) for _ in range(6)]
     release_freed_memory()
@@ -99,16 +117,30 @@ def _model_class(setup):
     return models.load(setup.model)
 
 
-def make_snapshot(setup: Setup, folder: str) -> str:
-    """Save a network with random weights and return the path."""
+def make_snapshot(setup: Setup, folder: str, sane: bool = False) -> str:
+    """Save a network with random weights and return the path.
+
+    Args:
+      setup: what is measured.
+      folder: of the snapshot; made where missing.
+      sane: let the features keep the scale of a trained network's.
+    """
     from util.graph.compat import tf
     from util.graph.session import new_session
+    from util.training import start as start_of_training
     from util.training.snapshots import Snapshots
 
     with tf.Graph().as_default():
         model = _model_class(setup)(**setup.sizes.network)
-        with new_session(precision=setup.precision) as session:
+        with new_session(**setup.session) as session:
             session.run(tf.global_variables_initializer())
+            if sane:
+                size = setup.sizes.network["H"], setup.sizes.network["W"]
+                rng = np.random.RandomState(0)
+                images = [
+                    workload.random_image(rng, *size) for _ in range(TRAINING_IMAGES)
+                ]
+                start_of_training.calibrate(session, images)
             state = {"step": 1, "options": model.chosen}
             return Snapshots(folder, "unc").save(session, 1, state)
 
@@ -127,7 +159,7 @@ def start(setup: Setup, snapshot: str, begin: float) -> Figures:
     """
     from util.inference.predictor import Predictor
 
-    with Predictor(snapshot, precision=setup.precision) as predictor:
+    with Predictor(snapshot, **setup.session) as predictor:
         _answer(predictor, workload.random_samples(0, 1, *_form(setup.sizes))[0])
         start_s = time.time() - begin
         return {
@@ -193,7 +225,7 @@ def testing(setup: Setup, snapshot: str, sentences: int, use_crf: bool) -> Figur
             workers = dense_crf.Workers(jobs, setup.crf_backend)
             stack.enter_context(workers)
         peak = peak_gflops(sizes.product)
-        predictor = Predictor(snapshot, precision=setup.precision)
+        predictor = Predictor(snapshot, **setup.session)
         stack.enter_context(predictor)
 
         def run(images):
@@ -205,12 +237,22 @@ def testing(setup: Setup, snapshot: str, sentences: int, use_crf: bool) -> Figur
     return _result(images * sentences / seconds, peak, sizes)
 
 
-def _training_samples(sizes, sentences) -> Iterator[Figures]:
+def training_samples(sizes, sentences) -> Iterator[Figures]:
     """Return samples for ever, some sentences about each of TRAINING_IMAGES images."""
     size = sizes.network
     form = (sentences, size["H"], size["W"], size["vocab_size"])
     samples = (workload.random_samples(seed, *form) for seed in range(TRAINING_IMAGES))
     return itertools.cycle(itertools.chain(*samples))
+
+
+def training_model(setup: Setup, batch_size: int, sentences_per_image: int = 1):
+    """Return the network of a training step, in the default graph."""
+    return _model_class(setup)(
+        mode="train",
+        batch_size=batch_size,
+        grouped=sentences_per_image > 1,
+        **setup.sizes.network,
+    )
 
 
 def training_steps(
@@ -221,23 +263,19 @@ def training_steps(
     sentences_per_image: int = 1,
 ) -> Optional[Figures]:
     """Measure sentences a second in training; None: the cache has no room."""
+    from util.graph import session as sessions
     from util.graph.compat import tf
-    from util.graph.session import new_session, release_freed_memory
     from util.training import feature_cache, feeds
 
+    sessions.require_trainable(setup.precision)
     sizes, path = setup.sizes, os.path.join(folder, f"cache_{batch_size}")
     peak = peak_gflops(sizes.product)
     with tf.Graph().as_default():
-        model = _model_class(setup)(
-            mode="train",
-            batch_size=batch_size,
-            grouped=sentences_per_image > 1,
-            **sizes.network,
-        )
-        with new_session(precision=setup.precision) as session:
+        model = training_model(setup, batch_size, sentences_per_image)
+        with sessions.new_session(**setup.session) as session:
             session.run(tf.global_variables_initializer())
-            samples = _training_samples(sizes, sentences_per_image)
-            release_freed_memory()
+            samples = training_samples(sizes, sentences_per_image)
+            sessions.release_freed_memory()
             cache, warm_up = None, WARM_UP
             if use_cache:
                 options = feature_cache.Options(path)
@@ -249,13 +287,13 @@ def training_steps(
             feed = feeds.feeds(model, samples, cache)
             with contextlib.closing(feed):
                 runs = max(2, sizes.runs // (2 * batch_size))
-                times = _step_times(session, model, feed, warm_up + runs)
+                times = step_times(session, model, feed, warm_up + runs)
     if use_cache and _count(path) < TRAINING_IMAGES:
         return None
     return _result(batch_size / min(times[warm_up:]), peak, sizes)
 
 
-def _step_times(session, model, feed, steps):
+def step_times(session, model, feed, steps: int) -> List[float]:
     """Train as `loop.Loop` does and return the seconds of each step."""
     from util.training import loop
 

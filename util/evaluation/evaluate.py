@@ -84,7 +84,8 @@ def run(args) -> "Results":
     images, results = f"{snapshot}.{args.split}", Results(args.empty_below)
     with contextlib.ExitStack() as stack:
         order, samples = stack.enter_context(reading(dataset, args.split))
-        predictor = Predictor(snapshot, precision=args.precision, model=args.model)
+        how = {"precision": args.precision, "xla": args.xla}
+        predictor = Predictor(snapshot, model=args.model, **how)
         stack.enter_context(predictor)
         workers = None
         if args.dense_crf:
@@ -111,6 +112,7 @@ def run(args) -> "Results":
         empty_below=args.empty_below,
         weights=weights,
         intervals=intervals and with_titles(intervals),
+        **how,
     )
     print(f"results: {path}\n({TERMS})")
     if intervals:

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import os
 import platform
 from typing import Dict, List, NamedTuple, Tuple
 
@@ -15,6 +16,8 @@ from util.graph.compat import only_graphs, tensorflow, tf
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 
 KEPT_BYTES = 2**31 - 1
+
+CPU_FLAG = "--tf_xla_cpu_global_jit"  # without it XLA leaves a CPU alone
 
 # What a GPU must be able to, at least.
 CAPABILITIES = {"float16": (7, 0), "tf32": (8, 0)}
@@ -65,7 +68,7 @@ def release_freed_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def session_config(precision="float32", threads=None, cpus=1):
+def session_config(precision="float32", threads=None, cpus=1, xla=False):
     """Return the settings of a session, see `new_session`."""
     # Here, lest TensorFlow is loaded by anything but `compat`.
     from tensorflow.core.protobuf import rewriter_config_pb2
@@ -86,10 +89,15 @@ def session_config(precision="float32", threads=None, cpus=1):
         rewrites.auto_mixed_precision_onednn_bfloat16 = switch.ON
     elif precision == "float16":
         rewrites.auto_mixed_precision = switch.ON
+    if xla:
+        optimizer = config.graph_options.optimizer_options
+        optimizer.global_jit_level = tf.OptimizerOptions.ON_2
     return config
 
 
-def new_session(graph=None, precision="float32", threads=None, cpus=1, target=""):
+def new_session(
+    graph=None, precision="float32", threads=None, cpus=1, target="", xla=False
+):
     """Open a session that takes a GPU's memory as it needs it.
 
     Where TensorFlow has TF32, its switch for the whole process is set by `precision`.
@@ -101,12 +109,13 @@ def new_session(graph=None, precision="float32", threads=None, cpus=1, target=""
       threads: int, of the CPU; None: as many as there are cores.
       cpus: int, devices that the CPU counts as.
       target: address of a server; "": this process.
+      xla: bool, compile what XLA can.
 
     Returns:
       tf.Session.
 
     Raises:
-      UserError: this machine or TensorFlow does not have the precision.
+      UserError: this machine or TensorFlow does not have the precision, or XLA.
 
     Example:
       >>> with tf.Graph().as_default(), new_session() as session:
@@ -114,8 +123,10 @@ def new_session(graph=None, precision="float32", threads=None, cpus=1, target=""
       5
     """
     require_precision(precision)
+    if xla:
+        require_xla()
     switch_tf32(precision)
-    return tf.Session(target, graph, session_config(precision, threads, cpus))
+    return tf.Session(target, graph, session_config(precision, threads, cpus, xla))
 
 
 def switch_tf32(precision: str) -> None:
@@ -150,6 +161,33 @@ def require_precision(precision: str) -> None:
             f"--precision {precision} needs TensorFlow 2 and a GPU of compute "
             f"capability {needed[0]}.{needed[1]} or higher, and TensorFlow "
             f"{tf.VERSION} finds none here: use float32"
+        )
+
+
+def require_trainable(precision: str) -> None:
+    """Refuse a precision in which a network would not learn.
+
+    Raises:
+      UserError: it is float16.
+    """
+    if precision == "float16":
+        raise UserError(
+            "--precision float16 is not for training: gradients that are small would "
+            "be 0 in it, and the loss is not scaled against that; use tf32 or float32"
+        )
+
+
+def require_xla() -> None:
+    """Refuse XLA where a session would go on without it.
+
+    Raises:
+      UserError: there is no GPU, and TensorFlow was not told to compile for the CPU.
+    """
+    told = os.environ.get("TF_XLA_FLAGS", "").split()
+    if not (gpus() or CPU_FLAG in told):
+        raise UserError(
+            "--xla compiles for GPUs, and TensorFlow finds none here: leave it out, or "
+            f"set TF_XLA_FLAGS={CPU_FLAG} to compile for the CPU, which takes minutes"
         )
 
 

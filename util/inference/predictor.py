@@ -71,6 +71,7 @@ class Predictor:
         again. At full size of CMPC each takes 96 MB.
       model: name, of `models.MODELS`, that the snapshot must be of; None: any.
       crf_backend: of DenseCRF, see `dense_crf.refine`.
+      xla: bool, see `session.new_session`.
 
     Attributes:
       image: uint8 [H, W, 3], the image as the network sees it; None before
@@ -84,8 +85,8 @@ class Predictor:
       rounds: int, in how many it attends to the words; 0: it has no rounds.
 
     Raises:
-      UserError: the snapshot cannot be read or does not fit, or precision or
-        crf_backend cannot be had here.
+      UserError: the snapshot cannot be read or does not fit, or precision,
+        XLA or crf_backend cannot be had here.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Predictor:
         remembered: int = 1,
         model: Optional[str] = None,
         crf_backend: str = "own",
+        xla: bool = False,
     ) -> None:
         dense_crf.check_backend(crf_backend)
         self._snapshot = checkpoint.without_ending(snapshot)
@@ -115,7 +117,7 @@ class Predictor:
                 num_steps=text_processing.MAX_WORDS,
                 **sizes,
             )
-            self._session = new_session(graph, precision)
+            self._session = new_session(graph, precision, xla=xla)
             with checkpoint.closed_on_error(self._session):
                 checkpoint.load(self._session, self._snapshot)
         self.levels, self.about_levels = tuple(self._model.shown), model_class.SHOWN

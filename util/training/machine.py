@@ -5,7 +5,7 @@ from typing import Any, Callable, Iterator, List, Optional, Tuple
 
 from util.core.errors import UserError
 from util.graph import towers
-from util.graph.session import new_session
+from util.graph.session import new_session, require_trainable
 from util.training.feeds import Sample, TrainingSet
 from util.training.loop import TrainState
 
@@ -18,12 +18,14 @@ class Machine:
       devices: int, how many of each worker a step is spread over.
       threads, precision: see `session.new_session`.
       workers: int, processes that share a step.
+      xla: bool, see `session.new_session`.
 
     Attributes:
       all of the arguments; is_chief: bool, this process takes the steps.
 
     Raises:
-      UserError: workers and devices cannot share a step evenly.
+      UserError: workers and devices cannot share a step evenly, or nothing can be
+        trained in the precision.
     """
 
     is_chief = True
@@ -35,14 +37,16 @@ class Machine:
         threads: Optional[int] = None,
         precision: str = "float32",
         workers: int = 1,
+        xla: bool = False,
     ) -> None:
+        require_trainable(precision)
         if batch_size % (workers * devices):
             raise UserError(
                 f"-bs {batch_size} sentences cannot be shared by {workers} workers "
                 f"with {devices} devices each: choose a multiple"
             )
         self.batch_size, self.devices, self.workers = batch_size, devices, workers
-        self.threads, self.precision = threads, precision
+        self.threads, self.precision, self.xla = threads, precision, xla
 
     def check_fits(self, training_set: TrainingSet) -> None:
         """Refuse groups of sentences that no device has room for.
@@ -77,7 +81,10 @@ class Machine:
     def session(self) -> Iterator[Any]:
         """Open a session of the default graph."""
         with new_session(
-            precision=self.precision, threads=self.threads, cpus=self.devices
+            precision=self.precision,
+            threads=self.threads,
+            cpus=self.devices,
+            xla=self.xla,
         ) as session:
             yield session
 

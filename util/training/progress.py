@@ -134,7 +134,7 @@ def header(run: Dict[str, Any], start: str) -> str:
             f"samples: {run['samples']:,} of {run['data_set']} {run['split']}, "
             f"{network['W']}x{network['H']} pixels",
             f"devices: {run['devices']} a worker, workers: {run['workers']}, "
-            f"precision: {run['precision']}",
+            f"precision: {run['precision']}" + (", compiled by XLA" * run["xla"]),
             f"batch: {run['batch_size']}, until step {run['steps']}, "
             f"seed {run['seed']}",
             start,

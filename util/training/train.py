@@ -47,7 +47,8 @@ def run(model_class, args) -> None:
         dataset, args.split, args.skip_damaged, args.sentences_per_image
     )
     devices = args.gpus.count(",") + 1 if args.gpus else 1
-    machine = find_machine(args.batch_size, devices, args.threads, args.precision)
+    how = args.threads, args.precision, args.xla
+    machine = find_machine(args.batch_size, devices, *how)
     machine.check_fits(training_set)
     if not machine.is_chief:
         machine.serve(training_set)
@@ -189,7 +190,11 @@ def train(
 
 
 def find_machine(
-    batch_size: int, devices: int, threads: Optional[int], precision: str
+    batch_size: int,
+    devices: int,
+    threads: Optional[int],
+    precision: str,
+    xla: bool,
 ) -> Machine:
     """Return what computes: this machine, or this task of those that TF_CONFIG names.
 
@@ -197,15 +202,19 @@ def find_machine(
       as for `Machine`.
 
     Raises:
-      UserError: TF_CONFIG is wrong, or they cannot share a step.
+      UserError: TF_CONFIG is wrong, they cannot share a step, or were asked for XLA.
     """
     if os.environ.get("TF_CONFIG"):
         from util.training import cluster
 
         job = cluster.read()
+        if job and xla:
+            raise UserError(
+                "--xla is for one machine: leave it out, or unset TF_CONFIG"
+            )
         if job:
             return cluster.Task(job, batch_size, devices, threads, precision)
-    return Machine(batch_size, devices, threads, precision)
+    return Machine(batch_size, devices, threads, precision, xla=xla)
 
 
 def chosen_options(model_class, args) -> Dict[str, str]:
@@ -328,6 +337,7 @@ def describe(
         "devices": machine.devices,
         "workers": machine.workers,
         "precision": machine.precision,
+        "xla": machine.xla,
         "versions": versions(),
     }
 
