@@ -135,6 +135,7 @@ def test_a_test_of_the_old_snapshot_gives_the_old_figures(old, trainval, expecte
     record = json.loads((old / "ckpts" / RECORD).read_text())
     first = json.loads((OLD / "ckpts" / RECORD).read_text())
     new = {"model", "options", "empty_below", "weights", "intervals"}
+    new |= {"precision", "xla"}
     assert set(record) == {*first, *new}
     assert record["weights"] == checkpoint.fingerprint(str(old / "ckpts" / SNAPSHOT))
     assert record["results"][WITHOUT] == pytest.approx(
