@@ -237,7 +237,7 @@ def test_sentences_that_cannot_be_shared_are_refused(
     options, tmp_path, error_of, devices, told
 ):
     options = [word if word != "-1" else devices for word in options]
-    assert told in error_of([*options, "-f", str(tmp_path / "x")])
+    assert told in error_of([*options, "-st", "1", "-f", str(tmp_path / "x")])
     assert not os.path.exists(str(tmp_path / "x"))
 
 
