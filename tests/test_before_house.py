@@ -124,6 +124,7 @@ def test_training_goes_on_from_the_old_snapshot(old, expected):
     (resumed,) = record.pop("resumed")
     assert record == json.loads((OLD / "ckpts" / "run.json").read_text())
     assert resumed["step"] == STEP
+    assert resumed["network"].pop("warm_up") == 0
     assert dict(resumed["network"], optimizer="adam") == record["network"]
 
 

@@ -38,7 +38,7 @@ class Network:
     model, vocab_size, word_classes = "CMPC_model", 50, LSTM_model.WORD_CLASSES
     options = {}  # noqa: RUF012
 
-    def __init__(self, snapshot, precision, model):
+    def __init__(self, snapshot, precision, model, xla=False):
         assert model is None and precision == "float32"
         assert snapshot.endswith(SNAPSHOT)
 
