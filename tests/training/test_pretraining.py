@@ -56,9 +56,8 @@ def trained(tmp_path_factory):
     return path, images, maps
 
 
-def test_its_features_tell_the_words(trained):
-    """A linear map of the stored features finds the objects of each kind."""
-    path, images, maps = trained
+def left_over(path, images, maps):
+    """Return the share of the variance that a linear map of the features leaves."""
     with small_backbone(), tf.Graph().as_default(), tf.Session() as session:
         image = tf.placeholder(tf.float32, [None, 32, 32, 3])
         taps = deeplab_resnet.features(image, units=[1, 1, 1, 1])
@@ -69,7 +68,17 @@ def test_its_features_tell_the_words(trained):
     cells = np.hstack([cells, np.ones((len(cells), 1))])
     wanted = maps.reshape(len(cells), 6)[:, [2, 5]].astype(float)
     answer = cells @ np.linalg.lstsq(cells, wanted, rcond=None)[0]
-    assert np.square(answer - wanted).mean() < 0.1 * wanted.var()
+    return np.square(answer - wanted).mean() / wanted.var()
+
+
+def test_its_features_tell_the_words(trained, tmp_path):
+    """Better than features that are all but drawn, which tell much of it already."""
+    path, images, maps = trained
+    drawn = str(tmp_path / "drawn.ckpt")
+    with small_backbone():
+        pretraining.pretrain(drawn, images, maps, [1, 1, 1, 1], 1, threads=1)
+    # 0.02 and 0.12 when this was written.
+    assert left_over(path, images, maps) < left_over(drawn, images, maps) / 2
 
 
 def test_the_same_seed_gives_the_same_weights(trained, tmp_path):
