@@ -100,6 +100,16 @@ def assert_close(found, wanted):
         assert found == wanted
 
 
+def test_a_resumed_run_has_the_size_of_its_snapshot(old):
+    folder = old / "ckpts"
+    options = "-d shapes -t train -g -1 --threads 1 --resume -st 801".split()
+    more = ["--data", str(old / "data"), "-f", str(folder)]
+    out, _ = runs.finish(runs.start(1, options + more))
+    assert f"snapshot: {folder / 'shapes_iter_801.tfmodel'}\n" in out
+    network = json.loads((folder / "run.json").read_text())["resumed"][0]["network"]
+    assert (network["v_emb_dim"], network["mlp_dim"]) == (8, 8)
+
+
 def test_training_goes_on_from_the_old_snapshot(old, expected):
     folder, wanted = old / "ckpts", expected["resumed"]
     more = ["--data", str(old / "data"), "-f", str(folder), "--resume", "-st", "803"]

@@ -72,7 +72,7 @@ def _run_alone(model_class, args, dataset, training_set, machine):
         model_class,
         training_set,
         channels={"v_emb_dim": args.v_emb_dim, "mlp_dim": args.mlp_dim},
-        init_from=args.init_from,
+        init_from=state.snapshot or args.init_from,
         embedding=args.embedding,
         start_lr=args.learning_rate,
         lr_decay_step=args.decay_steps,
@@ -247,7 +247,7 @@ def network_options(
       model_class: of `models.load`.
       training_set: gives sizes of images and vocabulary, and the default channels.
       channels: those that are chosen, by the name of the argument; None: the default.
-      init_from: a snapshot whose sizes are the default.
+      init_from: a snapshot, also one to resume from, whose sizes are the default.
       embedding: start from the word vectors of the data set.
       **learning: more arguments, as they are.
 
