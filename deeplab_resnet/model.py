@@ -217,11 +217,14 @@ def quieten_units(session):
       gamma of each unit's last layer
     """
     with session.graph.as_default():
+        quiet = []
         for variable in tf.global_variables():
             if variable.op.name.endswith("_branch2c/gamma"):
                 first = "a_branch" in variable.op.name
                 scale = FIRST_UNIT_SCALE if first else 0.0
-                session.run(tf.assign(variable, scale * tf.ones_like(variable)))
+                quiet.append(tf.assign(variable, scale * tf.ones_like(variable)))
+        # At once: TensorFlow prepares the whole graph anew for each set of fetches.
+        session.run(quiet)
 
 
 def measure_moments(session, image, batches):

@@ -1,5 +1,7 @@
 """deeplab_resnet: one layer by hand, what calibrating does, and gradients."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import recipe
@@ -118,6 +120,21 @@ def test_gradients_reach_all_blocks(narrow):
         session.run(tf.global_variables_initializer())
         for kernel, slope in zip(kernels, session.run(slopes)):
             assert np.abs(slope).max() > 0, kernel.op.name
+
+
+def test_units_are_quietened_in_one_run(narrow, monkeypatch):
+    """Each run of other fetches prepares the whole graph, for half a second."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        deeplab_resnet.features(tf.zeros([1, 16, 16, 3]))
+        session.run(tf.global_variables_initializer())
+        gammas = [v for v in tf.global_variables() if "branch2c/gamma" in v.op.name]
+        run = mock.Mock(wraps=session.run)
+        monkeypatch.setattr(session, "run", run)
+        backbone.quieten_units(session)
+        assert run.call_count == 1
+        found = {v.op.name[2:4]: set(one) for v, one in zip(gammas, run(gammas))}
+    scales = {"a": 0.5, "b": 0.0}  # of the first unit and the second
+    assert found == {f"{n}{unit}": {scales[unit]} for n in "2345" for unit in "ab"}
 
 
 def test_calibrating_averages_over_the_batches(narrow):
