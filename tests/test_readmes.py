@@ -63,6 +63,7 @@ HOW = [
     (r"python trainval_model\.py -m export .*", "tests/deploy/test_export.py"),
     (r"python -m util\.convert_backbone .*", "files of 170 MB from other servers"),
     (r"python -m util\.benchmark.*", "minutes; tests/bench/test_benchmark.py"),
+    (r"python -m util\.compare_models .*", "hours; tests/training/test_comparison.py"),
     (r"python tests/\w+\.py .*", "needs a page or the demo's snapshot"),
     (r"python3[.\d]* -m venv \S+", "CI installs"),
     (r"\. \S+/activate", "CI installs"),

@@ -19,6 +19,7 @@ from CMPC_model import LSTM_model
 from util import (
     benchmark,
     check,
+    compare_models,
     convert,
     convert_backbone,
     glove,
@@ -35,6 +36,7 @@ COMMANDS = {
     "trainval_model.py": trainval_model.build_parser,
     "-m util.benchmark": benchmark.build_parser,
     "-m util.check": check.build_parser,
+    "-m util.compare_models": compare_models.build_parser,
     "-m util.convert": convert.build_parser,
     "-m util.convert_backbone": convert_backbone.build_parser,
     "-m util.glove": glove.build_parser,

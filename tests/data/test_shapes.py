@@ -55,6 +55,12 @@ def scenes():
     ]
 
 
+def test_a_sentence_tells_its_kind(scenes):
+    said = [sentence for scene in scenes for sentence in scene.sentences]
+    assert len(said) == 3 * 20 * 8
+    assert all(shapes_scenes.kind_of(one.text) == one.kind for one in said)
+
+
 # --- A second reader of the sentences, which shares no code with the first
 
 

@@ -127,6 +127,25 @@ def test_crf_sees_the_padded_image_and_the_probability():
     assert evaluate.best_mask(result) is result.masks[WITH_CRF]
 
 
+def test_rounds_before_the_answer_become_masks():
+    """Each as the answer: on the object above 0, back in the size of the image."""
+    (result,) = find(Constant(1.0), [sample(16, 32)])
+    first = np.zeros((SIDE, SIDE), np.float32)
+    first[8:16] = np.nextafter(np.float32(0.5), np.float32(1))
+    second = np.full_like(first, 0.5)
+    levels = {"heat_1": first, "round_1": first, "heat_2": first, "round_2": second}
+    found = evaluate.with_masks_of_rounds(result._replace(levels=levels))
+    assert list(found.masks) == [WITHOUT_CRF, "round_1", "round_2"]
+    assert found.levels == {} and found.masks[WITHOUT_CRF].all()
+    wanted = np.zeros((16, 32), bool)
+    wanted[:8] = True
+    np.testing.assert_array_equal(found.masks["round_1"], wanted)
+    assert not found.masks["round_2"].any()
+    (row,) = evaluate.Results.of([found]).samples
+    assert row["round_1"] == {"intersection": 256, "union": 12 * 32}
+    assert list(evaluate.Results.of([found]).scores) == [WITHOUT_CRF]
+
+
 def test_base_score_is_a_third_block_and_part_of_the_record(tmp_path):
     """The base score finds the upper half, the last one the whole image."""
 

@@ -1,57 +1,17 @@
 """All models and their options side by side: how large, how much work, how fast."""
 
-from typing import Any, Callable, Dict, List, NamedTuple
+from typing import Any, Callable, Dict, List
 
 import numpy as np
 
 from util.bench import measurements
 from util.bench.measurements import Setup, Sizes
 from util.models import load
-from util.models.options import option_name
-from util.models.references import runs_of
+from util.models.cases import SPLIT, Case
 
 PRODUCTS = ("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 SENTENCES = 7  # of an image
-SPLIT = "unc", "val"  # of the published scores
-
-
-class Case(NamedTuple):
-    """A model and the options that make another network of it.
-
-    Attributes:
-      model: its name, of `models.MODELS`.
-      options: of `options.OPTIONS`, name -> value.
-
-    Example:
-      >>> str(Case("STEP_model", {"folds": 3}))
-      'STEP_model --folds 3'
-    """
-
-    model: str
-    options: Dict[str, Any]
-
-    def __str__(self) -> str:
-        options = (
-            f" {option_name(name)} {value}" for name, value in self.options.items()
-        )
-        return self.model + "".join(options)
-
-    @property
-    def published(self) -> str:
-        """The best known overall IoU on SPLIT in per cent, without / with DenseCRF.
-
-        Example:
-          >>> Case("RRN_model", {}).published
-          '– / 55.33'
-          >>> Case("STEP_model", {"folds": 3}).published
-          'not published'
-        """
-        runs = runs_of(self.model, self.options, *SPLIT)
-        if not runs:
-            return "not published"
-        pair = runs[0].scores[SPLIT]["overall_iou"]
-        return " / ".join("–" if value is None else f"{value:.2f}" for value in pair)
 
 
 CASES = (

@@ -152,6 +152,27 @@ def vocabulary() -> List[str]:
     return list(SPECIAL_WORDS) + sorted(word for word in words if word[0] != "{")
 
 
+def kind_of(sentence: str) -> str:
+    """Return the kind of a sentence, one of KINDS.
+
+    Args:
+      sentence: of the grammar.
+
+    Example:
+      >>> for text in ("the left square", "the square left of the cross"):
+      ...     print(kind_of(text))
+      place
+      relation
+    """
+
+    def has(phrases):
+        return any(f" {phrase} " in f" {sentence} " for phrase in phrases)
+
+    if has(RELATIONS):
+        return "relation"
+    return "place" if has(PLACES) else "attribute"
+
+
 # --- What is true of a scene
 
 

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import os
+import re
 from typing import (
     Any,
     Dict,
@@ -42,6 +43,7 @@ from util.inference import dense_crf, visualize
 from util.inference.predictor import Predictor, check_samples, is_on_object, rule_of
 
 GROUP = 24  # samples of an image that are held at once
+ROUND = re.compile(r"round_[0-9]+")  # a level that a round before the last one answers
 
 Sample = Dict[str, Any]  # as `DataReader.read_batch` gives it
 Numbered = Tuple[int, Sample]
@@ -277,6 +279,25 @@ def as_counted(result: Result, empty_below: int) -> Result:
     """Return a result whose masks of few pixels are empty, see `eval_tools.counted`."""
     masks = {kind: counted(mask, empty_below) for kind, mask in result.masks.items()}
     return result._replace(masks=masks)
+
+
+def with_masks_of_rounds(result: Result) -> Result:
+    """Put the masks of the rounds before the answer in the place of the levels.
+
+    Args:
+      result: a level `round_N` is the sigmoid of the score of round N.
+
+    Returns:
+      A Result without levels; its masks have `round_1`, ... too, as `Results.add` and
+      `breakdown.scores` take them.
+    """
+    size = result.sample["mask_batch"].shape
+    masks = {
+        name: im_processing.restore_mask(level > 0.5, *size)
+        for name, level in result.levels.items()
+        if ROUND.fullmatch(name)
+    }
+    return result._replace(masks={**result.masks, **masks}, levels={})
 
 
 def best_mask(result: Result) -> np.ndarray:

@@ -334,6 +334,16 @@ class Model:
             if name != "pred"
         }
 
+    @classmethod
+    def default_options(cls):
+        """Return those of `models.OPTIONS` that it is made with where none are given.
+
+        Returns:
+          name -> value.
+        """
+        defaults = cls.Arguments._field_defaults
+        return {name: defaults[name] for name in cls.OPTIONS if defaults[name]}
+
     @property
     def chosen(self):
         """Those of `models.OPTIONS` that it was made with, name -> value."""

@@ -14,8 +14,9 @@ import numpy as np
 from tqdm import tqdm
 
 from util.core import files
+from util.core.errors import Stopped
 from util.core.surroundings import cores
-from util.data import datasets
+from util.data import datasets, text_processing
 from util.data.build import build_samples
 from util.data.datasets import Dataset
 from util.evaluation import evaluate
@@ -63,7 +64,10 @@ def run(model_class, args) -> Dict[str, float]:
         options = dict(OPTIONS)
     with files.locked(args.folder):
         run_log.require_own(args.folder, DATASET)
-        snapshot = train_small(model_class, dataset, args.folder, options)
+        backbone = os.path.join(args.folder, BACKBONE)
+        train_backbone(dataset, backbone)
+        how = {"options": options, "backbone": backbone}
+        snapshot = train_small(model_class, dataset, args.folder, STEPS, **how)
     samples = list(read_samples(dataset, "test"))
     with Predictor(snapshot) as predictor:
         with dense_crf.Workers(cores(), args.crf_backend) as workers:
@@ -97,63 +101,97 @@ def read_samples(dataset: Dataset, split: str) -> Iterator[Dict[str, Any]]:
     return (samples.read(number) for number in range(len(samples)))
 
 
+def train_backbone(
+    dataset: Dataset, path: str, seed: int = SEED, threads: Optional[int] = None
+) -> None:
+    """Train a small backbone on the split train and save its weights.
+
+    Args:
+      dataset: `shapes`, with the samples of its split train.
+      path: of the checkpoint.
+      seed, threads: see `pretraining.pretrain`.
+    """
+    words = text_processing.vocabulary_size(dataset.vocabulary_file)
+    images, maps = pretraining.word_maps(read_samples(dataset, "train"), words)
+    how = UNITS, BACKBONE_STEPS, seed, threads
+    pretraining.pretrain(path, images, maps, *how)
+
+
 def train_small(
     model_class,
     dataset: Dataset,
     folder: str,
-    options: Optional[Dict[str, str]] = None,
+    steps: int,
+    seed: int = SEED,
+    options: Optional[Dict[str, Any]] = None,
+    backbone: Optional[str] = None,
+    init_from: Optional[str] = None,
+    threads: Optional[int] = None,
 ) -> str:
-    """Train a small backbone and a network on it, and return the path of its snapshot.
+    """Train a small network and return the path of its snapshot.
 
     Args:
       model_class: of `models.load`.
       dataset: `shapes`, with the samples of its split train.
       folder: of the snapshot; older ones of the demo are replaced.
+      steps: how many, of SCENES * SENTENCES sentences each.
+      seed: of everything that is drawn.
       options: of the model, see `models.OPTIONS`.
+      backbone: path of what `train_backbone` saved.
+      init_from: in place of it, path of a snapshot to start from.
+      threads: see `session.new_session`.
+
+    Raises:
+      UserError: backbone or snapshot are missing or do not fit.
+      Stopped: a signal came before the last step.
     """
     training_set = TrainingSet(dataset, "train", sentences_per_image=SENTENCES)
-    backbone = os.path.join(folder, BACKBONE)
-    samples = read_samples(dataset, "train")
-    images, maps = pretraining.word_maps(samples, training_set.vocab_size)
-    pretraining.pretrain(backbone, images, maps, UNITS, BACKBONE_STEPS, SEED)
     sentences = (sample["text_batch"] for sample in read_samples(dataset, "train"))
     network = network_options(
         model_class,
         training_set,
+        init_from=init_from,
         start_lr=LEARNING_RATE,
         warm_up=WARM_UP,
-        lr_decay_step=STEPS,
+        lr_decay_step=steps,
         units=UNITS,
         # Padding changes nothing, but each position costs time.
         num_steps=int(max(map(np.count_nonzero, sentences))),
         **(options or {}),
     )
-    return train(
+    snapshot = train(
         model_class,
         network,
         training_set,
         Start(
             TrainState(
                 0,
-                SEED,
+                seed,
                 training_set.number,
                 [0],
                 options,
                 sentences_per_image=SENTENCES,
             ),
+            init_from=init_from,
             backbone=backbone,
         ),
-        Schedule(last=STEPS, every=STEPS),
+        Schedule(last=steps, every=steps),
         folder,
-        Machine(SCENES * SENTENCES),
+        Machine(SCENES * SENTENCES, threads=threads),
         feature_cache.Options(path=None, dtype="float16"),
     )
+    if snapshot != checkpoint.path(folder, dataset.name, steps):
+        raise Stopped(
+            f"a signal came before step {steps}: the same command starts this training "
+            "again"
+        )
+    return snapshot
 
 
 def find_all(predictor, samples: Samples, title: str, workers=None) -> List[Result]:
     """Segment all samples, with a progress bar."""
     found = evaluate.find_masks(predictor, enumerate(samples), workers)
-    found = (one._replace(levels={}) for one in found)  # there are many
+    found = map(evaluate.with_masks_of_rounds, found)  # levels would be too many
     return list(tqdm(found, title, len(samples), unit="sentence"))
 
 

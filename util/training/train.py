@@ -228,9 +228,7 @@ def chosen_options(model_class, args) -> Dict[str, str]:
     for name in options:
         if name not in model_class.OPTIONS:
             raise UserError(f"{model_class.NAME} has no {models.option_name(name)}")
-    defaults = model_class.Arguments._field_defaults
-    given = {name: defaults[name] for name in model_class.OPTIONS if defaults[name]}
-    return {**given, **options}
+    return {**model_class.default_options(), **options}
 
 
 def network_options(
