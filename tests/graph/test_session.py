@@ -212,11 +212,11 @@ for xla in (False, True):
         with new_session(threads=1, xla=xla) as session:
             networks.load_recipe(session, model)
             fed = networks.feed(model, [(1, 5)], networks.SMALL)
-            for _ in range(3):
-                print(session.run([model.cost, model.train_step], fed)[0])
-            about = tf.RunMetadata()
+            fetched, about = [model.cost, model.train_step], tf.RunMetadata()
+            print(session.run(fetched, fed)[0], session.run(fetched, fed)[0])
+            # The same fetches: others would be compiled anew.
             full = tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE)
-            session.run(model.train_step, fed, full, about)
+            print(session.run(fetched, fed, full, about)[0])
             print(sum(len(one.node_stats) for one in about.step_stats.dev_stats))
 """
 
@@ -226,7 +226,9 @@ for xla in (False, True):
 def test_training_compiled_for_the_cpu():
     tests = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     paths = [os.path.dirname(tests), tests, os.path.join(tests, "golden")]
+    # XLA's own passes are all that the numbers depend on; LLVM's take half the time.
     env = dict(os.environ, TF_XLA_FLAGS=session.CPU_FLAG)
+    env["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
     env["PYTHONPATH"] = os.pathsep.join(paths)
     out = subprocess.check_output([sys.executable, "-c", STEPS], env=env, text=True)
     *plain, nodes, c1, c2, c3, fewer = map(float, out.split())

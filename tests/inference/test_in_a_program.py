@@ -161,10 +161,6 @@ def test_keras_works_around_predictions_which_are_right(tmp_path):
 
 
 @needs_eager_mode
-def test_networks_by_hand_have_the_variables_of_the_published_class():
-    run_program(BY_HAND)
-
-
-@needs_eager_mode
-def test_a_network_without_a_graph_makes_a_program_of_tensorflow_1_and_says_so():
+def test_networks_by_hand_have_the_published_variables_and_say_what_they_switch():
+    """In a graph nothing is switched; without one it is a program of TensorFlow 1."""
     run_program(BY_HAND + WITHOUT_A_GRAPH)
