@@ -338,7 +338,7 @@ def test_fine_tuning_knows_the_words_of_the_other_run(tmp_path, monkeypatch, whe
 # --- Killed and resumed, for real
 
 STEPS, EVERY_SNAPSHOT, EVERY_LOG = 30, 4, 3
-KILLS = 3
+KILLS = 2
 HEADER = 6  # lines before those of the steps, one of them about the cache
 
 
