@@ -49,6 +49,15 @@ def ctrl_c_works_afterwards():
 
 
 @pytest.fixture(scope="module")
+def without_training_step():
+    """Build the networks of a file up to their losses, where no step is taken."""
+    import networks
+
+    with networks.without_training_step():
+        yield
+
+
+@pytest.fixture(scope="module")
 def small_backbone():
     """Give the networks of a file a backbone of a unit a block, which is quicker."""
     import networks

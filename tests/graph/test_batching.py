@@ -11,7 +11,7 @@ from util.graph.compat import tf
 from util.graph.session import new_session
 from util.graph.towers import local_towers
 
-pytestmark = pytest.mark.usefixtures("small_backbone")
+pytestmark = pytest.mark.usefixtures("small_backbone", "without_training_step")
 CASES = [(1, 1), (2, 5), (3, 20)]
 # Asked for, of the largest value; products of other sizes add in another order.
 TOLERANCE = 1e-5
@@ -27,12 +27,6 @@ TOLERANCE_EACH = 2e-3
 SIGMOID_OF_IMAGE, POOLED_OF_IMAGE = 3e-5, 5e-5
 POOLED = "text_objseg/b[1234]/DW"
 EVERY = {**NETWORKS, **VARIANTS}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_training_step():
-    with networks.without_training_step():
-        yield
 
 
 def results(name, *groupings):

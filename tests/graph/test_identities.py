@@ -9,7 +9,7 @@ from networks import SMALL, LSTM_model
 
 from util.graph.compat import tf
 
-pytestmark = pytest.mark.usefixtures("small_backbone")
+pytestmark = pytest.mark.usefixtures("small_backbone", "without_training_step")
 OUTPUTS = ("pred", "up", "up_c3", "up_c4", "up_c5")
 # The same sums in another order: 5e-7 of the largest value was seen.
 VALUE = 1e-5

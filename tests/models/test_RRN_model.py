@@ -90,7 +90,8 @@ def test_first_values(small_backbone):
 def test_dropout_is_for_training(small_backbone):
     halves = dict(SMALL_RRN, keep_prob_rnn=0.5, keep_prob_emb=0.5)
     with tf.Graph().as_default(), tf.Session() as session:
-        built = {"train": LSTM_model(mode="train", **halves)}
+        with networks.without_training_step():
+            built = {"train": LSTM_model(mode="train", **halves)}
         with tf.variable_scope(tf.get_variable_scope(), reuse=True):
             built["eval"] = LSTM_model(**halves)
             built["plain"] = LSTM_model(**SMALL_RRN)

@@ -181,7 +181,8 @@ def test_rounds_are_what_the_formulas_say(small_backbone):
 
 def test_the_last_round_is_the_answer_and_all_are_trained_alike(small_backbone):
     with tf.Graph().as_default(), tf.Session() as session:
-        model = LSTM_model(mode="train", **SMALL_STEP)
+        with networks.without_training_step():
+            model = LSTM_model(mode="train", **SMALL_STEP)
         networks.load_recipe(session, model)
         fetches = dict(model.losses, all=model.cls_loss_all, pred_=model.pred)
         fetches.update(scores=model.scores, first=model.logits["round_1"])

@@ -237,7 +237,8 @@ def test_devices_that_share_a_step_give_the_same(options):
     found = []
     for towers in ((), [Tower("/cpu:0"), Tower("/cpu:0")]):
         with tf.Graph().as_default(), tf.Session() as session:
-            model = LSTM_model(2, mode="train", towers=towers, **SMALL, **options)
+            with networks.without_training_step():
+                model = LSTM_model(2, mode="train", towers=towers, **SMALL, **options)
             networks.load_recipe(session)
             fetches = {"up": model.up, "loss": model.cls_loss_all}
             found.append(session.run(fetches, networks.feed(model, cases, SMALL)))

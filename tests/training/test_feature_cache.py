@@ -448,7 +448,8 @@ def test_memory_serves_as_a_folder_does(path, trainer):
 def test_sentences_of_an_image_share_its_taps(path):
     """Steps of four sentences about two images or three, cached and not."""
     with tf.Graph().as_default(), new_session() as session:
-        model = LSTM_model(batch_size=4, grouped=True, mode="train", **SMALL)
+        with networks.without_training_step():
+            model = LSTM_model(batch_size=4, grouped=True, mode="train", **SMALL)
         networks.load_recipe(session)
         numbers = [n for image in range(3) for n in (image, image)]
         losses = []
