@@ -20,6 +20,7 @@ from util.graph.layers import (
     conv_variables,
     convolve,
     coordinates,
+    gated_conv,
     l2_normalize,
     layer_norm,
     layer_norm_of_product,
@@ -123,8 +124,7 @@ def mutan_fusion(visual, place, sentence, level, share, differentiable):
 
     if differentiable or visual.shape.as_list()[0] != 1:
         of_image = [project(*variables) for variables in zip(kernels, biases)]
-        factors = zip(of_image, of_sentence)
-        fused = tf.add_n([share(image) * term for image, term in factors])
+        fused = share.weighted_sum(of_image, of_sentence)
     else:
         of_image = [project(tf.concat(kernels, axis=3), tf.concat(biases, axis=0))]
         fused = sums_of_one_image(of_image[0], of_sentence)
@@ -249,7 +249,8 @@ def gated_exchange(features, sentence, level, suffix):
 
     Variables:
       {key}_{name}gv_f1 with key = spa_graph_key, lang_query, gv_lang: see conv
-      lang_feat_{name}_f{1,2}, trans_feat_{name}_f{1,2}: see conv
+      lang_feat_{name}_f{1,2}: see conv
+      trans_feat_{name}_f{1,2}: see gated_conv
       where name = {level}{suffix}
     """
     own = features[level]
@@ -271,8 +272,7 @@ def gated_exchange(features, sentence, level, suffix):
     for number, other in enumerate(others, start=1):
         part = f"{name}_f{number}"
         gate = conv(context, channels, 1, "lang_feat_" + part, tf.sigmoid)
-        offer = conv(features[other], channels, 1, "trans_feat_" + part, tf.nn.relu)
-        total += gate * offer
+        total += gated_conv(features[other], gate, "trans_feat_" + part)
     return l2_normalize(total)
 
 

@@ -6,7 +6,7 @@ util.layers, util.spatial, util.loss and util.optimizer.
 import numpy as np
 import pytest
 
-from util.graph import layers, losses, optimizer, recurrent
+from util.graph import algebra, layers, losses, optimizer, recurrent
 from util.graph.compat import tf
 
 # float32 against float64 over a few dozen terms.
@@ -251,6 +251,63 @@ def test_convolve_by_a_product_is_the_convolution():
         )  # fmt: skip
         wanted = np.maximum(x[:, ::stride, ::stride] @ kernel[0, 0] + bias, 0)
         np.testing.assert_allclose(found, wanted, **CLOSE)
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_a_map_of_scores_is_the_convolution(size):
+    weights = noise(2, 5, 6, 1)
+
+    def both(x, kernel):
+        maps = (
+            layers.convolve(x, kernel, tf.zeros([1])),
+            tf.nn.conv2d(x, kernel, [1, 1, 1, 1], "SAME"),
+        )
+        return [(y, tf.gradients(y * weights, [x, kernel])) for y in maps]
+
+    found, wanted = compute(both, noise(2, 5, 6, 3), noise(size, size, 3, 1))[0]
+    assert_all_close(found, wanted)
+
+
+def test_a_gated_convolution_and_its_gradients():
+    x, gate, weights = noise(2, 3, 2, 4), sigmoid(noise(2, 1, 1, 5)), noise(2, 3, 2, 5)
+
+    def plain(x, gate):
+        return gate * layers.conv(x, 5, 1, "c", tf.nn.relu)
+
+    def slopes(build):
+        def both(x, gate):
+            y = build(x, gate)
+            return y, tf.gradients(y * weights, [x, gate, *tf.trainable_variables()])
+
+        return compute(both, x, gate)[0]
+
+    found = slopes(lambda x, gate: layers.gated_conv(x, gate, "c"))
+    assert len(found[1]) == 4
+    assert_all_close(found, slopes(plain))
+
+
+@pytest.mark.parametrize("numbers", [[0, 0, 0], [1, 0, 1]])
+def test_terms_of_images_are_added_up_for_their_sentences(numbers):
+    images, sentences = noise(2, 2, 3, 2, 4), noise(2, 3, 1, 1, 4)
+    weights = noise(3, 3, 2, 4)
+
+    def slopes(add_up):
+        def both(images, sentences):
+            y = add_up(tf.unstack(images), tf.unstack(sentences))
+            return y, tf.gradients(y * weights, [images, sentences])
+
+        return compute(both, images, sentences)[0]
+
+    def plain(images, sentences):
+        return sum(tf.gather(x, numbers) * w for x, w in zip(images, sentences))
+
+    found = slopes(lambda *terms: algebra.Share(numbers).weighted_sum(*terms))
+    assert_all_close(found, slopes(plain))
+
+
+def assert_all_close(found, wanted):
+    for value, right in zip(tf.nest.flatten(found), tf.nest.flatten(wanted)):
+        np.testing.assert_allclose(value, right, **CLOSE)
 
 
 def test_coordinates_of_a_grid():

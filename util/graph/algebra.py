@@ -25,6 +25,38 @@ def project_back(x, kernel):
     return tf.reshape(y, [-1, x.shape.as_list()[1], channels])
 
 
+class Share:
+    """What sentences have of their images: a function of float32 [P, ...].
+
+    It gives [B, ...], each sentence what was computed of its image.
+
+    Args:
+      image_of: int32 [B], the number of each sentence's image; None: each has its own,
+        or all have one.
+    """
+
+    def __init__(self, image_of=None):
+        self.image_of = image_of
+
+    def __call__(self, x):
+        """Return what each sentence has of x."""
+        return x if self.image_of is None else rows_of(x, self.image_of)
+
+    def weighted_sum(self, images, sentences):
+        """Weight the terms of each image with those of its sentences and add them up.
+
+        Args:
+          images: list of K float32 [P, H, W, C]; all but P known.
+          sentences: list of K float32 [B, 1, 1, C].
+
+        Returns:
+          float32 [B, H, W, C].
+        """
+        if self.image_of is None:
+            return tf.add_n([x * weight for x, weight in zip(images, sentences)])
+        return sums_of_images(images, sentences, self.image_of)
+
+
 def rows_of(x, numbers):
     """Take rows, some of them more than once: what images give to their sentences.
 
@@ -88,6 +120,32 @@ def sum_of_cells(cells, weights):
     cells = tf.reshape(cells, [-1, rows * columns, channels])
     weights = tf.reshape(weights, [-1, 1, rows * columns])
     return tf.reshape(tf.matmul(weights, cells), [-1, 1, 1, channels])
+
+
+def sums_of_images(images, sentences, numbers):
+    """Weight the terms of images with those of their sentences and add them up.
+
+    A product for each channel, forward and in the gradients: no term is copied for each
+    sentence of its image. A weight is zero where the image is another one.
+
+    Args:
+      images: list of K float32 [P, H, W, C]; all but P known.
+      sentences: list of K float32 [B, 1, 1, C].
+      numbers: int32 [B], 0..P - 1: which image a sentence is about.
+
+    Returns:
+      float32 [B, H, W, C].
+    """
+    heads, (_, rows, columns, channels) = len(images), images[0].shape.as_list()
+    terms = tf.stack(images, axis=1)
+    terms = tf.reshape(terms, [-1, rows * columns, channels])  # [P * K, N, C]
+    chosen = tf.one_hot(numbers, tf.shape(images[0])[0])
+    weights = tf.reshape(tf.concat(sentences, axis=1), [-1, 1, heads, channels])
+    weights *= chosen[:, :, tf.newaxis, tf.newaxis]  # [B, P, K, C]
+    weights = tf.reshape(weights, [-1, tf.shape(terms)[0], channels])
+    weights = tf.transpose(weights, [2, 0, 1])
+    sums = tf.matmul(weights, tf.transpose(terms, [2, 0, 1]))  # [C, B, N]
+    return tf.reshape(tf.transpose(sums, [1, 2, 0]), [-1, rows, columns, channels])
 
 
 def sums_of_one_image(image, sentences):

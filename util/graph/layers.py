@@ -41,7 +41,8 @@ def convolve(x, kernel, bias, stride=1, rate=1, activation=None):
     """Convolve with zero padding, add a bias and apply an activation.
 
     A 1x1 kernel is a matrix product of cells and kernel, which TensorFlow computes
-    faster than it convolves, forward and in the gradients.
+    faster than it convolves, forward and in the gradients. So is a kernel with one
+    output, but for adding up what a cell gives to its neighbours.
 
     Args:
       x: float32 [B, H, W, C_in]; all but B known when the graph is built.
@@ -58,6 +59,8 @@ def convolve(x, kernel, bias, stride=1, rate=1, activation=None):
         x = x if stride == 1 else x[:, ::stride, ::stride]
         cells = tf.reshape(x, [-1, channels])
         y = tf.matmul(cells, tf.reshape(kernel, [channels, filters]))
+    elif filters == stride == rate == 1:
+        y = _map_of_scores(x, kernel)
     elif rate == 1:
         y = tf.nn.conv2d(x, kernel, [1, stride, stride, 1], "SAME")
     else:
@@ -65,6 +68,23 @@ def convolve(x, kernel, bias, stride=1, rate=1, activation=None):
     y = tf.nn.bias_add(y, bias)
     y = y if activation is None else activation(y)
     return tf.reshape(y, [-1] + x.shape.as_list()[1:3] + [filters]) if size == 1 else y
+
+
+def _map_of_scores(x, kernel):
+    """Convolve with one output: what a cell gives to each neighbour, then their sums.
+
+    The sums are a convolution, too, of size * size channels in place of C_in.
+    """
+    size, _, channels, _ = kernel.shape.as_list()
+    places = size * size
+    given = tf.matmul(
+        tf.reshape(x, [-1, channels]),
+        tf.reshape(kernel, [places, channels]),
+        transpose_b=True,
+    )
+    given = tf.reshape(given, [-1] + x.shape.as_list()[1:3] + [places])
+    each = np.eye(places, dtype=np.float32).reshape([size, size, places, 1])
+    return tf.nn.conv2d(given, each, [1, 1, 1, 1], "SAME")
 
 
 def conv(x, filters, size, name, activation=None):
@@ -91,6 +111,59 @@ def conv(x, filters, size, name, activation=None):
         raise ValueError(f"{name}: channels of {x} are unknown")
     kernel, bias = conv_variables(channels, filters, size, name)
     return convolve(x, kernel, bias, activation=activation)
+
+
+def gated_conv(x, gate, name):
+    """Let a gate for each channel choose from a 1x1 convolution: gate * relu(W x + b).
+
+    Args:
+      x: float32 [B, H, W, C_in]; all but B known when the graph is built.
+      gate: float32 [B, 1, 1, C_out].
+      name: str, scope of the variables below.
+
+    Returns:
+      float32 [B, H, W, C_out].
+
+    Variables:
+      {name}/DW, {name}/biases: see conv_variables
+    """
+    _, rows, columns, channels = x.shape.as_list()
+    filters = gate.shape.as_list()[3]
+    kernel, bias = conv_variables(channels, filters, 1, name)
+    y = _gated_product(
+        tf.reshape(x, [-1, rows * columns, channels]),
+        tf.reshape(kernel, [channels, filters]),
+        tf.convert_to_tensor(bias),
+        tf.reshape(gate, [-1, 1, filters]),
+    )
+    return tf.reshape(y, [-1, rows, columns, filters])
+
+
+@tf.custom_gradient
+def _gated_product(cells, kernel, bias, gates):
+    """Return gates * relu(cells kernel + bias), [B, N, C_out].
+
+    In its own gradient the gate, which is the same for all cells of a sentence, is a
+    factor of the sentence's kernel: there is no pass over the cells for it.
+    """
+    _, number, channels = cells.shape.as_list()
+    filters = kernel.shape.as_list()[1]
+    offer = tf.matmul(tf.reshape(cells, [-1, channels]), kernel)
+    offer = tf.reshape(tf.nn.relu(tf.nn.bias_add(offer, bias)), [-1, number, filters])
+
+    def gradient(slope):
+        slope = tf.raw_ops.ReluGrad(gradients=slope, features=offer)
+        d_kernels = tf.matmul(cells, slope, transpose_a=True)  # before the gate
+        d_biases = tf.reduce_sum(slope, axis=1, keepdims=True)
+        d_gates = tf.reduce_sum(d_kernels * kernel, axis=1, keepdims=True)
+        return (
+            tf.matmul(slope, gates * kernel, transpose_b=True),
+            tf.reduce_sum(gates * d_kernels, axis=0),
+            tf.reduce_sum(gates * d_biases, axis=[0, 1]),
+            d_gates + d_biases * bias,
+        )
+
+    return gates * offer, gradient
 
 
 def dropout_mask(shape, keep, seed):

@@ -18,7 +18,7 @@ from deeplab_resnet import LEVELS, UNITS
 from util.core.errors import UserError
 from util.data.im_processing import STRIDE
 from util.graph import losses, optimizer
-from util.graph.algebra import rows_of
+from util.graph.algebra import Share
 from util.graph.compat import only_graphs, tf
 from util.graph.layers import dropout_mask, resize_scores
 from util.graph.towers import spread
@@ -314,8 +314,9 @@ class Model:
             [P, H, W, 3], the image, see `Model.im`.
           dropout: name, of `dropout_channels` -> float32 [B, T, C] to multiply with;
             only of those that drop.
-          share: function of float32 [P, ...]; gives [B, ...], what each sentence has of
-            its image. What is the same for all sentences may stay [1, ...].
+          share: algebra.Share, a function of float32 [P, ...]; gives [B, ...], what
+            each sentence has of its image. What is the same for all sentences may stay
+            [1, ...].
 
         Returns:
           Answer.
@@ -423,14 +424,11 @@ class Model:
         masks = self._dropout_masks()
 
         def answer(inputs):
-            def share(x):
-                return rows_of(x, inputs["image_of"]) if "image_of" in inputs else x
-
             return self.head(
                 inputs["words"],
                 {name: inputs[name] for name in (*LEVELS, "im")},
                 {name: inputs[name] for name in masks},
-                share,
+                Share(inputs.get("image_of")),
             )
 
         inputs = dict(masks, words=self.words)
