@@ -67,6 +67,13 @@ def test_error_comes_after_the_items_before_it_and_ends():
     assert list(items) == []
 
 
+def test_error_of_the_items_is_raised_in_its_place():
+    results = prefetch(str.upper, broken(), depth=5, threads=2)
+    assert next(results) == "GOOD"
+    with pytest.raises(KeyError, match="the file's name"):
+        next(results)
+
+
 def test_error_of_the_work_is_raised_in_its_place():
     results = prefetch(lambda item: 6 // item, [3, 2, 0, 1], depth=9, threads=4)
     assert next(results) == 2 and next(results) == 3

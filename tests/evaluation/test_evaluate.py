@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import threading
 from concurrent.futures import Future
 
 import numpy as np
@@ -33,11 +34,11 @@ class Constant:
         self.logits = np.full((SIDE, SIDE), logits, np.float32)
         self.calls = []
 
-    def set_image(self, image):
-        self.image = im_processing.fit_image(image, SIDE, SIDE)
-        self.calls.append(image.shape)
+    def fit(self, image):
+        return im_processing.fit_image(image, SIDE, SIDE)
 
-    def find(self, ids):
+    def find_in(self, image, ids):
+        assert image.shape == (SIDE, SIDE, 3)
         self.calls.append([words[-1] for words in ids])
         logits = np.stack([self.logits] * len(ids))
         weights = np.repeat(ids[:, :, np.newaxis], 4, axis=2).astype(np.float32)
@@ -82,7 +83,7 @@ def test_samples_are_segmented_in_order_and_in_their_own_size():
     predictor = Constant(1.0)
     samples = [sample(24, 32, word=3), sample(40, 20, word=4)]
     results = list(find(predictor, samples))
-    assert predictor.calls == [(24, 32, 3), [3], (40, 20, 3), [4]]
+    assert predictor.calls == [[3], [4]]
     assert [result.number for result in results] == [0, 1]
     for result, one in zip(results, samples):
         assert result.sample is one
@@ -150,8 +151,8 @@ def test_base_score_is_a_third_block_and_part_of_the_record(tmp_path):
     """The base score finds the upper half, the last one the whole image."""
 
     class Refined(Constant):
-        def find(self, ids):
-            found = super().find(ids)
+        def find_in(self, image, ids):
+            found = super().find_in(image, ids)
             base = found.logits.copy()
             base[:, SIDE // 2 :] = -1.0
             return found._replace(base_logits=base)
@@ -189,12 +190,62 @@ def test_sentences_of_an_image_are_segmented_together(monkeypatch, workers):
     predictor = Constant(1.0)
     samples = same_image(3, 4, 5, 6) + [sample(word=7)] + same_image(8)
     results = list(find(predictor, samples, workers))
-    asked = [call for call in predictor.calls if isinstance(call, list)]
-    assert asked == [[3, 4, 5], [6], [7], [8]]
+    assert predictor.calls == [[3, 4, 5], [6], [7], [8]]
     assert [result.number for result in results] == [0, 1, 2, 3, 4, 5]
     for result, word in zip(results, [3, 4, 5, 6, 7, 8]):
         assert result.sample["text_batch"][-1] == word
         assert result.word_weights.tolist() == [[0] * 4] * 19 + [[word] * 4]
+
+
+def test_the_network_runs_ahead_of_what_is_done_with_its_results(monkeypatch):
+    """By two images, not by all: memory does not grow with the data set."""
+    ahead = threading.Semaphore(0)
+
+    class Ahead(Constant):
+        def find_in(self, image, ids):
+            found = super().find_in(image, ids)
+            ahead.release()
+            return found
+
+    predictor = Ahead(1.0)
+    results = find(predictor, (sample(word=word) for word in range(1, 30)))
+    for seen in range(1, 28):
+        assert next(results).number == seen - 1
+        assert ahead.acquire(timeout=10)
+        assert seen <= len(predictor.calls) <= seen + 2
+    for _ in range(2):  # those after the one that was asked for last
+        assert ahead.acquire(timeout=10)
+    results.close()
+
+
+def test_images_are_fitted_while_the_network_runs():
+    """The network answers about an image when the next one is ready."""
+    ready = threading.Semaphore(0)
+
+    class Waiting(Constant):
+        def fit(self, image):
+            fitted = super().fit(image)
+            ready.release()
+            return fitted
+
+        def find_in(self, image, ids):
+            if ids[0, -1] == 1:
+                for _ in range(2):
+                    assert ready.acquire(timeout=10)
+            return super().find_in(image, ids)
+
+    assert len(list(find(Waiting(1.0), [sample(word=1), sample(word=2)]))) == 2
+
+
+def test_a_damaged_sample_ends_the_test_in_its_place():
+    def samples():
+        yield from [sample(word=1), sample(word=2)]
+        raise UserError("cannot read s_2.npz")
+
+    results = find(Constant(1.0), samples())
+    assert next(results).number == 0
+    with pytest.raises(UserError, match="s_2.npz"):
+        next(results)
 
 
 def test_scores_do_not_depend_on_the_order_of_results():

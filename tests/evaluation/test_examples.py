@@ -42,12 +42,12 @@ class Network:
         assert model is None and precision == "float32"
         assert snapshot.endswith(SNAPSHOT)
 
-    def set_image(self, image):
-        self.image = im_processing.fit_image(image, SIDE, SIDE)
+    def fit(self, image):
+        return im_processing.fit_image(image, SIDE, SIDE)
 
-    def find(self, ids):
+    def find_in(self, image, ids):
         limits = 60 + 7 * (ids[:, -1] % 20)
-        brightness = self.image.mean(axis=2)
+        brightness = image.mean(axis=2)
         logits = (brightness - limits[:, None, None]).astype(np.float32) / 9
         weights = np.stack([ids + 1, ids % 3, ids % 5, ids % 7], axis=2)
         weights = weights / weights.sum(axis=2, keepdims=True)

@@ -192,22 +192,36 @@ def prefetch(
       threads: how many work.
 
     Yields:
-      The results. What `work` raised is raised in the place of its result. Closing the
-      generator waits for what is under way and drops the rest.
+      The results. What `work` or `items` raised is raised in the place of a result.
+      Closing the generator waits for what is under way and drops the rest.
     """
     items = iter(items)
     with ThreadPoolExecutor(threads) as pool:
         waiting = collections.deque()
+
+        def begin_next():
+            try:
+                waiting.append(pool.submit(work, next(items)))
+            except StopIteration:
+                pass
+            except Exception as error:
+                waiting.append(_failed(error))
+
         try:
-            for item in itertools.islice(items, depth):
-                waiting.append(pool.submit(work, item))
+            for _ in range(depth):
+                begin_next()
             while waiting:
-                for item in itertools.islice(items, 1):
-                    waiting.append(pool.submit(work, item))
+                begin_next()
                 yield waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _failed(error):
+    future = Future()
+    future.set_exception(error)
+    return future
 
 
 def prefetch_iterator(items: Iterator, depth: int) -> Iterator:

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import os
 import re
+import threading
 from typing import (
     Any,
     Dict,
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 from util.core.errors import UserError
 from util.core.files import write_json
+from util.core.parallel import prefetch
 from util.data import datasets, im_processing, text_processing
 from util.data.data_reader import DataReader
 from util.data.samples import group_by_image
@@ -94,6 +96,7 @@ def run(args) -> "Results":
             workers = dense_crf.Workers(args.crf_jobs, args.crf_backend)
             stack.enter_context(workers)
         found = find_masks(predictor, samples, workers)
+        stack.enter_context(contextlib.closing(found))
         for result in tqdm(found, "testing", len(order), unit="sentence"):
             result = as_counted(result, args.empty_below)
             row = results.add(result)
@@ -196,19 +199,19 @@ def find_masks(
     Raises:
       UserError: a sample has words that the network does not know, or a worker died.
     """
-    if workers is None:
-        for group in neighbours(samples):
-            yield from _results(group, _segment(predictor, group))
-        return
-    waiting = collections.deque()
-    for group in neighbours(samples):
-        found = _segment(predictor, group)
-        refined = workers.submit(predictor.image, found.probability)
-        waiting.append((group, found, refined))
-        while len(waiting) > 2 * workers.jobs or waiting and waiting[0][2].done():
+    with contextlib.closing(_segment_ahead(predictor, samples)) as segmented:
+        if workers is None:
+            for group, _, found in segmented:
+                yield from _results(group, found)
+            return
+        waiting = collections.deque()
+        for group, image, found in segmented:
+            refined = workers.submit(image, found.probability)
+            waiting.append((group, found, refined))
+            while len(waiting) > 2 * workers.jobs or waiting and waiting[0][2].done():
+                yield from _refined(workers, *waiting.popleft())
+        while waiting:
             yield from _refined(workers, *waiting.popleft())
-    while waiting:
-        yield from _refined(workers, *waiting.popleft())
 
 
 Group = List[Numbered]
@@ -229,8 +232,25 @@ def neighbours(samples: Iterable[Numbered]) -> Iterator[Group]:
         yield group
 
 
-def _segment(predictor, group):
-    """Return the Outputs for the samples of an image."""
+def _segment_ahead(predictor, samples):
+    """Yield (group, its image as the network sees it, Outputs), computed ahead.
+
+    While the network runs, a second thread fits the next image, and the caller goes on
+    with what was found before.
+    """
+    network = threading.Lock()
+
+    def segment(group):
+        image = predictor.fit(group[0][1]["im_batch"])
+        ids = _ids(predictor, group)
+        with network:
+            return group, image, predictor.find_in(image, ids)
+
+    return prefetch(segment, neighbours(samples), depth=2, threads=2)
+
+
+def _ids(predictor, group):
+    """Return int32 [B, T], the sentences of a group."""
     sentences = [sample["text_batch"] for _, sample in group]
     for (number, _), words in zip(group, sentences):
         if words.max() >= predictor.vocab_size:
@@ -238,8 +258,7 @@ def _segment(predictor, group):
                 f"sample {number} has word {words.max()}, but the snapshot knows "
                 f"{predictor.vocab_size} words: it was built with another vocabulary"
             )
-    predictor.set_image(group[0][1]["im_batch"])
-    return predictor.find(np.stack(sentences))
+    return np.stack(sentences)
 
 
 def _refined(workers, group, found, refined):

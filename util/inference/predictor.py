@@ -156,9 +156,27 @@ class Predictor:
           (30, 50)
           >>> predictor.close()
         """
-        model = self._model
         image = im_processing.to_image(image)
-        fitted = im_processing.fit_image(image, *model.im.shape.as_list()[1:3])
+        self._see(self.fit(image))
+        self._size = image.shape[:2]
+
+    def fit(self, image: Any) -> np.ndarray:
+        """Return uint8 [H, W, 3], an image as the network sees it.
+
+        Threads may do so for images to come.
+
+        Args:
+          image: see `set_image`.
+
+        Raises:
+          UserError: it cannot be read.
+        """
+        size = self._model.im.shape.as_list()[1:3]
+        return im_processing.fit_image(im_processing.to_image(image), *size)
+
+    def _see(self, fitted):
+        """Do what `set_image` does with an image that is fitted."""
+        model = self._model
         checksum = hashlib.sha256(fitted.tobytes()).digest()
         if checksum not in self._seen:
             feed = {model.im: im_processing.to_network_input(fitted)[np.newaxis]}
@@ -168,7 +186,7 @@ class Predictor:
         while len(self._seen) > self._remembered:
             self._seen.popitem(last=False)
         self._now = self._seen[checksum]
-        self.image, self._size = fitted, image.shape[:2]
+        self.image, self._size = fitted, fitted.shape[:2]
 
     def segment(
         self, sentences: Union[str, Sequence[str]], with_dense_crf: bool = False
@@ -256,6 +274,19 @@ class Predictor:
             base_logits=found["base"][..., 0] if "base" in found else None,
             attention=found.get("attention"),
         )
+
+    def find_in(self, image: np.ndarray, ids: np.ndarray) -> Outputs:
+        """Run the network on an image of `fit`, which becomes that of `set_image`.
+
+        Args:
+          image: uint8 [H, W, 3].
+          ids: as for `find`.
+
+        Raises:
+          UserError: the network answers with NaN.
+        """
+        self._see(image)
+        return self.find(ids)
 
     def _prediction(self, sentence, ids, found, n, on_object):
         """Return the n-th Prediction."""
