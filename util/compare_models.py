@@ -4,7 +4,8 @@ Each run is trained as the demo is, on the same backbone, and tested without and
 DenseCRF. A run is minutes on a core, all of them hours: called again, the same command
 goes on with the runs that are not complete, and several processes may share a folder
 if each has its own --networks or --seeds. The table that it ends with is of all
-complete runs of the folder.
+complete runs of the folder. Its seconds a step compare only where nothing else ran on
+the machine.
 """
 
 import argparse

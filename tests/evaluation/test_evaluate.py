@@ -166,7 +166,8 @@ def test_base_score_is_a_third_block_and_part_of_the_record(tmp_path):
     assert lines[6] == "overall IoU = 1.0000; mean IoU = 1.0000"
     assert lines[7] == "Segmentation evaluation (base score, without DenseCRF):"
     assert lines[-1] == "overall base IoU = 0.5000; mean IoU = 0.5000"
-    path = evaluate.write_record(str(tmp_path / "s"), "unc", "val", results)
+    about = {"model": "CMPC_model", "options": {"refine": "score"}}
+    path = evaluate.write_record(str(tmp_path / "s"), "unc", "val", results, **about)
     record = breakdown.read_record(path)
     assert record["results"][BASE]["overall_iou"] == 0.5
 
@@ -317,7 +318,10 @@ def test_both_blocks_are_reported():
 def test_record_beside_the_snapshot(tmp_path):
     snapshot = str(tmp_path / "unc_iter_7.tfmodel")
     scores = results_of(1.0, [sample(rows=12), sample(rows=18)])
-    path = evaluate.write_record(snapshot, "unc", "testA", scores, True, demo=5)
+    about = {"model": "CMPC_model", "options": {}}
+    path = evaluate.write_record(
+        snapshot, "unc", "testA", scores, True, demo=5, **about
+    )
     assert path == snapshot + ".testA.json"
     record = json.loads((tmp_path / "unc_iter_7.tfmodel.testA.json").read_text())
     versions = record.pop("versions")
@@ -329,6 +333,7 @@ def test_record_beside_the_snapshot(tmp_path):
         "data_set": "unc",
         "split": "testA",
         "snapshot": snapshot,
+        **about,
         "results": {
             "without DenseCRF": {
                 "precision@0.5": 1.0,

@@ -153,6 +153,7 @@ def test_report_of_a_test_has_the_figures_and_a_group_without_a_target(tmp_path)
         results,
         per_sample=True,
         model="CMPC_model",
+        options={},
         empty_below=3,
     )
     record = breakdown.read_record(record)

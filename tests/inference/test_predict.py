@@ -211,7 +211,8 @@ def leave(folder, *names):
 
 
 def test_prediction_that_was_killed_does_not_stop_the_next(snapshots, folder):
-    leave(folder, "000000_mask.png", "000007_overlay.png", "000007_mask.png.9.part")
+    drawn = [f"000007_{kind}.png" for kind in ("mask", "overlay", "rounds")]
+    leave(folder, "000000_mask.png", *drawn, "000007_mask.png.9.part")
     (folder / "out" / ".lock").write_text("99999999 on here")  # what a kill leaves
     assert run(snapshots, "--image a_12.png --text left --output out") == 0
     assert sorted(path.name for path in (folder / "out").iterdir()) == [

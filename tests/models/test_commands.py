@@ -138,8 +138,12 @@ def test_snapshot_tells_the_model(trained, snapshot):
 
 
 def test_other_run_begins_with_its_weights(trained, snapshot, tmp_path):
+    """Its state is not needed: the other run has options of its own."""
+    copy = str(tmp_path / "copy.tfmodel")
+    for end in (checkpoint.INDEX, checkpoint.DATA):
+        shutil.copy(snapshot + end, copy + end)
     train = ["-m", "train", "-t", "train", *trained.options, "-f", str(tmp_path)]
-    train += ["-n", trained.model.NAME, "--init-from", snapshot, "-st", "1"]
+    train += ["-n", trained.model.NAME, "--init-from", copy, "-st", "1"]
     train += FOLDS * (folds(trained.model) > 1)
     assert trainval_model.main([*train, "-lr", "1e-9", "--seed", "1"]) == 0
     found, wanted = runs.values(tmp_path, 1), runs.values(trained.folder, 4)
@@ -258,6 +262,8 @@ def test_exported(trained, snapshot, image, tmp_path):
     output = tmp_path / "saved"
     assert run(trained, "export", "--output", str(output)) == 0
     about = json.loads((output / "model.json").read_text())
+    chosen = {"folds": 2} if folds(trained.model) > 1 else {}
+    assert (about["model"], about["options"]) == (trained.model.NAME, chosen)
     wanted = {"mask", "probability", "ids"}
     wanted |= {"attention"} if folds(trained.model) > 1 else set()
     assert set(about["outputs"]) == wanted

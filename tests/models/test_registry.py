@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from variables import save
+from variables import load, save
 
 from CMPC_model import LSTM_model
 from util import models
@@ -99,6 +99,26 @@ def test_a_file_that_tells_no_sizes(tmp_path, name, shape, told):
         stored[name] = shape
     with pytest.raises(UserError, match=f"checkpoint of CMPC_model: {name} is {told}"):
         models.of_snapshot(save(tmp_path, stored))
+
+
+def test_a_second_pass_and_a_refinement_are_refused_by_name(tmp_path):
+    """What the public attempt's last network is, of which each part would load."""
+    stored = dict(NETWORK, **{"text_objseg/pred_adj/DW": [1, 1, 2, 1]})
+    stored["text_objseg/b1/DW"] = [3, 3, 1, 64]
+    told = "has a second pass and a refinement, which cannot be combined"
+    with pytest.raises(UserError, match=told):
+        models.of_snapshot(save(tmp_path, stored))
+
+
+def test_weights_that_a_network_has_no_place_for_are_refused(tmp_path):
+    stored = ["text_objseg/a", "text_objseg/text_objseg/a/Adam", "fc1_voc12/weights"]
+    made = {"text_objseg/a": [2]}
+    path = save(tmp_path, dict.fromkeys([*stored, LSTM_model.STEP_COUNTER], [2]))
+    _, values = load(LSTM_model.load, path, made)
+    assert values["text_objseg/a"].tolist() == [1, 1]
+    path = save(tmp_path, dict.fromkeys([*stored, "text_objseg/b"], [2]))
+    with pytest.raises(UserError, match="another network: this one has no text_.*/b$"):
+        load(LSTM_model.load, path, made)
 
 
 def test_weights_and_what_is_of_training():

@@ -177,6 +177,9 @@ def test_predictor_knows_the_variant_and_shows_both_scores(trained):
 def test_exported_model_gives_the_same(trained, tmp_path):
     output = str(tmp_path / "saved")
     trained.run("export", "--output", output)
+    with open(output + "/model.json", encoding="utf-8") as file:
+        about = json.load(file)
+    assert (about["model"], about["options"]) == ("CMPC_model", trained.chosen)
     image = recipe.image(1, 50, 70)
     with tf.Graph().as_default(), tf.Session() as session:
         saved = tf.saved_model.load(session, ["serve"], output + "/1")
@@ -214,6 +217,7 @@ def test_snapshot_without_its_state_is_refused_where_it_matters(trained, tmp_pat
     path = checkpoint.path(str(tmp_path), "shapes", 4)
     for end in (checkpoint.INDEX, checkpoint.DATA):
         shutil.copy(trained.snapshot + end, path + end)
+    assert models.to_start_from(path)[1] == models.to_start_from(trained.plain)[1]
     if trained.argument == "second_pass":
         with pytest.raises(
             UserError, match="does not tell --second-pass, score or aff"

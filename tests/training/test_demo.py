@@ -14,6 +14,7 @@ from util.data import datasets, samples, shapes
 from util.data.samples import read_sample
 from util.evaluation.eval_tools import TITLES, WITH_CRF, WITHOUT_CRF
 from util.evaluation.evaluate import Result
+from util.graph import checkpoint
 from util.training import demo, loop
 
 SMALL = dict(input_size=64, v_emb_dim=16, mlp_dim=8)
@@ -62,6 +63,10 @@ def test_figures_are_returned_and_written(shown):
     path = folder / "ckpts" / "shapes_iter_2.tfmodel.test.json"
     record = json.loads(path.read_text())
     assert record["demo"] == figures
+    about = record["model"], record["options"]
+    assert about == ("CMPC_model", {"loss": "region"})
+    snapshot = str(path)[: -len(".test.json")]
+    assert record["weights"] == checkpoint.fingerprint(snapshot)
     assert list(record["results"]) == [TITLES[WITHOUT_CRF], TITLES[WITH_CRF]]
     overall = record["results"][TITLES[WITH_CRF]]["overall_iou"]
     assert overall == figures["overall_iou"]

@@ -76,6 +76,8 @@ def run(args) -> None:
     path = args.vocabulary or vocabulary_of(snapshot, args.data)
     words = read_vocabulary(snapshot, path)
     about = {
+        "model": model_class.NAME,
+        "options": {name: sizes[name] for name in models.OPTIONS if name in sizes},
         "snapshot": snapshot,
         "data_set": args.dataset,
         "format": args.format,
@@ -157,7 +159,7 @@ class Network:
         """Open a session of the default graph, with the snapshot's weights."""
         session = new_session()
         with checkpoint.closed_on_error(session):
-            checkpoint.load(session, self._snapshot)
+            self._model_class.load(session, self._snapshot)
         return session
 
 

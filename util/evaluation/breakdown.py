@@ -17,6 +17,7 @@ from util.evaluation.eval_tools import (
 )
 from util.models import option_name
 
+EXACT = "float32"  # the precision that goes without saying
 TEXTS = ("sentence", "image")
 NUMBERS = ("number", "words", "height", "width", "area")
 FIGURES = ("overall_iou", "mean_iou") + tuple(
@@ -127,6 +128,7 @@ def _check(record):
     record.setdefault("options", {})
     _require(isinstance(record["options"], dict), "options")
     _require(_is_count(record.get("empty_below", 0)), "empty_below")
+    _require(isinstance(record.get("precision", EXACT), str), "precision")
     for key in ("data_set", "split", "snapshot", "model"):
         _require(isinstance(record[key], str), key)
     results = record["results"]
@@ -170,10 +172,14 @@ def options_of(record: Dict[str, Any]) -> List[str]:
     Example:
       >>> options_of({"options": {"refine": "score"}, "empty_below": 50})
       ['--empty-below 50', '--refine score']
+      >>> options_of({"options": {}, "precision": "bfloat16"})
+      ['--precision bfloat16']
     """
     options = dict(record["options"])
     if record.get("empty_below"):
         options["empty_below"] = record["empty_below"]
+    if record.get("precision", EXACT) != EXACT:
+        options["precision"] = record["precision"]
     return [f"{option_name(name)} {value}" for name, value in sorted(options.items())]
 
 

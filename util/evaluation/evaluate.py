@@ -421,6 +421,9 @@ def write_record(
     split: str,
     results: Results,
     per_sample: bool = False,
+    *,
+    model: str,
+    options: Dict[str, Any],
     **more: Any,
 ) -> str:
     """Write results as JSON next to the snapshot and return the path.
@@ -432,6 +435,7 @@ def write_record(
       dataset, split: names of what it was tested on.
       results: of all samples.
       per_sample: also list `results.samples`.
+      model, options: see `Predictor`; they say which published figures are of the same.
       **more: what else to write, as JSON can hold it.
 
     Raises:
@@ -442,6 +446,8 @@ def write_record(
         "data_set": dataset,
         "split": split,
         "snapshot": snapshot,
+        "model": model,
+        "options": options,
         "versions": versions(),
         "results": with_titles(scores),
     }

@@ -37,9 +37,10 @@ CLASSES = {
     "unnecessary": "says nothing about it",
 }
 ATTENTION = (
-    "The model looks several times: heat_N is where round N sees what the words say, "
-    "round_N what it answers. The stronger the colour of a word, the more it counts in "
-    "the last round; pointing at a word shows the attention of all rounds."
+    "Round by round: heat_N is where round N sees what the words say, round_N what it "
+    "answers; the answer of the last one is the found mask. The stronger the colour of "
+    "a word, the more it counts in the last round; pointing at a word shows the "
+    "attention of all rounds."
 )
 FAINTEST, STRONGEST = 0.08, 0.6  # of a word's colour: the text stays readable
 

@@ -22,7 +22,7 @@ from util.inference.prediction import Prediction, describe, run_lengths
 from util.inference.predictor import Predictor, vocabulary_of
 
 RECORD = "predictions.jsonl"
-DRAWN = re.compile(r"[0-9]{6,}_(mask|overlay)\.png")
+DRAWN = re.compile(r"[0-9]{6,}_(mask|overlay|rounds)\.png")
 GROUP = 24  # sentences of an image that are held at once
 
 

@@ -119,7 +119,7 @@ class Predictor:
             )
             self._session = new_session(graph, precision, xla=xla)
             with checkpoint.closed_on_error(self._session):
-                checkpoint.load(self._session, self._snapshot)
+                model_class.load(self._session, self._snapshot)
         self.levels, self.about_levels = tuple(self._model.shown), model_class.SHOWN
         attention = self._model.attention
         self.rounds = 0 if attention is None else attention.shape.as_list()[1]

@@ -78,7 +78,33 @@ def of_snapshot(
     Raises:
       UserError: the file cannot be read, is of no model or of another one.
     """
-    from deeplab_resnet import stored_units  # TensorFlow loads here
+    from util.graph import checkpoint  # TensorFlow loads here
+
+    model_class, sizes = _shown(snapshot, name)
+    told = checkpoint.read_options(snapshot)
+    return model_class, _with_options(snapshot, sizes, told)
+
+
+def to_start_from(
+    snapshot: str, name: Optional[str] = None
+) -> "Tuple[Type[Model], Dict[str, Any]]":
+    """Return the same of a snapshot that another run starts from, but no options.
+
+    The run has options of its own, so that the snapshot needs no state.
+
+    Args:
+      as for `of_snapshot`.
+
+    Raises:
+      UserError: the file cannot be read, is of no model or of another one.
+    """
+    model_class, sizes = _shown(snapshot, name)
+    return model_class, {key: sizes[key] for key in sizes if key not in OPTIONS}
+
+
+def _shown(snapshot, name):
+    """Return the class and what the shapes tell of its arguments."""
+    from deeplab_resnet import stored_units
     from util.graph import checkpoint
 
     shapes = checkpoint.shapes(snapshot)
@@ -87,7 +113,6 @@ def of_snapshot(
         sizes = model_class.sizes(shapes)
     except UserError as error:
         raise UserError(f"{snapshot} is {error}") from error
-    sizes = _with_options(snapshot, sizes, checkpoint.read_options(snapshot))
     units = stored_units(shapes)
     if units:
         sizes["units"] = units

@@ -17,7 +17,7 @@ import deeplab_resnet
 from deeplab_resnet import LEVELS, UNITS
 from util.core.errors import UserError
 from util.data.im_processing import STRIDE
-from util.graph import losses, optimizer
+from util.graph import checkpoint, losses, optimizer
 from util.graph.algebra import Share
 from util.graph.compat import only_graphs, tf
 from util.graph.layers import dropout_mask, resize_scores
@@ -275,6 +275,32 @@ class Model:
         The others are of its training: Adam's slots and counts, the number of steps.
         """
         return not (name == cls.STEP_COUNTER or OF_ADAM.fullmatch(name))
+
+    @classmethod
+    def load(cls, session, snapshot):
+        """Load all variables of the graph from a snapshot of this very network.
+
+        Args:
+          session: of the graph.
+          snapshot: path of a checkpoint.
+
+        Raises:
+          UserError: as `checkpoint.load`; or the snapshot has more weights in its head,
+            without which it would answer something else.
+        """
+        made = session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
+        made = {variable.op.name for variable in made}
+        left = [
+            name
+            for name in sorted(checkpoint.shapes(snapshot))
+            if name.startswith(SCOPE + "/") and cls.is_weight(name) and name not in made
+        ]
+        if left:
+            more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+            raise UserError(
+                f"{snapshot} is of another network: this one has no {left[0]}{more}"
+            )
+        checkpoint.load(session, snapshot)
 
     @classmethod
     def stored_name(cls, name, shapes):

@@ -79,15 +79,20 @@ class Model(base.Model):
           {}, or the name of the argument -> its value, see `base.Model.sizes`.
 
         Raises:
-          UserError: it has a refinement that is none of ours.
+          UserError: it has a refinement that is none of ours, or a second pass as well.
 
         Example:
           >>> Model.option({"text_objseg/b1/DW": [3, 3, 4, 64]})
           {'refine': 'image'}
         """
-        if f"{base.SCOPE}/pred_adj/DW" in shapes:
+        name, second_pass = (f"{base.SCOPE}/{layer}/DW" for layer in ("b1", "pred_adj"))
+        if {name, second_pass} <= set(shapes):
+            raise UserError(
+                f"not a checkpoint of {cls.NAME}: it has a second pass and a "
+                "refinement, which cannot be combined"
+            )
+        if second_pass in shapes:
             return {"second_pass": OPTIONS["second_pass"]}
-        name = f"{base.SCOPE}/b1/DW"
         if name not in shapes:
             return {}
         for kind, channels in refinement.INPUTS.items():

@@ -133,7 +133,7 @@ def run(args) -> None:
 
 
 def _check_can_start(cases, snapshot):
-    model_class, _ = models.of_snapshot(snapshot)
+    model_class, _ = models.to_start_from(snapshot)
     for case in cases:
         if case.model != model_class.NAME:
             raise UserError(

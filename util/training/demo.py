@@ -70,6 +70,7 @@ def run(model_class, args) -> Dict[str, float]:
         snapshot = train_small(model_class, dataset, args.folder, STEPS, **how)
     samples = list(read_samples(dataset, "test"))
     with Predictor(snapshot) as predictor:
+        about = {"model": predictor.model, "options": predictor.options}
         with dense_crf.Workers(cores(), args.crf_backend) as workers:
             results = find_all(predictor, samples, "testing", workers)
         blind = find_all(predictor, shuffle_sentences(samples), "blind")
@@ -87,8 +88,15 @@ def run(model_class, args) -> Dict[str, float]:
         "two sentences about two objects of a scene: {pair_accuracy:.4f} of the pairs "
         "find each its own".format(**summary)
     )
-    about = {"model": model_class.NAME, "demo": summary}
-    evaluate.write_record(snapshot, DATASET, "test", results_of_all, **about)
+    evaluate.write_record(
+        snapshot,
+        DATASET,
+        "test",
+        results_of_all,
+        weights=checkpoint.fingerprint(snapshot),
+        demo=summary,
+        **about,
+    )
     sheet = os.path.join(args.folder, "demo.png")
     visualize.save_png(sheet, visualize.contact_sheet(choose(results)))
     print(f"images: {sheet}")
@@ -146,6 +154,7 @@ def train_small(
       Stopped: a signal came before the last step.
     """
     training_set = TrainingSet(dataset, "train", sentences_per_image=SENTENCES)
+    options = options or {}
     sentences = (sample["text_batch"] for sample in read_samples(dataset, "train"))
     network = network_options(
         model_class,
@@ -157,7 +166,7 @@ def train_small(
         units=UNITS,
         # Padding changes nothing, but each position costs time.
         num_steps=int(max(map(np.count_nonzero, sentences))),
-        **(options or {}),
+        **options,
     )
     snapshot = train(
         model_class,

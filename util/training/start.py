@@ -210,7 +210,7 @@ def begin(session, model, training_set: TrainingSet, start: Start) -> str:
       UserError: a file is missing or does not fit.
     """
     if start.state.snapshot:
-        checkpoint.load(session, start.state.snapshot)
+        model.load(session, start.state.snapshot)
         line = f"resumed: {start.state.snapshot}"
     else:
         session.run(tf.global_variables_initializer())

@@ -260,8 +260,7 @@ def network_options(
     sizes = model_class.channels(**defaults)
     if init_from:
         snapshot = checkpoint.without_ending(init_from)
-        _, sizes = models.of_snapshot(snapshot, model_class.NAME)
-        sizes = {name: sizes[name] for name in sizes if name not in models.OPTIONS}
+        _, sizes = models.to_start_from(snapshot, model_class.NAME)
         defaults = {name: sizes[name] for name in defaults}
     chosen = {name: number for name, number in (channels or {}).items() if number}
     if chosen:
