@@ -465,7 +465,7 @@ def test_the_page_in_a_browser(url, browser, predictor, images, tmp_path):
 
 SHOWN = {  # model, options -> the names and the words under the answer
     ("CMPC_model", "refine", "score"): ["base", "c5", "c4", "c3"],
-    ("STEP_model", "folds", 2): ["heat_1", "round_1", "heat_2"],
+    ("STEP_model", "folds", 2): ["heat_1", "round_1", "heat_2", "answer"],
 }
 
 

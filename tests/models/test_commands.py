@@ -60,8 +60,8 @@ def folds(model):
 
 
 def rounds(model):
-    """Return the names of what a model shows besides the answer."""
-    return ["heat_1", "round_1", "heat_2"] if folds(model) > 1 else []
+    """Return the names of what a model shows besides the mask."""
+    return ["heat_1", "round_1", "heat_2", "answer"] if folds(model) > 1 else []
 
 
 class Trained(NamedTuple):
@@ -160,6 +160,7 @@ def test_other_run_begins_with_its_weights(trained, snapshot, tmp_path):
             ["-n", "CMPC_model", "--init-from", "SNAPSHOT"],
             "not of CMPC_model: choose -n {}",
         ),
+        (["-n", "CMPC_model", "--resume"], "not of CMPC_model: choose -n {}"),
     ],
 )
 def test_what_training_refuses(trained, snapshot, tmp_path, capsys, more, told):
@@ -168,9 +169,10 @@ def test_what_training_refuses(trained, snapshot, tmp_path, capsys, more, told):
         told = "{} takes no word vectors: leave out -emb"
         if "glove" in trained.model.Arguments._fields:
             told = "cannot read the word vectors"
-    train = ["-m", "train", *runs.TINY, *trained.options, "-n", name, "-st", "1"]
+    train = ["-m", "train", *runs.TINY, *trained.options, "-n", name, "-st", "6"]
+    train += ["-f", str(tmp_path / "new")] * ("--resume" not in more)
     more = [snapshot if word == "SNAPSHOT" else word for word in more]
-    assert trainval_model.main([*train, *more, "-f", str(tmp_path / "new")]) == 2
+    assert trainval_model.main([*train, *more]) == 2
     error = capsys.readouterr().err
     assert told.format(name) in error and error.count("\n") == 1
 

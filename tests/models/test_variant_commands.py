@@ -109,7 +109,7 @@ def trained(request, plain, tmp_path_factory):
 def test_training_starts_from_a_plain_snapshot(trained):
     drawn = {"refine": 20, "second_pass": 3, "loss": 0}[trained.argument]
     assert f"weights: loaded from {trained.plain}" in trained.said
-    assert (f"; {drawn} variables that it has not" in trained.said) == bool(drawn)
+    assert (f"; {drawn} variables that it lacks" in trained.said) == bool(drawn)
     ((argument, value),) = trained.chosen.items()
     named = f"model: CMPC_model {models.option_name(argument)} {value}, "
     assert trained.said.startswith(named)

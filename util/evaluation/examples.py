@@ -38,9 +38,9 @@ CLASSES = {
 }
 ATTENTION = (
     "Round by round: heat_N is where round N sees what the words say, round_N what it "
-    "answers; the answer of the last one is the found mask. The stronger the colour of "
-    "a word, the more it counts in the last round; pointing at a word shows the "
-    "attention of all rounds."
+    "answers, in the last round called answer. The stronger the colour of a word, the "
+    "more it counts in the last round; pointing at a word shows the attention of all "
+    "rounds."
 )
 FAINTEST, STRONGEST = 0.08, 0.6  # of a word's colour: the text stays readable
 

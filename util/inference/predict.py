@@ -262,7 +262,7 @@ def _draw(folder, number, image, prediction: Prediction) -> Dict[str, str]:
     }
     attention = [(word.text, word.attention) for word in prediction.words]
     if attention[0][1]:
-        levels = dict(prediction.levels, answer=prediction.probability)
+        levels = prediction.levels
         images["rounds"] = visualize.rounds_image(image, levels, attention)
     names = {kind: f"{number:06d}_{kind}.png" for kind in images}
     for kind, name in names.items():

@@ -25,6 +25,9 @@ CHUNK = 12
 FOREGROUND = 1e-9  # the least logit of a pixel on the object, as published
 
 
+ANSWER = "answer"  # the level that the answer itself is, where there are rounds
+
+
 class Outputs(NamedTuple):
     """What the network answers, on the image as it sees it.
 
@@ -80,7 +83,8 @@ class Predictor:
       model: name of the snapshot's model.
       options: those that it was made with, see `models.OPTIONS`.
       word_classes: what the model tells words apart by; empty where it does not.
-      levels: the names of what else it shows, see `base.Model.to_show`; may be empty.
+      levels: the names of what else it shows, see `base.Model.to_show`, and where it
+        has rounds ANSWER, which the last one ends in; may be empty.
       about_levels: what these are, for people.
       rounds: int, in how many it attends to the words; 0: it has no rounds.
 
@@ -120,9 +124,10 @@ class Predictor:
             self._session = new_session(graph, precision, xla=xla)
             with checkpoint.closed_on_error(self._session):
                 model_class.load(self._session, self._snapshot)
-        self.levels, self.about_levels = tuple(self._model.shown), model_class.SHOWN
         attention = self._model.attention
         self.rounds = 0 if attention is None else attention.shape.as_list()[1]
+        self.levels = (*self._model.shown, *[ANSWER] * bool(self.rounds))
+        self.about_levels = model_class.SHOWN
         self._remembered, self._crf_backend = remembered, crf_backend
         self._seen = collections.OrderedDict()  # checksum of `image` -> what to feed
         self._now = {}
@@ -266,6 +271,7 @@ class Predictor:
                 f"{self._snapshot} answers with NaN or infinite scores: its weights "
                 "are too large, or --precision is too low"
             )
+        found["shown", ANSWER] = found["sigm"][..., 0]
         return Outputs(
             logits=found["pred"][..., 0],
             probability=found["sigm"][..., 0],

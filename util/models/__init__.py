@@ -137,7 +137,8 @@ def _with_options(snapshot, sizes, told):
     sizes = {**sizes, **told}
     for name, value in sizes.items():
         if isinstance(value, tuple):
-            values = " or ".join(map(str, value))
+            *others, last = map(str, value)
+            values = f"{', '.join(others)} or {last}"
             raise UserError(
                 f"{snapshot} does not tell {option_name(name)}, {values}: "
                 "copy its .state.json, which does, next to it"

@@ -12,6 +12,7 @@ import numpy as np
 
 import deeplab_resnet
 from deeplab_resnet import weights
+from util import models
 from util.core.errors import UserError
 from util.data import datasets, im_processing, text_processing, vocabularies
 from util.graph import checkpoint, towers
@@ -55,6 +56,7 @@ def resume_state(
     seed: Optional[int] = None,
     workers: int = 1,
     options: Optional[Dict[str, str]] = None,
+    model: Optional[str] = None,
 ) -> TrainState:
     """Return the state at the newest whole snapshot, or at step 0.
 
@@ -65,11 +67,12 @@ def resume_state(
       seed: of a new run; None: draw one.
       workers: int, processes that read samples.
       options: of the model, see `models.OPTIONS`.
+      model: its name, of `models.MODELS`; None: it is not compared.
 
     Raises:
       UserError: there are snapshots without `resume`, or ones that no state belongs
-        to, or the samples, the vocabulary or the options are others than those of the
-        run.
+        to, or the samples, the vocabulary, the model or its options are others than
+        those of the run.
     """
     options = options or {}
     name, vocabulary = training_set.dataset.name, training_set.dataset.vocabulary_file
@@ -98,6 +101,8 @@ def resume_state(
             sentences_per_image=training_set.sentences_per_image,
         )
     check_vocabulary(snapshot, vocabulary)
+    if model:
+        models.to_start_from(snapshot, model)
     _require_same(snapshot, saved, training_set, options)
     if len(saved["positions"]) != workers:
         saved["positions"] = [max(saved["positions"])] * workers
@@ -361,7 +366,7 @@ def load_weights(
                 variables[stored] = variable
     line = f"weights: loaded from {snapshot}"
     if drawn:
-        line += f"; {len(drawn)} variables that it has not are drawn at random"
+        line += f"; {len(drawn)} variables that it lacks are drawn at random"
     if vocabulary != words:
         table = variables.pop(model.WORD_TABLE)
         shared = _carry_over(session, snapshot, table, words, known)

@@ -63,7 +63,13 @@ def _run_alone(model_class, args, dataset, training_set, machine):
     run_log.require_own(args.folder, dataset.name)
     options = chosen_options(model_class, args)
     state = resume_state(
-        args.folder, training_set, args.resume, args.seed, machine.workers, options
+        args.folder,
+        training_set,
+        args.resume,
+        args.seed,
+        machine.workers,
+        options,
+        model_class.NAME,
     )
     backbone = None
     if args.backbone == "file" and not (state.snapshot or args.init_from):
