@@ -241,11 +241,12 @@ def test_region_loss_by_hand():
     np.testing.assert_allclose(own, factor * entropy, rtol=1e-4, atol=1e-7)
 
 
-def test_region_loss_of_nothing_on_nothing():
-    """An empty mask and an answer that is as good as empty: no NaN."""
+@pytest.mark.parametrize("logit", [-200, 0])
+def test_region_loss_of_an_empty_mask_leaves_it_to_the_entropy(logit):
+    """Also where the answer is as good as empty: no NaN."""
     nothing = np.zeros([1, 8, 8, 1], np.float32)
     assert (
-        gradient(losses.region_loss, nothing - 200, nothing).tolist()
+        gradient(losses.region_loss, nothing + logit, nothing).tolist()
         == (0 * nothing).tolist()
     )
 

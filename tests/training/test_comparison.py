@@ -299,6 +299,9 @@ def test_tables_of_known_values():
     ]
     assert comparison.report(records) == TABLES
     assert comparison.report(records[:2]) == TABLES.split("\n| `-n STEP")[0]
+    records[1]["revision"] = "c36aac1"
+    told = "\n\nRuns of several revisions of this code: c36aac1, unknown"
+    assert comparison.report(records) == TABLES + told
 
 
 def test_by_default_every_model_runs_but_not_what_is_slow(monkeypatch, data, tmp_path):

@@ -68,7 +68,8 @@ def region_loss(logits, target):
     the soft mask has wrong, and its gradient U times that of the IoU. At a pixel of the
     object that is -s (1 - s), s times that of the cross entropy, and elsewhere
     s (1 - s) I / U, (1 - s) I / U times that: of its order and never more. Where the
-    network is sure and wrong it is small; there the cross entropy has to help.
+    network is sure and wrong it is small, and where the mask is empty it is 0: there
+    the cross entropy has to help.
 
     Source: the soft IoU of Rahman and Wang, "Optimizing Intersection-Over-Union in Deep
     Neural Networks for Image Segmentation" (ISVC 2016); the scale is ours.

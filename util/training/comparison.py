@@ -346,6 +346,9 @@ def report(records: Sequence[Record]) -> str:
     ]
     if rounds:
         lines += ["", "oIoU of each round, without DenseCRF:", "", table(rounds)]
+    revisions = sorted({str(one.get("revision") or "unknown") for one in records})
+    if len(revisions) > 1:
+        lines += ["", f"Runs of several revisions of this code: {', '.join(revisions)}"]
     return "\n".join(lines)
 
 
