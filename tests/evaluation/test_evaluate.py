@@ -28,7 +28,7 @@ class Constant:
       calls: what it was asked, in order.
     """
 
-    vocab_size = 50
+    vocab_size, together = 50, 1
 
     def __init__(self, logits):
         self.logits = np.full((SIDE, SIDE), logits, np.float32)
@@ -37,9 +37,12 @@ class Constant:
     def fit(self, image):
         return im_processing.fit_image(image, SIDE, SIDE)
 
-    def find_in(self, image, ids):
-        assert image.shape == (SIDE, SIDE, 3)
-        self.calls.append([words[-1] for words in ids])
+    def find_all(self, images, ids):
+        assert {image.shape for image in images} == {(SIDE, SIDE, 3)}
+        self.calls.append([words[-1] for some in ids for words in some])
+        return [self.find(some) for some in ids]
+
+    def find(self, ids):
         logits = np.stack([self.logits] * len(ids))
         weights = np.repeat(ids[:, :, np.newaxis], 4, axis=2).astype(np.float32)
         return Outputs(logits, 1 / (1 + np.exp(-logits)), weights, {})
@@ -151,8 +154,8 @@ def test_base_score_is_a_third_block_and_part_of_the_record(tmp_path):
     """The base score finds the upper half, the last one the whole image."""
 
     class Refined(Constant):
-        def find_in(self, image, ids):
-            found = super().find_in(image, ids)
+        def find(self, ids):
+            found = super().find(ids)
             base = found.logits.copy()
             base[:, SIDE // 2 :] = -1.0
             return found._replace(base_logits=base)
@@ -203,8 +206,8 @@ def test_the_network_runs_ahead_of_what_is_done_with_its_results(monkeypatch):
     ahead = threading.Semaphore(0)
 
     class Ahead(Constant):
-        def find_in(self, image, ids):
-            found = super().find_in(image, ids)
+        def find(self, ids):
+            found = super().find(ids)
             ahead.release()
             return found
 
@@ -229,11 +232,11 @@ def test_images_are_fitted_while_the_network_runs():
             ready.release()
             return fitted
 
-        def find_in(self, image, ids):
+        def find(self, ids):
             if ids[0, -1] == 1:
                 for _ in range(2):
                     assert ready.acquire(timeout=10)
-            return super().find_in(image, ids)
+            return super().find(ids)
 
     assert len(list(find(Waiting(1.0), [sample(word=1), sample(word=2)]))) == 2
 
@@ -247,6 +250,34 @@ def test_a_damaged_sample_ends_the_test_in_its_place():
     assert next(results).number == 0
     with pytest.raises(UserError, match="s_2.npz"):
         next(results)
+
+
+@pytest.mark.parametrize(
+    "together, runs",
+    [
+        (1, [[3, 4], [5], [6], [7, 8, 9], [10]]),
+        (2, [[3, 4], [5, 6], [7, 8, 9], [10]]),
+        (4, [[3, 4, 5, 6], [7, 8, 9, 10]]),
+        (24, [[3, 4, 5, 6, 7, 8, 9, 10]]),
+    ],
+)
+def test_images_with_few_sentences_share_a_run(monkeypatch, together, runs):
+    monkeypatch.setattr(evaluate, "GROUP", 3)
+    predictor = Constant(1.0)
+    predictor.together = together
+    images = [same_image(3, 4), [sample(word=5)], [sample(word=6)]]
+    images.append(same_image(7, 8, 9, 10))
+    samples = [one for some in images for one in some]
+    refined = []
+    workers = Workers(lambda image, p: refined.append(image) or p > 2)
+    results = list(find(predictor, samples, workers))
+    assert sorted(predictor.calls) == runs
+    for place, (result, one) in enumerate(zip(results, samples)):
+        assert result.number == place and result.sample is one
+        assert result.word_weights[-1].tolist() == [place + 3] * 4
+        fitted = im_processing.fit_image(one["im_batch"], SIDE, SIDE)
+        np.testing.assert_array_equal(refined[place], fitted)
+    assert len(results) == len(refined) == len(samples)
 
 
 def test_scores_do_not_depend_on_the_order_of_results():

@@ -36,6 +36,7 @@ class Network:
     """A predictor that finds what is brighter than the last word of the sentence."""
 
     model, vocab_size, word_classes = "CMPC_model", 50, LSTM_model.WORD_CLASSES
+    together = 1
     options = {}  # noqa: RUF012
 
     def __init__(self, snapshot, precision, model, xla=False):
@@ -45,7 +46,10 @@ class Network:
     def fit(self, image):
         return im_processing.fit_image(image, SIDE, SIDE)
 
-    def find_in(self, image, ids):
+    def find_all(self, images, ids):
+        return list(map(self.find, images, ids))
+
+    def find(self, image, ids):
         limits = 60 + 7 * (ids[:, -1] % 20)
         brightness = image.mean(axis=2)
         logits = (brightness - limits[:, None, None]).astype(np.float32) / 9

@@ -87,6 +87,54 @@ def test_finds_many_sentences_of_many_images(predictor, wanted, monkeypatch):
                     np.testing.assert_allclose(got, right, atol=1e-5)
 
 
+@pytest.mark.parametrize("together, num_runs", [(1, 4), (3, 1), (5, 1)])
+def test_several_images_may_share_a_run(wanted, together, num_runs):
+    """Each sentence gets what it gets alone; what fills a run up is not given."""
+    ids = [np.stack(WORDS[:1]), np.stack(WORDS)]
+    with Predictor(wanted[0], together=together) as predictor:
+        images = [predictor.fit(image) for image in IMAGES]
+        run = predictor._session.run
+        with mock.patch.object(predictor._session, "run", wraps=run) as runs:
+            found = predictor.find_all(images, ids)
+        assert runs.call_count == num_runs
+    assert [len(outputs.logits) for outputs in found] == [1, 2]
+    for p, w in ((0, 0), (1, 0), (1, 1)):
+        logits, probability, classes, *_ = wanted[1][p, w]
+        error = np.abs(found[p].logits[w] - logits[0, :, :, 0]).max()
+        assert error <= 1e-5 * np.abs(logits).max()
+        pairs = [(found[p].probability, probability[..., 0])]
+        pairs.append((found[p].word_weights, classes))
+        for got, right in pairs:
+            np.testing.assert_allclose(got[w], right[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*networks.NETWORKS, "refine image"])
+def test_every_network_takes_several_images_in_a_run(name, tmp_path):
+    make, sizes = {**networks.NETWORKS, **networks.VARIANTS}[name]
+    with networks.without_rewriting():
+        with tf.Graph().as_default(), tf.Session() as session:
+            networks.load_recipe(session, make(**sizes))
+            path = Snapshots(str(tmp_path), "unc").save(session, 1)
+        found = []
+        for together in (1, 3):
+            with Predictor(path, together=together) as predictor:
+                images = [predictor.fit(image) for image in IMAGES]
+                ids = [np.stack(WORDS[:1]), np.stack(WORDS)]
+                found.append(predictor.find_all(images, ids))
+    for alone, one in zip(*found):
+        largest = np.abs(alone.logits).max()
+        np.testing.assert_allclose(one.logits, alone.logits, atol=1e-5 * largest)
+        np.testing.assert_allclose(one.probability, alone.probability, atol=1e-5)
+        assert set(one.levels) == set(alone.levels)
+        for level, scores in alone.levels.items():
+            np.testing.assert_allclose(one.levels[level], scores, atol=1e-5)
+        for name in ("word_weights", "base_logits", "attention"):
+            got, right = getattr(one, name), getattr(alone, name)
+            assert (got is None) == (right is None)
+            if got is not None:
+                np.testing.assert_allclose(got, right, atol=1e-5 * np.abs(right).max())
+
+
 def test_a_sentence_and_what_the_network_makes_of_it(predictor, monkeypatch):
     predictor.set_image(IMAGES[1])
     sentence = "The w17, zebra."

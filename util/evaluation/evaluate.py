@@ -4,7 +4,6 @@ import collections
 import contextlib
 import os
 import re
-import threading
 from typing import (
     Any,
     Dict,
@@ -232,21 +231,40 @@ def neighbours(samples: Iterable[Numbered]) -> Iterator[Group]:
         yield group
 
 
+def runs_of(groups: Iterable[Group], most: int) -> Iterator[List[Group]]:
+    """Gather neighbours for a run of the network.
+
+    Args:
+      groups: samples about one image each.
+      most: sentences of a run; a group of more is a run by itself.
+    """
+    run, number = [], 0
+    for group in groups:
+        if run and number + len(group) > most:
+            yield run
+            run, number = [], 0
+        run.append(group)
+        number += len(group)
+    if run:
+        yield run
+
+
 def _segment_ahead(predictor, samples):
     """Yield (group, its image as the network sees it, Outputs), computed ahead.
 
-    While the network runs, a second thread fits the next image, and the caller goes on
+    While the network runs, a second thread makes its next input, and the caller goes on
     with what was found before.
     """
-    network = threading.Lock()
 
-    def segment(group):
-        image = predictor.fit(group[0][1]["im_batch"])
-        ids = _ids(predictor, group)
-        with network:
-            return group, image, predictor.find_in(image, ids)
+    def segment(run):
+        images = [predictor.fit(group[0][1]["im_batch"]) for group in run]
+        ids = [_ids(predictor, group) for group in run]
+        return list(zip(run, images, predictor.find_all(images, ids)))
 
-    return prefetch(segment, neighbours(samples), depth=2, threads=2)
+    runs = runs_of(neighbours(samples), predictor.together)
+    with contextlib.closing(prefetch(segment, runs, depth=2, threads=2)) as segmented:
+        for run in segmented:
+            yield from run
 
 
 def _ids(predictor, group):

@@ -4,9 +4,11 @@ Axes: B sentences, T words, H rows and W columns of the image as the network see
 """
 
 import collections
+import functools
 import hashlib
 import math
 import os
+import threading
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Union
 
 import numpy as np
@@ -16,12 +18,13 @@ from util.core.errors import UserError
 from util.data import datasets, im_processing, text_processing, vocabularies
 from util.graph import checkpoint
 from util.graph.compat import tf
-from util.graph.session import new_session
+from util.graph.session import gpus, new_session
 from util.inference import dense_crf
 from util.inference.prediction import Prediction, read_words
 
-# Sentences at once: more need more memory and are hardly faster.
+# Sentences at once on a CPU: more need more memory and are hardly faster.
 CHUNK = 12
+TOGETHER = 24  # sentences at once on a GPU, of as many images as they are about
 FOREGROUND = 1e-9  # the least logit of a pixel on the object, as published
 
 
@@ -54,7 +57,8 @@ class Outputs(NamedTuple):
 class Predictor:
     """Runs a snapshot: one image, then any number of sentences about it.
 
-    Use it as a context manager, or call `close` at the end. One thread at a time.
+    Use it as a context manager, or call `close` at the end. One thread at a time, save
+    for `fit` and `find_all`.
 
     Example:
       >>> with Predictor("ckpts/shapes/demo/shapes_iter_4000.tfmodel") as predictor:
@@ -75,11 +79,15 @@ class Predictor:
       model: name, of `models.MODELS`, that the snapshot must be of; None: any.
       crf_backend: of DenseCRF, see `dense_crf.refine`.
       xla: bool, see `session.new_session`.
+      together: int, how many sentences a run of `find_all` takes; 1: those of one
+        image; None: TOGETHER on a GPU, and 1 on a CPU, which has no idle cores to fill,
+        or with XLA, which would compile anew for each number of images.
 
     Attributes:
       image: uint8 [H, W, 3], the image as the network sees it; None before
         `set_image`.
       vocab_size: int, ids must be smaller.
+      together: int, see above.
       model: name of the snapshot's model.
       options: those that it was made with, see `models.OPTIONS`.
       word_classes: what the model tells words apart by; empty where it does not.
@@ -102,6 +110,7 @@ class Predictor:
         model: Optional[str] = None,
         crf_backend: str = "own",
         xla: bool = False,
+        together: Optional[int] = None,
     ) -> None:
         dense_crf.check_backend(crf_backend)
         self._snapshot = checkpoint.without_ending(snapshot)
@@ -114,13 +123,14 @@ class Predictor:
         if vocabulary:
             self._vocabulary = read_vocabulary(self._snapshot, vocabulary)
         with tf.Graph().as_default() as graph:
-            self._model = model_class(
+            self._build = functools.partial(
+                model_class,
                 batch_size=None,
-                num_images=1,
                 mode="eval",
                 num_steps=text_processing.MAX_WORDS,
                 **sizes,
             )
+            self._model, self._of_many = self._build(num_images=1), None
             self._session = new_session(graph, precision, xla=xla)
             with checkpoint.closed_on_error(self._session):
                 model_class.load(self._session, self._snapshot)
@@ -128,6 +138,9 @@ class Predictor:
         self.rounds = 0 if attention is None else attention.shape.as_list()[1]
         self.levels = (*self._model.shown, *[ANSWER] * bool(self.rounds))
         self.about_levels = model_class.SHOWN
+        if together is None:
+            together = TOGETHER if gpus() and not xla else 1
+        self.together, self._lock = together, threading.Lock()
         self._remembered, self._crf_backend = remembered, crf_backend
         self._seen = collections.OrderedDict()  # checksum of `image` -> what to feed
         self._now = {}
@@ -254,18 +267,69 @@ class Predictor:
           UserError: the network answers with NaN.
         """
         model, ids = self._model, np.asarray(ids)
-        wanted = {"sigm": model.sigm, "pred": model.up, "base": model.ups.get("base")}
-        wanted.update(words_parse=model.words_parse, attention=model.attention)
-        wanted.update((("shown", name), level) for name, level in model.shown.items())
-        fetches = {
-            name: tensor for name, tensor in wanted.items() if tensor is not None
-        }
+        fetches = _fetches(model)
         chunks = np.array_split(ids, math.ceil(len(ids) / CHUNK))
         runs = [
             self._session.run(fetches, {**self._now, model.words: chunk})
             for chunk in chunks
         ]
-        found = {name: np.concatenate([run[name] for run in runs]) for name in fetches}
+        return self._outputs(
+            {name: np.concatenate([run[name] for run in runs]) for name in fetches}
+        )
+
+    def find_all(
+        self, images: Sequence[np.ndarray], ids: Sequence[np.ndarray]
+    ) -> List[Outputs]:
+        """Run the network on several images; several threads may.
+
+        Args:
+          images: uint8 [H, W, 3] each, of `fit`.
+          ids: of each image int32 [B, T], its sentences, as for `find`; where there are
+            several images, `together` at most.
+
+        Returns:
+          What `find` returns, of each image.
+
+        Raises:
+          UserError: the network answers with NaN.
+        """
+        if self.together > 1:
+            return self._find_together(images, ids)
+        found = []
+        for image, some in zip(images, ids):
+            with self._lock:
+                self._see(image)
+                found.append(self.find(some))
+        return found
+
+    def _find_together(self, images, ids):
+        """Do what `find_all` does in one run."""
+        model = self._model_of_many()
+        ends = np.cumsum([len(some) for some in ids])
+        image_of = np.repeat(np.arange(len(ids)), [len(some) for some in ids])
+        # A GPU looks for its fastest kernels whenever a size is new.
+        room = 0, max(0, self.together - ends[-1])
+        feed = {
+            model.im: im_processing.to_network_input(np.stack(images)),
+            model.words: np.pad(np.concatenate(ids), (room, (0, 0)), "edge"),
+            model.image_of: np.pad(image_of, room, "edge"),
+        }
+        found = self._session.run(_fetches(model), feed)
+        parts = {name: np.split(x, ends)[:-1] for name, x in found.items()}
+        return [
+            self._outputs(dict(zip(parts, values))) for values in zip(*parts.values())
+        ]
+
+    def _model_of_many(self):
+        """Return the network that takes several images, built when it is needed."""
+        with self._lock, self._session.graph.as_default():
+            if self._of_many is None:
+                with tf.variable_scope("", reuse=True):
+                    self._of_many = self._build(grouped=True)
+            return self._of_many
+
+    def _outputs(self, found):
+        """Return Outputs of what `_fetches` asks for."""
         if not np.isfinite(found["pred"]).all():
             raise UserError(
                 f"{self._snapshot} answers with NaN or infinite scores: its weights "
@@ -280,19 +344,6 @@ class Predictor:
             base_logits=found["base"][..., 0] if "base" in found else None,
             attention=found.get("attention"),
         )
-
-    def find_in(self, image: np.ndarray, ids: np.ndarray) -> Outputs:
-        """Run the network on an image of `fit`, which becomes that of `set_image`.
-
-        Args:
-          image: uint8 [H, W, 3].
-          ids: as for `find`.
-
-        Raises:
-          UserError: the network answers with NaN.
-        """
-        self._see(image)
-        return self.find(ids)
 
     def _prediction(self, sentence, ids, found, n, on_object):
         """Return the n-th Prediction."""
@@ -323,6 +374,14 @@ class Predictor:
 
     def __exit__(self, *exception) -> None:
         self.close()
+
+
+def _fetches(model):
+    """Return what makes Outputs, name -> tensor [B, ...]."""
+    wanted = {"sigm": model.sigm, "pred": model.up, "base": model.ups.get("base")}
+    wanted.update(words_parse=model.words_parse, attention=model.attention)
+    wanted.update((("shown", name), level) for name, level in model.shown.items())
+    return {name: tensor for name, tensor in wanted.items() if tensor is not None}
 
 
 def is_on_object(logits: np.ndarray) -> np.ndarray:
