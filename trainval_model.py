@@ -243,8 +243,9 @@ def add_common_options(parser):
         dest="gpus",
         type=gpus,
         metavar="LIST",
-        help="GPUs to use: 0, or 0,1 to share each training step; -1: none; counted "
-        "within CUDA_VISIBLE_DEVICES where that is set (default: what it says, or 0)",
+        help="GPUs to use: 0, or 0,1 to share each training step or a test (other "
+        "modes use the first); -1: none; counted within CUDA_VISIBLE_DEVICES where "
+        "that is set (default: what it says, or 0)",
     )
     add(
         "-emb",

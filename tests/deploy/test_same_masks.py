@@ -93,7 +93,7 @@ def assert_same(found, wanted):
 def test_testing(snapshot, scenes, wanted):
     samples = [(n, sample) for n, (*_, sample) in enumerate(scenes)]
     with Predictor(snapshot) as predictor:
-        results = list(evaluate.find_masks(predictor, samples))
+        results = list(evaluate.find_masks([predictor], samples))
     assert_same([r.masks[evaluate.WITHOUT_CRF] for r in results], wanted)
 
 

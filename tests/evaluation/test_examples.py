@@ -39,7 +39,7 @@ class Network:
     together = 1
     options = {}  # noqa: RUF012
 
-    def __init__(self, snapshot, precision, model, xla=False):
+    def __init__(self, snapshot, precision, model, xla=False, device=""):
         assert model is None and precision == "float32"
         assert snapshot.endswith(SNAPSHOT)
 

@@ -140,8 +140,9 @@ def answers(setup: Setup, snapshot: str, on_cpu: bool = False) -> np.ndarray:
     with Predictor(snapshot, **setup.session) as predictor:
         for seed in range(PARITY_IMAGES):
             samples = workload.random_samples(seed, *form)
-            predictor.set_image(samples[0]["im_batch"])
-            found = predictor.find([sample["text_batch"] for sample in samples])
+            image = predictor.fit(samples[0]["im_batch"])
+            ids = np.stack([sample["text_batch"] for sample in samples])
+            (found,) = predictor.find_all([image], [ids])  # as tests do
             logits.extend(found.logits)
     return np.stack(logits)
 

@@ -206,7 +206,7 @@ def _find(evaluation, predictor, seeds, sentences, sizes, workers=None):
         for seed in seeds
         for sample in workload.random_samples(seed, sentences, *_form(sizes))
     ]
-    found = evaluation.find_masks(predictor, enumerate(samples), workers)
+    found = evaluation.find_masks([predictor], enumerate(samples), workers)
     return _seconds(lambda: list(found))
 
 

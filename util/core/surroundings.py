@@ -64,6 +64,19 @@ def choose_gpus(chosen: Optional[str]) -> None:
     os.environ[GPUS] = chosen
 
 
+def number_of_devices(chosen: Optional[str]) -> int:
+    """Return how many devices -g names, at least 1.
+
+    Args:
+      chosen: as for `choose_gpus`.
+
+    Example:
+      >>> [number_of_devices(chosen) for chosen in (None, "-1", "3", "0,1,2,3")]
+      [1, 1, 1, 4]
+    """
+    return chosen.count(",") + 1 if chosen else 1
+
+
 def _within(given, number):
     names = []
     for name in filter(None, map(str.strip, given.split(","))):

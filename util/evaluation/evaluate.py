@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import itertools
 import os
 import re
 from typing import (
@@ -12,6 +13,7 @@ from typing import (
     List,
     NamedTuple,
     Optional,
+    Sequence,
     Tuple,
 )
 
@@ -21,6 +23,7 @@ from tqdm import tqdm
 from util.core.errors import UserError
 from util.core.files import write_json
 from util.core.parallel import prefetch
+from util.core.surroundings import number_of_devices
 from util.data import datasets, im_processing, text_processing
 from util.data.data_reader import DataReader
 from util.data.samples import group_by_image
@@ -38,7 +41,7 @@ from util.evaluation.eval_tools import (
     report_with_no_targets,
     with_titles,
 )
-from util.graph import checkpoint
+from util.graph import checkpoint, towers
 from util.graph.session import versions
 from util.inference import dense_crf, visualize
 from util.inference.predictor import Predictor, check_samples, is_on_object, rule_of
@@ -88,13 +91,17 @@ def run(args) -> "Results":
     with contextlib.ExitStack() as stack:
         order, samples = stack.enter_context(reading(dataset, args.split))
         how = {"precision": args.precision, "xla": args.xla}
-        predictor = Predictor(snapshot, model=args.model, **how)
-        stack.enter_context(predictor)
+        predictors = [
+            stack.enter_context(
+                Predictor(snapshot, model=args.model, device=device, **how)
+            )
+            for device in towers.local_devices(number_of_devices(args.gpus))
+        ]
         workers = None
         if args.dense_crf:
             workers = dense_crf.Workers(args.crf_jobs, args.crf_backend)
             stack.enter_context(workers)
-        found = find_masks(predictor, samples, workers)
+        found = find_masks(predictors, samples, workers)
         stack.enter_context(contextlib.closing(found))
         for result in tqdm(found, "testing", len(order), unit="sentence"):
             result = as_counted(result, args.empty_below)
@@ -111,8 +118,8 @@ def run(args) -> "Results":
         args.split,
         results,
         args.per_sample,
-        model=predictor.model,
-        options=predictor.options,
+        model=predictors[0].model,
+        options=predictors[0].options,
         empty_below=args.empty_below,
         weights=weights,
         intervals=intervals and with_titles(intervals),
@@ -140,7 +147,7 @@ def quick_scores(
       base score also its `base_overall_iou` and `base_mean_iou`.
     """
     with reading(dataset, split, most) as (order, samples):
-        found = find_masks(predictor, samples)
+        found = find_masks([predictor], samples)
         bar = tqdm(found, "evaluating", len(order), unit="sentence", disable=None)
         results = Results.of(bar)
     scores = results.scores[WITHOUT_CRF].as_dict()
@@ -181,14 +188,15 @@ def reading(
 
 
 def find_masks(
-    predictor: Predictor,
+    predictors: Sequence[Predictor],
     samples: Iterable[Numbered],
     workers: Optional[dense_crf.Workers] = None,
 ) -> Iterator[Result]:
     """Segment samples; neighbours that show the same image together.
 
     Args:
-      predictor: the network.
+      predictors: the network, and replicas of it on other devices; images are dealt out
+        among them.
       samples: (number, sample).
       workers: also refine the masks with DenseCRF, while the network runs on.
 
@@ -198,7 +206,7 @@ def find_masks(
     Raises:
       UserError: a sample has words that the network does not know, or a worker died.
     """
-    with contextlib.closing(_segment_ahead(predictor, samples)) as segmented:
+    with contextlib.closing(_segment_ahead(predictors, samples)) as segmented:
         if workers is None:
             for group, _, found in segmented:
                 yield from _results(group, found)
@@ -245,24 +253,29 @@ def runs_of(groups: Iterable[Group], most: int) -> Iterator[List[Group]]:
             run, number = [], 0
         run.append(group)
         number += len(group)
+        if number >= most:  # whatever comes, and be it an error
+            yield run
+            run, number = [], 0
     if run:
         yield run
 
 
-def _segment_ahead(predictor, samples):
+def _segment_ahead(predictors, samples):
     """Yield (group, its image as the network sees it, Outputs), computed ahead.
 
-    While the network runs, a second thread makes its next input, and the caller goes on
+    While a network runs, a second thread makes its next input, and the caller goes on
     with what was found before.
     """
 
-    def segment(run):
+    def segment(dealt):
+        predictor, run = dealt
         images = [predictor.fit(group[0][1]["im_batch"]) for group in run]
         ids = [_ids(predictor, group) for group in run]
         return list(zip(run, images, predictor.find_all(images, ids)))
 
-    runs = runs_of(neighbours(samples), predictor.together)
-    with contextlib.closing(prefetch(segment, runs, depth=2, threads=2)) as segmented:
+    runs = runs_of(neighbours(samples), predictors[0].together)
+    dealt, ahead = zip(itertools.cycle(predictors), runs), 2 * len(predictors)
+    with contextlib.closing(prefetch(segment, dealt, ahead, ahead)) as segmented:
         for run in segmented:
             yield from run
 

@@ -113,9 +113,9 @@ def find(
         classes = predictor.word_classes
         if kind == WITH_CRF:
             with dense_crf.Workers(1, crf_backend) as workers:
-                found = list(evaluate.find_masks(predictor, samples, workers))
+                found = list(evaluate.find_masks([predictor], samples, workers))
         else:
-            found = list(evaluate.find_masks(predictor, samples))
+            found = list(evaluate.find_masks([predictor], samples))
     empty_below = record.get("empty_below", 0)  # older records have none
     found = [evaluate.as_counted(one, empty_below) for one in found]
     how = classes, rule_of(snapshot, dataset.root)

@@ -6,6 +6,7 @@ as if one device had computed it.
 
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
+from util.core.errors import UserError
 from util.graph.compat import tf
 
 COPIES = "frozen_copies"  # graph collection of (variable, its copy)
@@ -30,10 +31,33 @@ def local_towers(number: int) -> List[Tower]:
 
     Args:
       number: how many; 1: TensorFlow places everything.
+
+    Raises:
+      UserError: there are GPUs, but fewer.
     """
     if number == 1:
         return []
-    return [Tower(_placer("", 1, name)) for name in _names("", number)]
+    return [Tower(_placer("", 1, name)) for name in local_devices(number)]
+
+
+def local_devices(number: int) -> List[str]:
+    """Return the names of this machine's GPUs, or of virtual CPU devices.
+
+    Args:
+      number: how many; 1: "", TensorFlow places everything.
+
+    Raises:
+      UserError: there are GPUs, but fewer. TensorFlow would put the rest on the first.
+    """
+    if number == 1:
+        return [""]
+    found = len(tf.config.experimental.list_physical_devices("GPU"))
+    if 0 < found < number:
+        raise UserError(
+            f"-g names {number} GPUs, and TensorFlow finds {found} of them here: name "
+            "those that there are"
+        )
+    return _names("", number)
 
 
 def remote_towers(

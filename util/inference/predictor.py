@@ -82,6 +82,8 @@ class Predictor:
       together: int, how many sentences a run of `find_all` takes; 1: those of one
         image; None: TOGETHER on a GPU, and 1 on a CPU, which has no idle cores to fill,
         or with XLA, which would compile anew for each number of images.
+      device: name of the one that computes, of `towers.local_devices`; "": TensorFlow
+        chooses.
 
     Attributes:
       image: uint8 [H, W, 3], the image as the network sees it; None before
@@ -111,6 +113,7 @@ class Predictor:
         crf_backend: str = "own",
         xla: bool = False,
         together: Optional[int] = None,
+        device: str = "",
     ) -> None:
         dense_crf.check_backend(crf_backend)
         self._snapshot = checkpoint.without_ending(snapshot)
@@ -122,7 +125,7 @@ class Predictor:
         self._vocabulary = None
         if vocabulary:
             self._vocabulary = read_vocabulary(self._snapshot, vocabulary)
-        with tf.Graph().as_default() as graph:
+        with tf.Graph().as_default() as graph, tf.device(device):
             self._build = functools.partial(
                 model_class,
                 batch_size=None,
@@ -131,7 +134,8 @@ class Predictor:
                 **sizes,
             )
             self._model, self._of_many = self._build(num_images=1), None
-            self._session = new_session(graph, precision, xla=xla)
+            cpus = 1 + (tf.DeviceSpec.from_string(device).device_index or 0)
+            self._session = new_session(graph, precision, cpus=cpus, xla=xla)
             with checkpoint.closed_on_error(self._session):
                 model_class.load(self._session, self._snapshot)
         attention = self._model.attention
@@ -140,7 +144,7 @@ class Predictor:
         self.about_levels = model_class.SHOWN
         if together is None:
             together = TOGETHER if gpus() and not xla else 1
-        self.together, self._lock = together, threading.Lock()
+        self.together, self._device, self._lock = together, device, threading.Lock()
         self._remembered, self._crf_backend = remembered, crf_backend
         self._seen = collections.OrderedDict()  # checksum of `image` -> what to feed
         self._now = {}
@@ -324,7 +328,7 @@ class Predictor:
         """Return the network that takes several images, built when it is needed."""
         with self._lock, self._session.graph.as_default():
             if self._of_many is None:
-                with tf.variable_scope("", reuse=True):
+                with tf.device(self._device), tf.variable_scope("", reuse=True):
                     self._of_many = self._build(grouped=True)
             return self._of_many
 

@@ -199,7 +199,7 @@ def train_small(
 
 def find_all(predictor, samples: Samples, title: str, workers=None) -> List[Result]:
     """Segment all samples, with a progress bar."""
-    found = evaluate.find_masks(predictor, enumerate(samples), workers)
+    found = evaluate.find_masks([predictor], enumerate(samples), workers)
     found = map(evaluate.with_masks_of_rounds, found)  # levels would be too many
     return list(tqdm(found, title, len(samples), unit="sentence"))
 

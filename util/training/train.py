@@ -9,6 +9,7 @@ import numpy as np
 from util import models
 from util.core import files
 from util.core.errors import UserError
+from util.core.surroundings import number_of_devices
 from util.data import datasets, text_processing, vocabularies
 from util.graph import checkpoint
 from util.graph.compat import tf
@@ -46,7 +47,7 @@ def run(model_class, args) -> None:
     training_set = TrainingSet(
         dataset, args.split, args.skip_damaged, args.sentences_per_image
     )
-    devices = args.gpus.count(",") + 1 if args.gpus else 1
+    devices = number_of_devices(args.gpus)
     how = args.threads, args.precision, args.xla
     machine = find_machine(args.batch_size, devices, *how)
     machine.check_fits(training_set)
