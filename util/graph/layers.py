@@ -10,6 +10,7 @@ from util.graph.compat import tf
 # tf.contrib.layers.layer_norm, with which the published weights were trained.
 LAYER_NORM_EPSILON = 1e-12
 L2_EPSILON = 1e-12  # the least squared length that l2_normalize divides by
+MANY = 256  # channels; of fewer a map of scores costs little, however it is computed
 
 
 def conv_variables(channels, filters, size, name):
@@ -41,8 +42,8 @@ def convolve(x, kernel, bias, stride=1, rate=1, activation=None):
     """Convolve with zero padding, add a bias and apply an activation.
 
     A 1x1 kernel is a matrix product of cells and kernel, which TensorFlow computes
-    faster than it convolves, forward and in the gradients. So is a kernel with one
-    output, but for adding up what a cell gives to its neighbours.
+    faster than it convolves, forward and in the gradients. So is a kernel from MANY
+    channels to one, but for adding up what a cell gives to its neighbours.
 
     Args:
       x: float32 [B, H, W, C_in]; all but B known when the graph is built.
@@ -59,7 +60,7 @@ def convolve(x, kernel, bias, stride=1, rate=1, activation=None):
         x = x if stride == 1 else x[:, ::stride, ::stride]
         cells = tf.reshape(x, [-1, channels])
         y = tf.matmul(cells, tf.reshape(kernel, [channels, filters]))
-    elif filters == stride == rate == 1:
+    elif filters == stride == rate == 1 and channels >= MANY:
         y = _map_of_scores(x, kernel)
     elif rate == 1:
         y = tf.nn.conv2d(x, kernel, [1, stride, stride, 1], "SAME")
