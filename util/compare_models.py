@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
         "the backbones, which are trained where they are missing")  # fmt: skip
     add("--networks", nargs="+", metavar="NAME[:OPTION=VALUE]", help="models, with an "
         "option or without (default: every model as it is, and with each value of each "
-        "of its options but refine, whose step takes 25 times as long)")  # fmt: skip
+        "of its options but refine, whose step takes 30 times as long)")  # fmt: skip
     add("--steps", type=count, default=2000, metavar="N",
         help="of training (default: %(default)s)")  # fmt: skip
     add("--seeds", nargs="+", type=seed, default=[0, 1, 2], metavar="N",

@@ -26,8 +26,6 @@ from util.inference.prediction import Prediction, read_words
 CHUNK = 12
 TOGETHER = 24  # sentences at once on a GPU, of as many images as they are about
 FOREGROUND = 1e-9  # the least logit of a pixel on the object, as published
-
-
 ANSWER = "answer"  # the level that the answer itself is, where there are rounds
 
 
