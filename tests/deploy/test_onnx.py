@@ -40,7 +40,9 @@ def test_onnx_gives_the_masks_of_the_graph(name, options, tmp_path):
     paths = load_test.draw_images(str(tmp_path))[:2]
     drawn = tmp_path / "drawn"
     drawn.mkdir()
-    snapshot = load_test.draw_network(models.load(name), str(drawn), paths, **options)
+    questions = [(path, sentence) for path in paths for sentence in SENTENCES]
+    model = models.load(name)
+    snapshot = load_test.draw_network(model, str(drawn), questions, **options)
     output = tmp_path / "onnx"
     line = f"-m export -d shapes -i 1 -f {drawn} --output {output} --format onnx"
     assert trainval_model.main(line.split()) == 0

@@ -55,7 +55,8 @@ def predictor(images, tmp_path_factory):
     """A network with a unit a block, for time."""
     with small_backbone():
         folder = str(tmp_path_factory.mktemp("network"))
-        snapshot = load_test.draw_network(LSTM_model, folder, images)
+        questions = load_test.draw_questions(images)
+        snapshot = load_test.draw_network(LSTM_model, folder, questions)
         predictor = Predictor(snapshot, remembered=server.REMEMBERED)
     with predictor:
         yield predictor
@@ -477,8 +478,11 @@ def test_the_page_shows_what_a_model_has(made, browser, images, tmp_path, monkey
     name, option, value = made
     model = models.load(name)
     with small_backbone():
-        drawn = load_test.draw_network(model, str(tmp_path), images, **{option: value})
-        predictor = Predictor(drawn)
+        questions = load_test.draw_questions(images)
+        options = {option: value}
+        predictor = Predictor(
+            load_test.draw_network(model, str(tmp_path), questions, **options)
+        )
     service, (port,) = server.Service(predictor), scaling.free_ports(1)
     answer = service.answer(images[0], "the red circle")
     with contextlib.closing(service), server.serving(service, "127.0.0.1", port) as url:

@@ -55,9 +55,9 @@ def measure(model: str, seconds: float = SECONDS) -> Dict[str, Any]:
 
     server.import_gradio()
     with tempfile.TemporaryDirectory(prefix="refseg-benchmark-") as folder:
-        images = draw_images(folder)
-        snapshot = draw_network(models.load(model), folder, images)
-        answers = right_answers(snapshot, images)
+        questions = draw_questions(draw_images(folder))
+        snapshot = draw_network(models.load(model), folder, questions)
+        answers = right_answers(snapshot, questions)
         with running_server(snapshot) as (url, process):
             return _ask(url, process, answers, seconds)
 
@@ -74,15 +74,25 @@ def draw_images(folder: str) -> List[str]:
     return paths
 
 
+def draw_questions(images: Sequence[str]) -> List[Question]:
+    """Return SENTENCES questions for each image, of words of `shapes`."""
+    words = shapes_scenes.vocabulary()[4:]
+    return [
+        (path, f"the {words[(3 * number + n) % len(words)]} {words[n]}")
+        for number, path in enumerate(images)
+        for n in range(SENTENCES)
+    ]
+
+
 def draw_network(
-    model_class, folder: str, images: Sequence[str], **options: Any
+    model_class, folder: str, questions: Sequence[Question], **options: Any
 ) -> str:
     """Save a small network drawn at random whose masks cover half of the images.
 
     Args:
       model_class: see `models.load`.
       folder: gets the snapshot of step 1 and its vocabulary, that of `shapes`.
-      images: paths, which it is fitted to.
+      questions: which it is fitted to: half of all their pixels lie in the masks.
       **options: of `models.OPTIONS`.
 
     Returns:
@@ -95,9 +105,14 @@ def draw_network(
     from util.training.snapshots import Snapshots
 
     words = shapes_scenes.vocabulary()
+    vocabulary = {word: number for number, word in enumerate(words)}
+    ids = [
+        text_processing.preprocess_sentence(sentence, vocabulary)
+        for _, sentence in questions
+    ]
     fitted = [
         im_processing.fit_image(im_processing.read_image(path), SIDE, SIDE)
-        for path in images
+        for path, _ in questions
     ]
     with whole_file(os.path.join(folder, text_processing.VOCABULARY), "w") as file:
         file.writelines(word + "\n" for word in words)
@@ -113,7 +128,6 @@ def draw_network(
         with new_session() as session:
             session.run(tf.global_variables_initializer())
             start.calibrate(session, fitted)
-            ids = np.random.RandomState(1).randint(4, len(words), [len(fitted), 20])
             inputs = im_processing.to_network_input(np.stack(fitted))
             up = session.run(model.up, {model.im: inputs, model.words: ids})
             session.run(tf.assign_sub(_bias(model), [np.median(up)]))
@@ -130,18 +144,15 @@ def _bias(model):
     return used[-1]
 
 
-def right_answers(snapshot: str, images: Sequence[str]):
+def right_answers(snapshot: str, questions: Sequence[Question]):
     """Return question -> bool [H, W], the mask that a Predictor alone finds."""
     from util.inference.predictor import Predictor
 
-    words = shapes_scenes.vocabulary()[4:]
     answers = {}
     with Predictor(snapshot) as predictor:
-        for number, path in enumerate(images):
+        for path, sentence in questions:
             predictor.set_image(path)
-            for n in range(SENTENCES):
-                sentence = f"the {words[(3 * number + n) % len(words)]} {words[n]}"
-                answers[path, sentence] = predictor.segment(sentence).mask
+            answers[path, sentence] = predictor.segment(sentence).mask
     return answers
 
 
