@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from on_disk import write
 
+from util.core import npz
 from util.core.errors import UserError
 from util.data import compact, samples
 from util.data.data_reader import DataReader, Shard
@@ -190,6 +191,61 @@ def test_samples_are_loaded_ahead_and_no_further(tmp_path, monkeypatch):
         reader.read_batch()
         assert whole.acquire(timeout=10)
     assert sorted(loaded) == [f"unc_val_{n}.npz" for n in range(4)]
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Return a list that gets the name of each file of a sample that is opened."""
+    names, really = [], npz.opened
+
+    def opened(path, what):
+        if what in ("sample", "image"):
+            names.append(os.path.basename(path))
+        return really(path, what)
+
+    monkeypatch.setattr(npz, "opened", opened)
+    return names
+
+
+@FILLS
+def test_remembered_samples_are_read_once_and_are_the_same(tmp_path, fill, opened):
+    folder = fill(tmp_path, range(5))
+    files = samples.open_samples(folder, "unc_val")
+    wanted = {number: files.read(number) for number in range(5)}
+    opened.clear()
+    with DataReader(folder, "unc_val", seed=1, remembered_bytes=10**6) as reader:
+        for _ in range(15):
+            sample = reader.read_batch()
+            expected = wanted[reader.number]
+            assert sample.keys() == expected.keys()
+            for key, value in expected.items():
+                np.testing.assert_array_equal(sample[key], value)
+                assert getattr(sample[key], "dtype", None) == getattr(
+                    value, "dtype", None
+                )
+    assert len(opened) == len(set(opened)) == 5
+
+
+def test_what_has_no_room_in_memory_is_read_again(tmp_path, opened):
+    files = samples.open_samples(fill(tmp_path, range(3)), "unc_val")
+    room = 2 * 3 * 3 + 1  # an image and a mask
+    remembered = samples.Remembered(files, room)
+    for number in (0, 1, 2, 0, 1, 2):
+        assert remembered.read(number)["im_batch"].min() == number
+    assert [opened.count(f"unc_val_{n}.npz") for n in range(3)] == [1, 2, 2]
+
+
+def test_an_image_is_remembered_once_whatever_its_name(tmp_path):
+    for n, shade in enumerate((7, 7, 8)):
+        path = sample_file(str(tmp_path), "unc_val", n)
+        image, mask = np.full((2, 3, 3), shade, np.uint8), np.eye(2, 3) > n / 9
+        write_sample(path, [0] * 20, image, mask, str(n), "")
+    files = samples.open_samples(str(tmp_path), "unc_val")
+    remembered = samples.Remembered(files, 2 * 18 + 3)
+    for _ in range(2):
+        one, two, other = (remembered.read(number) for number in range(3))
+        assert one["im_batch"] is two["im_batch"]
+        assert other["im_batch"].min() == 8 and one["im_batch"].max() == 7
 
 
 def test_reader_goes_on_from_the_position_of_another(tmp_path):

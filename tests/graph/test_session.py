@@ -153,7 +153,9 @@ def test_a_command_keeps_memory_and_no_eager_mode(monkeypatch):
     with tf.Graph().as_default():
         new_session().close()
     assert not libc.mallopt.called
+    monkeypatch.delenv("TF_OVERRIDE_GLOBAL_THREADPOOL", raising=False)
     session.own_process()
+    assert os.environ["TF_OVERRIDE_GLOBAL_THREADPOOL"] == "1"
     assert not tf.executing_eagerly() and not tf.control_flow_v2_enabled()
     settings = dict(call[0] for call in libc.mallopt.call_args_list)
     assert settings == {-1: 2**31 - 1, -3: 2**31 - 1, -8: 1}
@@ -177,6 +179,13 @@ assert "libc.so.6" in changed
 """
     done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE)
     assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.parametrize("threads", [None, 3])
+def test_operations_that_are_not_shared_run_beside_others(threads):
+    config = session.session_config(threads=threads, side_by_side=True)
+    assert config.intra_op_parallelism_threads == 1
+    assert config.inter_op_parallelism_threads == (threads or 0)
 
 
 def test_xla_where_a_session_would_go_on_without_it(monkeypatch):

@@ -7,7 +7,7 @@ from typing import Any, Dict, Hashable, Iterator, List, NamedTuple, Optional, Se
 
 import numpy as np
 
-from util.data.samples import open_samples
+from util.data.samples import Remembered, open_samples
 
 NUM_THREADS = 4
 
@@ -65,6 +65,7 @@ class DataReader:
         begin: int = 0,
         shard: Shard = EVERYTHING,
         groups: Optional[Sequence[Sequence[int]]] = None,
+        remembered_bytes: int = 0,
     ) -> None:
         """Start to load.
 
@@ -78,12 +79,16 @@ class DataReader:
           begin: `position` of the reader that this one goes on from.
           shard: gives only these.
           groups: in place of `order`: numbers that shuffling keeps together.
+          remembered_bytes: how much is kept in memory, see `samples.Remembered`.
 
         Raises:
           UserError: no samples, a gap in their numbers, or an unfinished build.
           ValueError: they are empty or have numbers that no sample has.
         """
         self._samples = open_samples(folder_name, prefix)
+        self._read = self._samples.read
+        if remembered_bytes:
+            self._read = Remembered(self._samples, remembered_bytes).read
         everything = range(len(self._samples))
         if groups is None:
             groups = [[number] for number in (everything if order is None else order)]
@@ -149,5 +154,5 @@ class DataReader:
 
     def _load_next(self):
         position, number = next(self._numbers)
-        sample = self._pool.submit(self._samples.read, number)
+        sample = self._pool.submit(self._read, number)
         self._ahead.append((position, number, sample))

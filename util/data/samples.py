@@ -7,6 +7,8 @@ Axes: H rows, W columns.
 
 import itertools
 import os
+import threading
+import zlib
 from typing import Any, Dict, Hashable, List, Sequence, Union
 
 import numpy as np
@@ -207,3 +209,48 @@ def group_by_image(images: Sequence[Hashable]) -> List[int]:
     for number, image in enumerate(images):
         groups.setdefault(image, []).append(number)
     return list(itertools.chain(*groups.values()))
+
+
+class Remembered:
+    """The samples of a small folder, each read from disk once.
+
+    To open and unpack a file takes longer than anything else that is done to a sample
+    before a small network is fed. In memory a mask takes a bit a pixel, and an image
+    is kept once for all samples that show it.
+
+    Args:
+      samples: of `open_samples`.
+      most_bytes: which the images and masks that are kept may take; what comes after
+        is read from disk each time.
+    """
+
+    def __init__(self, samples: Union[SampleFiles, compact.Samples], most_bytes: int):
+        self._samples, self._room = samples, most_bytes
+        self._kept: Dict[int, Dict[str, Any]] = {}
+        self._images: Dict[int, np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def read(self, number: int) -> Dict[str, Any]:
+        """Return a sample, see `read_sample`; nothing of it may be changed."""
+        kept = self._kept.get(number)
+        if kept is None:
+            sample = self._samples.read(number)
+            with self._lock:
+                return self._keep(number, sample)
+        size = kept["im_batch"].shape[:2]
+        bits = np.unpackbits(kept["mask_batch"])[: size[0] * size[1]]
+        return dict(kept, mask_batch=bits.view(bool).reshape(size))
+
+    def _keep(self, number, sample):
+        image = sample["im_batch"]
+        key = zlib.crc32(np.ascontiguousarray(image))
+        known = self._images.get(key)
+        if known is not None and np.array_equal(known, image):
+            sample = dict(sample, im_batch=known)
+        packed = np.packbits(sample["mask_batch"])
+        size = packed.nbytes + (0 if sample["im_batch"] is known else image.nbytes)
+        if size <= self._room:
+            self._room -= size
+            self._images.setdefault(key, image)
+            self._kept[number] = dict(sample, mask_batch=packed)
+        return sample

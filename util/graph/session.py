@@ -39,8 +39,10 @@ def own_process() -> None:
     """Set TensorFlow and the memory of this process up for nothing but our work.
 
     For commands, whose process is theirs; a program that imports us is not touched.
+    Each session gets threads of its own: else all have those of the first one.
     """
     only_graphs()
+    os.environ["TF_OVERRIDE_GLOBAL_THREADPOOL"] = "1"
     tf.logging.set_verbosity(tf.logging.ERROR)
     keep_freed_memory()
 
@@ -68,7 +70,9 @@ def release_freed_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def session_config(precision="float32", threads=None, cpus=1, xla=False):
+def session_config(
+    precision="float32", threads=None, cpus=1, xla=False, side_by_side=False
+):
     """Return the settings of a session, see `new_session`."""
     # Here, lest TensorFlow is loaded by anything but `compat`.
     from tensorflow.core.protobuf import rewriter_config_pb2
@@ -79,6 +83,8 @@ def session_config(precision="float32", threads=None, cpus=1, xla=False):
     if threads:
         config.intra_op_parallelism_threads = threads
         config.inter_op_parallelism_threads = threads
+    if side_by_side:
+        config.intra_op_parallelism_threads = 1
     rewrites = config.graph_options.rewrite_options
     switch = rewriter_config_pb2.RewriterConfig
     # It would tie a training step whose features are fed to the image after all.
@@ -96,7 +102,13 @@ def session_config(precision="float32", threads=None, cpus=1, xla=False):
 
 
 def new_session(
-    graph=None, precision="float32", threads=None, cpus=1, target="", xla=False
+    graph=None,
+    precision="float32",
+    threads=None,
+    cpus=1,
+    target="",
+    xla=False,
+    side_by_side=False,
 ):
     """Open a session that takes a GPU's memory as it needs it.
 
@@ -110,6 +122,9 @@ def new_session(
       cpus: int, devices that the CPU counts as.
       target: address of a server; "": this process.
       xla: bool, compile what XLA can.
+      side_by_side: bool, an operation takes one thread, and others run beside it. In a
+        small network operations are too short to be shared out. In a program that has
+        computed in another session before, it does nothing, see `own_process`.
 
     Returns:
       tf.Session.
@@ -126,7 +141,8 @@ def new_session(
     if xla:
         require_xla()
     switch_tf32(precision)
-    return tf.Session(target, graph, session_config(precision, threads, cpus, xla))
+    config = session_config(precision, threads, cpus, xla, side_by_side)
+    return tf.Session(target, graph, config)
 
 
 def switch_tf32(precision: str) -> None:

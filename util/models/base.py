@@ -25,6 +25,7 @@ from util.graph.towers import spread
 from util.models.options import OPTIONS
 
 SCOPE = "text_objseg"  # of all variables of a head
+SMALL = 4 * 10**6  # numbers trained, at most, where threads share operations badly
 OF_ADAM = re.compile(r".*/Adam(_1)?|(.*/)?beta[12]_power")
 TRAINED_BLOCKS = ("res3", "res4", "res5")  # with conv5
 
@@ -182,7 +183,8 @@ class Model:
       In mode "train" also target: float32 [B, h, w, 1], the mask on the grid; losses:
         name -> scalar float32, see `loss_terms`; the same as cls_loss, the printed one,
         cls_loss_NAME and, where a name has "loss" in it, NAME; scalars
-        cls_loss_all, reg_loss, cost, learning_rate; train_step: the op.
+        cls_loss_all, reg_loss, cost, learning_rate; train_step: the op; is_small: bool,
+        whether at most SMALL numbers are trained.
 
     Raises:
       ValueError: arguments that do not go together.
@@ -498,6 +500,7 @@ class Model:
         trained = [
             v for v in tf.trainable_variables() if is_trained(v.op.name, options.conv5)
         ]
+        self.is_small = sum(v.shape.num_elements() for v in trained) <= SMALL
         decayed = [v for v in trained if v.op.name.endswith(("/DW", "/weights"))]
         self.reg_loss = losses.l2_regularization_loss(decayed, options.weight_decay)
         self.cost = self.cls_loss_all + self.reg_loss

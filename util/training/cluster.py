@@ -194,7 +194,7 @@ class Task(Machine):
         self._chief = Chief(self._cluster, form, self.shard_size)
 
     @contextlib.contextmanager
-    def session(self) -> Iterator[Any]:
+    def session(self, model) -> Iterator[Any]:
         """Open a session of the default graph that all machines compute for."""
         with new_session(
             precision=self.precision,

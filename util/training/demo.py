@@ -35,11 +35,12 @@ from util.training.train import chosen_options, network_options, train
 DATASET = "shapes"
 BACKBONE = "backbone.ckpt"
 UNITS, BACKBONE_STEPS = (1, 2, 1, 1), 500
-STEPS, WARM_UP = 4000, 300
+STEPS, WARM_UP = 6000, 300
 LEARNING_RATE = 0.0015
 OPTIONS = {"loss": "region"}  # of a model that has it, where none is chosen
 SCENES, SENTENCES = 2, 8  # of a step, and of each scene
 SEED = 0
+REMEMBERED_BYTES = 10**9
 SHEET_SCENES, SHEET_SENTENCES = 6, 2
 
 Samples = List[Dict[str, Any]]
@@ -153,7 +154,12 @@ def train_small(
       UserError: backbone or snapshot are missing or do not fit.
       Stopped: a signal came before the last step.
     """
-    training_set = TrainingSet(dataset, "train", sentences_per_image=SENTENCES)
+    training_set = TrainingSet(
+        dataset,
+        "train",
+        sentences_per_image=SENTENCES,
+        remembered_bytes=REMEMBERED_BYTES,
+    )
     options = options or {}
     sentences = (sample["text_batch"] for sample in read_samples(dataset, "train"))
     network = network_options(

@@ -56,6 +56,7 @@ class TrainingSet:
       skip_damaged: see `fitting_samples`.
       sentences_per_image: K; up to so many sentences of an image come one after the
         other, so that a step can compute once what they share.
+      remembered_bytes: see `data_reader.DataReader`.
 
     Attributes:
       dataset, split, sentences_per_image: the arguments.
@@ -75,6 +76,7 @@ class TrainingSet:
         split: str,
         skip_damaged: bool = False,
         sentences_per_image: int = 1,
+        remembered_bytes: int = 0,
     ) -> None:
         self.dataset, self.split = dataset, split
         self.folder, self._prefix = dataset.sample_dir(split), dataset.prefix(split)
@@ -82,6 +84,7 @@ class TrainingSet:
         vocabularies.check_samples(self.folder, dataset.vocabulary_file)
         samples = open_samples(self.folder, self._prefix)
         self.number, self._skip_damaged = len(samples), skip_damaged
+        self._remembered_bytes = remembered_bytes
         self.rows, self.columns = samples.read(0)["im_batch"].shape[:2]
         if self.rows % im_processing.STRIDE or self.columns % im_processing.STRIDE:
             raise UserError(
@@ -112,6 +115,7 @@ class TrainingSet:
             begin=begin,
             shard=shard,
             groups=self._groups,
+            remembered_bytes=self._remembered_bytes,
         )
         size = self.rows, self.columns, self.vocab_size
         with reader:

@@ -5,7 +5,7 @@ from typing import Any, Callable, Iterator, List, Optional, Tuple
 
 from util.core.errors import UserError
 from util.graph import towers
-from util.graph.session import new_session, require_trainable
+from util.graph.session import gpus, new_session, require_trainable
 from util.training.feeds import Sample, TrainingSet
 from util.training.loop import TrainState
 
@@ -78,13 +78,14 @@ class Machine:
         """Add to the graph what brings samples, see `TrainingSet.form`, from others."""
 
     @contextlib.contextmanager
-    def session(self) -> Iterator[Any]:
-        """Open a session of the default graph."""
+    def session(self, model) -> Iterator[Any]:
+        """Open a session of the default graph, that of a `models.base.Model`."""
         with new_session(
             precision=self.precision,
             threads=self.threads,
             cpus=self.devices,
             xla=self.xla,
+            side_by_side=model.is_small and not gpus(),
         ) as session:
             yield session
 

@@ -180,7 +180,7 @@ def train(
             **network,
         )
         machine.connect(training_set.form)
-        session = enter(machine.session())
+        session = enter(machine.session(model))
         line = begin(session, model, training_set, start)
         snapshots = Snapshots(folder, training_set.dataset.name)
         snapshots.copy_vocabulary(training_set.dataset.vocabulary_file)
