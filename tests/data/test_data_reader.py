@@ -213,7 +213,10 @@ def test_remembered_samples_are_read_once_and_are_the_same(tmp_path, fill, opene
     files = samples.open_samples(folder, "unc_val")
     wanted = {number: files.read(number) for number in range(5)}
     opened.clear()
-    with DataReader(folder, "unc_val", seed=1, remembered_bytes=10**6) as reader:
+    reader = DataReader(
+        folder, "unc_val", prefetch_num=1, seed=1, remembered_bytes=10**6
+    )
+    with reader:
         for _ in range(15):
             sample = reader.read_batch()
             expected = wanted[reader.number]
