@@ -40,6 +40,20 @@ def test_cells_have_the_words_of_their_object():
     assert maps[1, 0, 0, 3] == np.float16(1 / 64) and maps[1].sum() == 2 / 64
 
 
+def test_words_count_where_an_object_is():
+    target = np.zeros([1, 2, 2, 3], np.float32)
+    target[0, 0] = [[1, 1, 0], [0.5, 0, 0.5]]
+    logits = np.arange(12, dtype=np.float32).reshape(1, 2, 2, 3) - 5
+    entropy = np.log1p(np.exp(logits)) - target * logits
+    in_objects = (entropy[0, 0, 0, 1:].sum() + 0.5 * entropy[0, 0, 1, 1:].sum()) / 1.5
+    with tf.Graph().as_default(), tf.Session() as session:
+        found = session.run(pretraining.word_loss(logits, target))
+        nothing = session.run(pretraining.word_loss(logits, 0 * target))
+    wanted = entropy[..., 0].mean() + pretraining.SAID * in_objects
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    np.testing.assert_allclose(nothing, np.log1p(np.exp(logits[..., 0])).mean(), 1e-5)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A backbone that was trained on two kinds of objects: (its path, images, maps)."""

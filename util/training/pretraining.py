@@ -23,6 +23,7 @@ from util.graph.session import new_session
 LEVELS = ("c3", "c4")  # that tell the words; c5 is drawn on top of them
 BATCH = 8  # images of a step
 LEARNING_RATE, LAST_LEARNING_RATE = 0.002, 1e-5
+SAID = 0.2  # weight of what is said of an object, against whether there is one
 WARM_UP = 50  # steps
 WEIGHT_DECAY = 1e-4
 MEASURED = 16  # batches that the stored moments are of
@@ -67,7 +68,7 @@ def pretrain(
 ) -> None:
     """Train a backbone to tell the words of each cell, and save its weights.
 
-    The loss is the cross entropy of each word, summed over the words.
+    The loss is that of `word_loss`.
 
     Args:
       path: of the checkpoint.
@@ -109,8 +110,7 @@ def _learn(taps, target, steps):
     """Return the loss, and the op of a step."""
     words = target.shape.as_list()[-1]
     logits = tf.add_n([conv(taps[name], words, 1, "words_" + name) for name in LEVELS])
-    entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=target, logits=logits)
-    loss = tf.reduce_mean(tf.reduce_sum(entropy, axis=3))
+    loss = word_loss(logits, target)
     count = tf.train.get_or_create_global_step()
     rate = tf.train.polynomial_decay(
         LEARNING_RATE, count, steps, LAST_LEARNING_RATE, power=0.9
@@ -123,6 +123,29 @@ def _learn(taps, target, steps):
         if gradient is not None  # not of what lies behind LEVELS
     ]
     return loss, optimizer.apply_gradients(gradients, global_step=count)
+
+
+def word_loss(logits, target):
+    """Compute how far the words are from what is said of each cell.
+
+    In every cell it counts whether there is an object, and in those that have one,
+    which words are said of it. Where nothing is, the words would only say so again,
+    and such cells, most of an image, would be most of the loss.
+
+    Args:
+      logits: float32 [N, h, w, V].
+      target: float32 [N, h, w, V], of `word_maps`.
+
+    Returns:
+      Scalar float32: the mean cross entropy of word 0, plus SAID times the sum of those
+      of the others, averaged over the cells by their share of object.
+    """
+    entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=target, logits=logits)
+    share = target[..., 0]
+    said = share * tf.reduce_sum(entropy[..., 1:], axis=3)
+    # Less than a cell of objects counts as one.
+    said = tf.reduce_sum(said) / tf.maximum(tf.reduce_sum(share), 1.0)
+    return tf.reduce_mean(entropy[..., 0]) + SAID * said
 
 
 def _with_decay(gradient, variable):
