@@ -197,7 +197,7 @@ class Model:
     SHOWN = "What each level of features alone finds"
     OPTIONS: Tuple[str, ...] = ()
     words_parse = attention = None
-    reads_image = False
+    reads_image = is_small = False
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
