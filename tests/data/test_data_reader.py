@@ -223,9 +223,7 @@ def test_remembered_samples_are_read_once_and_are_the_same(tmp_path, fill, opene
             assert sample.keys() == expected.keys()
             for key, value in expected.items():
                 np.testing.assert_array_equal(sample[key], value)
-                assert getattr(sample[key], "dtype", None) == getattr(
-                    value, "dtype", None
-                )
+                assert np.asarray(sample[key]).dtype == np.asarray(value).dtype
     assert len(opened) == len(set(opened)) == 5
 
 

@@ -153,7 +153,7 @@ def test_a_command_keeps_memory_and_no_eager_mode(monkeypatch):
     with tf.Graph().as_default():
         new_session().close()
     assert not libc.mallopt.called
-    monkeypatch.delenv("TF_OVERRIDE_GLOBAL_THREADPOOL", raising=False)
+    monkeypatch.setenv("TF_OVERRIDE_GLOBAL_THREADPOOL", "0")
     session.own_process()
     assert os.environ["TF_OVERRIDE_GLOBAL_THREADPOOL"] == "1"
     assert not tf.executing_eagerly() and not tf.control_flow_v2_enabled()

@@ -249,7 +249,8 @@ class Remembered:
             sample = dict(sample, im_batch=known)
         packed = np.packbits(sample["mask_batch"])
         size = packed.nbytes + (0 if sample["im_batch"] is known else image.nbytes)
-        if size <= self._room:
+        # Two threads may have read it at the same time.
+        if number not in self._kept and size <= self._room:
             self._room -= size
             self._images.setdefault(key, image)
             self._kept[number] = dict(sample, mask_batch=packed)

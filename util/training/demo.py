@@ -40,7 +40,7 @@ LEARNING_RATE = 0.0015
 OPTIONS = {"loss": "region"}  # of a model that has it, where none is chosen
 SCENES, SENTENCES = 2, 8  # of a step, and of each scene
 SEED = 0
-REMEMBERED_BYTES = 10**9
+REMEMBERED_BYTES = 10**9  # more than all samples take, see `samples.Remembered`
 SHEET_SCENES, SHEET_SENTENCES = 6, 2
 
 Samples = List[Dict[str, Any]]
@@ -161,32 +161,13 @@ def train_small(
         remembered_bytes=REMEMBERED_BYTES,
     )
     options = options or {}
-    sentences = (sample["text_batch"] for sample in read_samples(dataset, "train"))
-    network = network_options(
-        model_class,
-        training_set,
-        init_from=init_from,
-        start_lr=LEARNING_RATE,
-        warm_up=WARM_UP,
-        lr_decay_step=steps,
-        units=UNITS,
-        # Padding changes nothing, but each position costs time.
-        num_steps=int(max(map(np.count_nonzero, sentences))),
-        **options,
-    )
+    number, how = training_set.number, {"sentences_per_image": SENTENCES}
     snapshot = train(
         model_class,
-        network,
+        _small_network(model_class, training_set, steps, init_from, options),
         training_set,
         Start(
-            TrainState(
-                0,
-                seed,
-                training_set.number,
-                [0],
-                options,
-                sentences_per_image=SENTENCES,
-            ),
+            TrainState(0, seed, number, [0], options, **how),
             init_from=init_from,
             backbone=backbone,
         ),
@@ -201,6 +182,23 @@ def train_small(
             "again"
         )
     return snapshot
+
+
+def _small_network(model_class, training_set, steps, init_from, options):
+    """Return the arguments of the network, see `train.network_options`."""
+    samples = read_samples(training_set.dataset, training_set.split)
+    longest = max(np.count_nonzero(sample["text_batch"]) for sample in samples)
+    return network_options(
+        model_class,
+        training_set,
+        init_from=init_from,
+        start_lr=LEARNING_RATE,
+        warm_up=WARM_UP,
+        lr_decay_step=steps,
+        units=UNITS,
+        num_steps=int(longest),  # padding changes nothing, but takes time
+        **options,
+    )
 
 
 def find_all(predictor, samples: Samples, title: str, workers=None) -> List[Result]:
