@@ -4,9 +4,18 @@ from deeplab_resnet.model import (
     CHANNELS,
     LEVELS,
     UNITS,
+    WIDTH,
     calibrate,
     features,
-    stored_units,
+    stored_sizes,
 )
 
-__all__ = ["CHANNELS", "LEVELS", "UNITS", "calibrate", "features", "stored_units"]
+__all__ = [
+    "CHANNELS",
+    "LEVELS",
+    "UNITS",
+    "WIDTH",
+    "calibrate",
+    "features",
+    "stored_sizes",
+]

@@ -25,6 +25,7 @@ BLOCKS = (
     Block("5", ["a", "b", "c"], 512, stride=1, rate=4),
 )
 UNITS = tuple(len(block.units) for block in BLOCKS)  # of ResNet-101
+WIDTH = 64  # of ResNet-101: channels of the stem
 CHANNELS = {"c5": 2048, "c4": 1024, "c3": 512}  # of the levels, deep to shallow
 LEVELS = tuple(CHANNELS)
 BATCH_NORM_EPSILON = 1e-3
@@ -105,7 +106,7 @@ def bottleneck(x, name, width, stride, rate, project, batch_moments):
     return tf.nn.relu(shortcut + layer(y, 4 * width, 1, "2c"))
 
 
-def features(image, batch_moments=False, units=UNITS):
+def features(image, batch_moments=False, units=UNITS, width=WIDTH):
     """Compute the feature levels of a batch of images.
 
     Args:
@@ -113,14 +114,16 @@ def features(image, batch_moments=False, units=UNITS):
         `im_processing.to_network_input`. H and W divisible by 8.
       batch_moments: bool, see `conv_bn`.
       units: how many each block has, of those of ResNet-101, at least one.
+      width: int, channels of the stem; those of all layers shrink alike.
 
     Returns:
-      dict: c3, c4, c5 -> float32 [B, H / 8, W / 8, 512 / 1024 / 2048].
+      dict: c3, c4, c5 -> float32 [B, H / 8, W / 8, C], C is 8, 16, 32 times `width`:
+      512, 1024, 2048.
 
     Variables:
       the 520 of the backbone, fewer with fewer units, see `conv_bn`
     """
-    x = conv_bn(image, 64, 7, "conv1", 2, 1, tf.nn.relu, batch_moments)
+    x = conv_bn(image, width, 7, "conv1", 2, 1, tf.nn.relu, batch_moments)
     x = tf.nn.max_pool(x, [1, 3, 3, 1], [1, 2, 2, 1], "SAME")
     levels = {}
     for block, number in zip(BLOCKS, units):
@@ -135,7 +138,7 @@ def features(image, batch_moments=False, units=UNITS):
             x = bottleneck(
                 x,
                 block.number + unit,
-                block.width,
+                block.width * width // WIDTH,
                 stride=block.stride if first else 1,
                 rate=block.rate // apart,
                 project=first,
@@ -164,26 +167,32 @@ def _put_together(x, rate):
     return tf.reshape(x, [-1, rows * rate, columns * rate, channels])
 
 
-def stored_units(names):
-    """Return how many units each block has in a checkpoint, see `features`.
+def stored_sizes(shapes):
+    """Return the arguments of `features` that a checkpoint's backbone was built with.
 
     Args:
-      names: of its variables.
+      shapes: dict, name of its variables -> shape.
 
     Returns:
-      list of int; None: all those of ResNet-101, or there is no backbone.
+      dict, with `units`, a list of int, and `width`, an int, where they are not those
+      of ResNet-101.
 
     Example:
-      >>> stored_units(["res2a_branch1/weights", "res3a_branch2a/weights"])
-      [1, 1, 0, 0]
+      >>> stored_sizes({"conv1/weights": [7, 7, 3, 16], "res2a_branch1/weights": []})
+      {'units': [1, 0, 0, 0], 'width': 16}
     """
-    matches = (re.match("res([2-5][a-z][0-9]*)_", name) for name in names)
+    matches = (re.match("res([2-5][a-z][0-9]*)_", name) for name in shapes)
     found = {match.group(1) for match in matches if match}
     units = [
         sum(block.number + unit in found for unit in block.units) for block in BLOCKS
     ]
-    whole = [len(block.units) for block in BLOCKS]
-    return units if any(units) and units != whole else None
+    sizes = {}
+    if any(units) and units != [len(block.units) for block in BLOCKS]:
+        sizes["units"] = units
+    *_, width = shapes.get("conv1/weights", [WIDTH])
+    if width != WIDTH:
+        sizes["width"] = width
+    return sizes
 
 
 def calibrate(session, batches):
@@ -201,9 +210,9 @@ def calibrate(session, batches):
     first = next(batches)
     with session.graph.as_default():
         image = tf.placeholder(tf.float32, [None, *first.shape[1:]])
-        units = stored_units(v.op.name for v in tf.global_variables()) or UNITS
+        shapes = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
         with tf.variable_scope(tf.get_variable_scope(), reuse=True):
-            features(image, batch_moments=True, units=units)
+            features(image, batch_moments=True, **stored_sizes(shapes))
     measure_moments(session, image, itertools.chain([first], batches))
 
 

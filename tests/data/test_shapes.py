@@ -55,6 +55,23 @@ def scenes():
     ]
 
 
+def test_a_sentence_tells_words_of_its_figure_and_of_its_anchor(scenes):
+    told = shapes_scenes.told
+    assert told("the large red cross") == (["large", "red", "cross"], [])
+    assert told("the cross at the left") == (["cross", "left"], [])
+    beside = (["red", "cross", "left"], ["small", "blue", "circle"])
+    assert told("the red cross that is left of the small blue circle") == beside
+    assert told("the square above the cross") == (["square", "above"], ["cross"])
+    for scene in scenes:
+        for sentence in scene.sentences:
+            own, anchor = told(sentence.text)
+            assert bool(anchor) == (sentence.kind == "relation")
+            look = scene.figures[sentence.target].look
+            assert set(own) - set(look) <= {*shapes_scenes.PLACES, "above", "below"}
+            words = set(sentence.text.split()) - {"the", "that", "is", "at", "of"}
+            assert {*own, *anchor} == words
+
+
 def test_a_sentence_tells_its_kind(scenes):
     said = [sentence for scene in scenes for sentence in scene.sentences]
     assert len(said) == 3 * 20 * 8

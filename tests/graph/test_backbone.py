@@ -177,12 +177,30 @@ def test_fewer_units_are_those_that_add_something(narrow):
             assert np.abs(found - wanted).max() == 0 and wanted.std() > 0, level
 
 
-def test_a_checkpoint_tells_how_many_units_it_has(narrow):
-    def names(**units):
-        with tf.Graph().as_default():
-            deeplab_resnet.features(tf.placeholder(tf.float32, [1, 16, 16, 3]), **units)
-            return [v.op.name for v in tf.global_variables()]
+def shapes_of(**sizes):
+    """Return name -> shape of the variables of a backbone."""
+    with tf.Graph().as_default():
+        deeplab_resnet.features(tf.placeholder(tf.float32, [1, 16, 16, 3]), **sizes)
+        return {v.op.name: v.shape.as_list() for v in tf.global_variables()}
 
-    assert deeplab_resnet.stored_units(names(units=[1, 2, 1, 1])) == [1, 2, 1, 1]
-    assert deeplab_resnet.stored_units(names()) is None
-    assert deeplab_resnet.stored_units(["text_objseg/score/DW"]) is None
+
+def test_a_checkpoint_tells_how_small_it_is(narrow):
+    for sizes in ({"units": [1, 2, 1, 1]}, {"width": 12}, {}):
+        assert deeplab_resnet.stored_sizes(shapes_of(**sizes)) == sizes
+    both = {"units": [1, 1, 2, 1], "width": 4}
+    assert deeplab_resnet.stored_sizes(shapes_of(**both)) == both
+    assert deeplab_resnet.stored_sizes({"text_objseg/score/DW": [3, 3, 8, 1]}) == {}
+
+
+def test_a_narrow_backbone_is_narrow_throughout():
+    whole, narrow = shapes_of(units=[1] * 4), shapes_of(units=[1] * 4, width=16)
+    assert whole.keys() == narrow.keys()
+    for name, shape in narrow.items():
+        wide = [4 * side if side > 7 else side for side in shape]
+        assert wide == whole[name], name
+    assert narrow["res5a_branch2b/weights"] == [3, 3, 128, 128]
+    with tf.Graph().as_default():
+        image = tf.placeholder(tf.float32, [1, 16, 16, 3])
+        levels = deeplab_resnet.features(image, width=16)
+    channels = {level: tap.shape.as_list()[3] for level, tap in levels.items()}
+    assert channels == {"c3": 128, "c4": 256, "c5": 512}

@@ -69,8 +69,9 @@ def test_a_snapshot_tells_its_model_and_sizes(tmp_path):
 def test_a_snapshot_tells_how_small_its_backbone_is(tmp_path):
     units = ["2a", "3a", "3b1", "4a", "5a"]
     kernels = {f"res{unit}_branch2a/weights": [1, 1, 64, 16] for unit in units}
+    kernels["conv1/weights"] = [7, 7, 3, 16]
     path = save(tmp_path, dict(NETWORK, **kernels))
-    assert models.of_snapshot(path)[1] == dict(SIZES, units=[1, 2, 1, 1])
+    assert models.of_snapshot(path)[1] == dict(SIZES, units=[1, 2, 1, 1], width=16)
 
 
 def test_a_snapshot_of_another_model_is_refused_by_name(tmp_path):

@@ -38,12 +38,9 @@ def path(tmp_path):
     return str(tmp_path / "features")
 
 
-def taps(seed, dtype="float32"):
+def taps(seed, dtype="float32", channels=(2048, 1024, 512)):
     random = np.random.RandomState(seed)
-    return [
-        random.standard_normal((2, 3, channels)).astype(dtype)
-        for channels in (2048, 1024, 512)
-    ]
+    return [random.standard_normal((2, 3, depth)).astype(dtype) for depth in channels]
 
 
 def assert_same(found, wanted):
@@ -53,6 +50,13 @@ def assert_same(found, wanted):
 
 
 # --- Files
+
+
+def test_taps_of_a_narrow_backbone_come_back(path):
+    narrow = taps(1, channels=(512, 256, 128))
+    Folder(path, SIZE, BELONGS, width=16).store("a", narrow)
+    assert_same(Folder(path, SIZE, BELONGS, width=16).load("a"), narrow)
+    assert Folder(path, SIZE, BELONGS).load("a") is None  # of another form
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

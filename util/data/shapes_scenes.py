@@ -30,6 +30,7 @@ COLOURS = {
 # Direction: (axis, sign) of rows and columns.
 PLACES = {"top": (0, -1), "bottom": (0, 1), "left": (1, -1), "right": (1, 1)}
 RELATIONS = {"above": (0, -1), "below": (0, 1), "left of": (1, -1), "right of": (1, 1)}
+RELATION_WORDS = tuple(relation.split()[0] for relation in RELATIONS)
 # The two words that count, and the ways to say it.
 FORMS = {
     ("size", "colour"): (
@@ -142,6 +143,10 @@ SHAPES = {
     "triangle": np.array([[0, -0.5], [0.5, 0.5], [-0.5, 0.5]]),
     "cross": _cross(),
 }
+# The words that tell figures apart, whatever the form.
+TELLING = tuple(
+    dict.fromkeys(itertools.chain(SIZES, COLOURS, SHAPES, PLACES, RELATION_WORDS))
+)
 
 
 def vocabulary() -> List[str]:
@@ -171,6 +176,29 @@ def kind_of(sentence: str) -> str:
     if has(RELATIONS):
         return "relation"
     return "place" if has(PLACES) else "attribute"
+
+
+def told(sentence: str) -> Tuple[List[str], List[str]]:
+    """Return what a sentence tells of its figure, and of the one beside it.
+
+    Args:
+      sentence: of the grammar.
+
+    Returns:
+      (of it, of its anchor): their words, each of TELLING.
+
+    Example:
+      >>> told("the red circle that is left of the small cross")
+      (['red', 'circle', 'left'], ['small', 'cross'])
+      >>> told("the red circle at the top")
+      (['red', 'circle', 'top'], [])
+    """
+    words = sentence.split()
+    end = len(words)
+    if kind_of(sentence) == "relation":
+        end = 1 + next(n for n, word in enumerate(words) if word in RELATION_WORDS)
+    own, anchor = words[:end], words[end:]
+    return [w for w in own if w in TELLING], [w for w in anchor if w in TELLING]
 
 
 # --- What is true of a scene

@@ -104,7 +104,7 @@ def to_start_from(
 
 def _shown(snapshot, name):
     """Return the class and what the shapes tell of its arguments."""
-    from deeplab_resnet import stored_units
+    from deeplab_resnet import stored_sizes
     from util.graph import checkpoint
 
     shapes = checkpoint.shapes(snapshot)
@@ -113,9 +113,7 @@ def _shown(snapshot, name):
         sizes = model_class.sizes(shapes)
     except UserError as error:
         raise UserError(f"{snapshot} is {error}") from error
-    units = stored_units(shapes)
-    if units:
-        sizes["units"] = units
+    sizes.update(stored_sizes(shapes))
     if name not in (None, model_class.NAME):
         raise UserError(
             f"{snapshot} is a checkpoint of {model_class.NAME}, not of {name}: choose "

@@ -14,7 +14,7 @@ from collections import namedtuple
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import deeplab_resnet
-from deeplab_resnet import LEVELS, UNITS
+from deeplab_resnet import LEVELS, UNITS, WIDTH
 from util.core.errors import UserError
 from util.data.im_processing import STRIDE
 from util.graph import checkpoint, losses, optimizer
@@ -53,7 +53,7 @@ class Arguments(NamedTuple):
       conv5: bool, train the convolutions of res3 to res5 as well.
       glove_dim: int, length of a word vector.
       glove: float32 [vocab_size, glove_dim], initial word vectors; None: random.
-      units: of the backbone's blocks, see `deeplab_resnet.features`.
+      units, width: of the backbone, see `deeplab_resnet.features`.
       warm_up: int, steps in which the learning rate grows to what it is.
       num_images: 1: all sentences are about one image; None: each about its own.
       grouped: bool, in place of num_images: as many images as are fed, and
@@ -85,6 +85,7 @@ class Arguments(NamedTuple):
     glove_dim: int = 300
     glove: Any = None
     units: Any = UNITS
+    width: int = WIDTH
     warm_up: int = 0
     num_images: Any = None
     grouped: bool = False
@@ -416,9 +417,10 @@ class Model:
 
     def _compute_taps(self):
         """Return the taps, which gradients pass only with conv5."""
+        backbone = {"units": self.options.units, "width": self.options.width}
 
         def features(inputs):
-            return deeplab_resnet.features(inputs["im"], units=self.options.units)
+            return deeplab_resnet.features(inputs["im"], **backbone)
 
         taps = self._spread(features, {}, {"im": self.im})
         for level, tap in taps.items():

@@ -1,8 +1,8 @@
 """The whole project in ten minutes: draw, build, train, test, show.
 
-It trains as `-m train` does, only smaller: the backbone has few units and is trained
-here first, its features stay in memory, and a step takes all sentences of a few scenes.
-The test scenes are not touched before training has ended.
+It trains as `-m train` does, only smaller: the backbone has few and narrow units and
+is trained here first, its features stay in memory, and a step takes all sentences of a
+few scenes. The test scenes are not touched before training has ended.
 """
 
 import collections
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from util.core import files
 from util.core.errors import Stopped
 from util.core.surroundings import cores
-from util.data import datasets, text_processing
+from util.data import datasets, shapes_scenes
 from util.data.build import build_samples
 from util.data.datasets import Dataset
 from util.evaluation import evaluate
@@ -34,7 +34,7 @@ from util.training.train import chosen_options, network_options, train
 
 DATASET = "shapes"
 BACKBONE = "backbone.ckpt"
-UNITS, BACKBONE_STEPS = (1, 2, 1, 1), 500
+UNITS, WIDTH, BACKBONE_STEPS = (1, 2, 1, 1), 16, 1000
 STEPS, WARM_UP = 7000, 300
 LEARNING_RATE = 0.0015
 OPTIONS = {"loss": "region"}  # of a model that has it, where none is chosen
@@ -120,9 +120,9 @@ def train_backbone(
       path: of the checkpoint.
       seed, threads: see `pretraining.pretrain`.
     """
-    words = text_processing.vocabulary_size(dataset.vocabulary_file)
-    images, maps = pretraining.word_maps(read_samples(dataset, "train"), words)
-    how = UNITS, BACKBONE_STEPS, seed, threads
+    told, words = shapes_scenes.told, shapes_scenes.TELLING
+    images, maps = pretraining.word_maps(read_samples(dataset, "train"), told, words)
+    how = UNITS, WIDTH, BACKBONE_STEPS, seed, threads
     pretraining.pretrain(path, images, maps, *how)
 
 
@@ -196,6 +196,7 @@ def _small_network(model_class, training_set, steps, init_from, options):
         warm_up=WARM_UP,
         lr_decay_step=steps,
         units=UNITS,
+        width=WIDTH,
         num_steps=int(longest),  # padding changes nothing, but takes time
         **options,
     )

@@ -16,7 +16,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Union
 
 import numpy as np
 
-from deeplab_resnet import CHANNELS, LEVELS, weights
+from deeplab_resnet import CHANNELS, LEVELS, WIDTH, weights
 from util.core import files, npz
 from util.core.errors import UserError
 from util.data import im_processing
@@ -62,6 +62,7 @@ class Folder:
       belongs: what else the taps depend on, as JSON can hold it: `backbone`, ...
       dtype: "float32", or "float16" for half the space and three digits.
       limit: most bytes of all files; None: what the disk has, less FREE.
+      width: of the backbone, see `deeplab_resnet.features`.
 
     Raises:
       UserError: the folder belongs to something else or cannot be written.
@@ -74,10 +75,13 @@ class Folder:
         belongs: Dict[str, Any],
         dtype: str = "float32",
         limit: Optional[float] = None,
+        width: int = WIDTH,
     ) -> None:
         self.path, self._dtype, self._limit = path, np.dtype(dtype), limit
         rows, columns = (side // im_processing.STRIDE for side in size)
-        self._shapes = [(rows, columns, channels) for channels in CHANNELS.values()]
+        self._shapes = [
+            (rows, columns, channels * width // WIDTH) for channels in CHANNELS.values()
+        ]
         self._is_full = False
         self._lock = threading.Lock()
         self._claim(dict(belongs, size=list(size), dtype=dtype))
@@ -344,6 +348,7 @@ def open_cache(session, model, options: Options, precision: str = "float32") -> 
         return Cache(session, model, Memory(options.dtype))
     belongs = {"backbone": backbone_checksum(session), "precision": precision}
     size = model.im.shape.as_list()[1:3]
-    folder = Folder(options.path, size, belongs, options.dtype, options.limit)
+    how = options.dtype, options.limit, model.options.width
+    folder = Folder(options.path, size, belongs, *how)
     print(folder)
     return Cache(session, model, folder)
