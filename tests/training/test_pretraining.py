@@ -10,7 +10,6 @@ from util.data import im_processing
 from util.graph.compat import tf
 from util.training import pretraining
 
-
 SIZES = [1, 1, 1, 1], deeplab_resnet.WIDTH
 WORDS = ["red", "blue", "left", "cross"]
 
