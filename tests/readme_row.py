@@ -1,8 +1,7 @@
 """Draw the row of answers at the head of README.
 
 Asks the snapshot that -m demo left every sentence of the test split of `shapes`, and
-shows the ones it answers best, each about another scene and of another length. Those
-about relations are left out: it has not learned them, and a right answer is luck.
+shows the ones it answers best, each about another scene and of another length.
 """
 
 import argparse
@@ -17,7 +16,6 @@ from CMPC_model import Predictor
 from util.core.cli import OneLineParser, exit_code
 from util.core.errors import UserError
 from util.data import datasets
-from util.data.shapes_scenes import kind_of
 from util.evaluation.eval_tools import compute_mask_IU
 from util.graph import checkpoint
 from util.inference import visualize
@@ -55,13 +53,12 @@ def ask(snapshot: str, data: str) -> List[Shown]:
 
 
 def choose(answers: List[Shown]) -> List[Shown]:
-    """Choose the best answers, each of another scene and length, none of a relation.
+    """Choose the best answers, each of another scene and length.
 
     Raises:
       UserError: too few are right.
     """
     chosen, scenes, lengths = [], set(), set()
-    answers = [one for one in answers if kind_of(one.sentence) != "relation"]
     for answer in sorted(answers, key=lambda answer: -answer.iou):
         scene, length = answer.image.tobytes(), len(answer.sentence.split())
         if answer.iou < RIGHT or len(chosen) == NUM_SHOWN:
