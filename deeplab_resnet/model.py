@@ -175,7 +175,7 @@ def stored_sizes(shapes):
 
     Returns:
       dict, with `units`, a list of int, and `width`, an int, where they are not those
-      of ResNet-101.
+      of ResNet-101; a stem that is no kernel tells nothing, and does not load.
 
     Example:
       >>> stored_sizes({"conv1/weights": [7, 7, 3, 16], "res2a_branch1/weights": []})
@@ -189,9 +189,9 @@ def stored_sizes(shapes):
     sizes = {}
     if any(units) and units != [len(block.units) for block in BLOCKS]:
         sizes["units"] = units
-    *_, width = shapes.get("conv1/weights", [WIDTH])
-    if width != WIDTH:
-        sizes["width"] = width
+    stem = shapes.get("conv1/weights", [])
+    if len(stem) == 4 and stem[3] not in (0, WIDTH):
+        sizes["width"] = stem[3]
     return sizes
 
 

@@ -190,6 +190,8 @@ def test_a_checkpoint_tells_how_small_it_is(narrow):
     both = {"units": [1, 1, 2, 1], "width": 4}
     assert deeplab_resnet.stored_sizes(shapes_of(**both)) == both
     assert deeplab_resnet.stored_sizes({"text_objseg/score/DW": [3, 3, 8, 1]}) == {}
+    for no_kernel in ([], [16], [7, 7, 3, 0]):
+        assert deeplab_resnet.stored_sizes({"conv1/weights": no_kernel}) == {}
 
 
 def test_a_narrow_backbone_is_narrow_throughout():

@@ -182,13 +182,11 @@ def word_loss(logits, target, beside=0):
     """
     entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=target, logits=logits)
     own = target.shape.as_list()[3] - 1 - beside
-    weights = tf.constant([0.0] + [SAID] * own + [SAID_BESIDE] * beside)
+    factors = tf.constant([0.0] + [SAID] * own + [SAID_BESIDE] * beside)
     share = target[..., 0]
-    said = tf.reduce_sum(share * tf.reduce_sum(weights * entropy, axis=3))
-    # Less than a cell of objects counts as one.
-    return tf.reduce_mean(entropy[..., 0]) + said / tf.maximum(
-        tf.reduce_sum(share), 1.0
-    )
+    said = tf.reduce_sum(share * tf.reduce_sum(factors * entropy, axis=3))
+    objects = tf.maximum(tf.reduce_sum(share), 1.0)  # less than a cell counts as one
+    return tf.reduce_mean(entropy[..., 0]) + said / objects
 
 
 def _with_decay(gradient, variable):
