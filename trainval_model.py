@@ -388,7 +388,13 @@ def add_training_options(parser):
         default=False,
         help="leave out samples that cannot be read, and count them",
     )
-    add("--seed", type=seed, metavar="N", help="of everything drawn at random")
+    add(
+        "--seed",
+        type=seed,
+        metavar="N",
+        modes=TRAINS,
+        help="of everything drawn at random (default for -m demo: 0)",
+    )
     add(
         "--threads",
         type=count,

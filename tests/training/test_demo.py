@@ -15,7 +15,7 @@ from util.data.samples import read_sample
 from util.evaluation.eval_tools import TITLES, WITH_CRF, WITHOUT_CRF
 from util.evaluation.evaluate import Result
 from util.graph import checkpoint
-from util.training import demo, loop
+from util.training import demo, loop, pretraining
 
 SMALL = dict(input_size=64, v_emb_dim=16, mlp_dim=8)
 
@@ -25,7 +25,8 @@ def shown(tmp_path_factory):
     """Run the demo with few scenes, steps and channels.
 
     Returns:
-      (folder, figures, events): events are the samples read and the end of training.
+      (folder, figures, events): events are the seed of the backbone, the samples read
+      and the end of training.
     """
     folder = tmp_path_factory.mktemp("demo")
     data = str(folder / "data")
@@ -33,6 +34,7 @@ def shown(tmp_path_factory):
     tiny = dataclasses.replace(datasets.DATASETS["shapes"], **SMALL)
     events = []
     read, take_steps = read_sample, loop.Loop.run
+    pretrain = pretraining.pretrain
 
     def noted_read(path):
         events.append(path)
@@ -43,12 +45,17 @@ def shown(tmp_path_factory):
         events.append("trained")
         return snapshot
 
-    line = ["-m", "demo", "--data", data, "-f", str(folder / "ckpts")]
+    def noted_pretraining(path, images, maps, units, width, steps, seed, threads):
+        events.append(f"backbone, seed {seed}")
+        pretrain(path, images, maps, units, width, steps, seed, threads)
+
+    line = ["-m", "demo", "--data", data, "-f", str(folder / "ckpts"), "--seed", "7"]
     patch = pytest.MonkeyPatch()
     with small_backbone(), patch.context() as patched:
         patched.setitem(datasets.DATASETS, "shapes", tiny)
         patched.setattr(samples, "read_sample", noted_read)
         patched.setattr(loop.Loop, "run", noted_run)
+        patched.setattr(pretraining, "pretrain", noted_pretraining)
         patched.setattr(demo, "STEPS", 2)
         patched.setattr(demo, "BACKBONE_STEPS", 2)
         patched.setattr(demo, "cores", lambda: 1)
@@ -78,6 +85,12 @@ def test_the_demo_leaves_what_training_leaves(shown):
     assert (record["batch_size"], record["sentences_per_image"]) == (16, 8)
     assert record["steps"] == 2 and record["samples"] == 5 * 8
     assert record["model_options"] == {"loss": "region"}
+
+
+def test_a_seed_draws_backbone_and_network(shown):
+    folder, _, events = shown
+    assert "backbone, seed 7" in events
+    assert json.loads((folder / "ckpts" / "run.json").read_text())["seed"] == 7
     assert (folder / "vocabulary.txt").exists()
     (line,) = (folder / "log.jsonl").read_text().splitlines()
     assert json.loads(line)["step"] == 2

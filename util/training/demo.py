@@ -66,9 +66,10 @@ def run(model_class, args) -> Dict[str, float]:
     with files.locked(args.folder):
         run_log.require_own(args.folder, DATASET)
         backbone = os.path.join(args.folder, BACKBONE)
-        train_backbone(dataset, backbone)
+        seed = SEED if args.seed is None else args.seed
+        train_backbone(dataset, backbone, seed)
         how = {"options": options, "backbone": backbone}
-        snapshot = train_small(model_class, dataset, args.folder, STEPS, **how)
+        snapshot = train_small(model_class, dataset, args.folder, STEPS, seed, **how)
     samples = list(read_samples(dataset, "test"))
     with Predictor(snapshot) as predictor:
         about = {"model": predictor.model, "options": predictor.options}
