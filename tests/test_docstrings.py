@@ -17,7 +17,7 @@ from util.graph.compat import tf
 
 TOP = Path(__file__).resolve().parent.parent
 FILES = [*TOP.glob("*.py"), *TOP.glob("deeplab_resnet/*.py"), *TOP.glob("util/**/*.py")]
-SNAPSHOT = "shapes_iter_7000.tfmodel"  # of the demo
+SNAPSHOT = "shapes_iter_10000.tfmodel"  # of the demo
 
 
 def name_of(path):

@@ -253,7 +253,7 @@ def template(tmp_path_factory):
 def write_runs(folder):
     """Copy the one run there is to where the commands look for runs."""
     for run, snapshot, split in (
-        ("shapes/demo", "shapes_iter_7000", "test"),
+        ("shapes/demo", "shapes_iter_10000", "test"),
         ("shapes/small", "shapes_iter_1000", "test"),
         ("unc/cmpc_model", "unc_iter_700000", "val"),
     ):

@@ -16,7 +16,7 @@ from util.core.cli import OneLineParser, command, count, seed
 EXAMPLES = """examples:
   python -m util.compare_models -f ckpts/shapes/compare
   python -m util.compare_models -f ckpts/shapes/compare --networks CMPC_model CMPC_model:loss=region --seeds 0
-  python -m util.compare_models -f ckpts/shapes/refined --networks CMPC_model CMPC_model:refine=score --steps 200 --init-from ckpts/shapes/demo/shapes_iter_7000.tfmodel
+  python -m util.compare_models -f ckpts/shapes/refined --networks CMPC_model CMPC_model:refine=score --steps 200 --init-from ckpts/shapes/demo/shapes_iter_10000.tfmodel
 """  # noqa: E501
 
 

@@ -52,7 +52,7 @@ def folder(tmp_path, monkeypatch):
     run = tmp_path / "ckpts" / "shapes" / "demo"
     run.mkdir(parents=True)
     for file in (OLD / "ckpts").iterdir():
-        name = file.name.replace("shapes_iter_800", "shapes_iter_7000")
+        name = file.name.replace("shapes_iter_800", "shapes_iter_10000")
         shutil.copy(str(file), str(run / name))
     scene = str(OLD / "data" / "shapes" / "images" / "000000000001.jpg")
     (tmp_path / "photos" / "more").mkdir(parents=True)

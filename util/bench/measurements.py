@@ -19,6 +19,7 @@ from util.data.build import build_samples
 
 TRAINING_IMAGES = 4
 WARM_UP = 1
+MOST_STEPS = 4  # one of eight sentences takes nine seconds
 
 Figures = Dict[str, Any]
 
@@ -30,7 +31,7 @@ class Sizes(NamedTuple):
       network: arguments of the model.
       image: (height, width) of images to test and to prepare, in pixels.
       product: rows of the square matrices of the float32 product.
-      runs: how many of each kind are timed; of long training steps fewer.
+      runs: how many of each kind are timed; of training steps MOST_STEPS at most.
       streams: sentences an image -> images in a stream through DenseCRF.
       prepared: images to prepare.
       prepared_singly: images to prepare in the reference's way.
@@ -286,8 +287,8 @@ def training_steps(
                 warm_up = TRAINING_IMAGES // batch_size + 1
             feed = feeds.feeds(model, samples, cache)
             with contextlib.closing(feed):
-                runs = max(2, sizes.runs // (2 * batch_size))
-                times = step_times(session, model, feed, warm_up + runs)
+                steps = warm_up + min(sizes.runs, MOST_STEPS)
+                times = step_times(session, model, feed, steps)
     if use_cache and _count(path) < TRAINING_IMAGES:
         return None
     return _result(batch_size / min(times[warm_up:]), peak, sizes)

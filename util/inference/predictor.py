@@ -59,7 +59,7 @@ class Predictor:
     for `fit` and `find_all`.
 
     Example:
-      >>> with Predictor("ckpts/shapes/demo/shapes_iter_7000.tfmodel") as predictor:
+      >>> with Predictor("ckpts/shapes/demo/shapes_iter_10000.tfmodel") as predictor:
       ...     predictor.set_image("image.jpg")
       ...     circle, square = predictor.segment(["the red circle", "the small square"])
       >>> [word.text for word in circle.words]
@@ -170,7 +170,7 @@ class Predictor:
           UserError: it cannot be read; the image before it stays.
 
         Example:
-          >>> predictor = Predictor("ckpts/shapes/demo/shapes_iter_7000.tfmodel")
+          >>> predictor = Predictor("ckpts/shapes/demo/shapes_iter_10000.tfmodel")
           >>> predictor.set_image(np.zeros([30, 50, 3], np.uint8))
           >>> predictor.segment("the red circle").mask.shape
           (30, 50)
@@ -225,7 +225,8 @@ class Predictor:
           RuntimeError: there is no image yet.
 
         Example:
-          >>> with Predictor("ckpts/shapes/demo/shapes_iter_7000.tfmodel") as predictor:
+          >>> snapshot = "ckpts/shapes/demo/shapes_iter_10000.tfmodel"
+          >>> with Predictor(snapshot) as predictor:
           ...     predictor.set_image("image.jpg")
           ...     one = predictor.segment("the circle", with_dense_crf=True)
           ...     several = predictor.segment(["the circle", "the red one"])

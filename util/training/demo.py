@@ -35,7 +35,7 @@ from util.training.train import chosen_options, network_options, train
 DATASET = "shapes"
 BACKBONE = "backbone.ckpt"
 UNITS, WIDTH, BACKBONE_STEPS = (1, 2, 1, 1), 16, 1000
-STEPS, WARM_UP = 7000, 300
+STEPS, WARM_UP = 10000, 300
 LEARNING_RATE = 0.0015
 OPTIONS = {"loss": "region"}  # of a model that has it, where none is chosen
 SCENES, SENTENCES = 2, 8  # of a step, and of each scene
