@@ -85,15 +85,15 @@ def test_the_demo_leaves_what_training_leaves(shown):
     assert (record["batch_size"], record["sentences_per_image"]) == (16, 8)
     assert record["steps"] == 2 and record["samples"] == 5 * 8
     assert record["model_options"] == {"loss": "region"}
+    assert (folder / "vocabulary.txt").exists()
+    (line,) = (folder / "log.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] == 2
 
 
 def test_a_seed_draws_backbone_and_network(shown):
     folder, _, events = shown
     assert "backbone, seed 7" in events
     assert json.loads((folder / "ckpts" / "run.json").read_text())["seed"] == 7
-    assert (folder / "vocabulary.txt").exists()
-    (line,) = (folder / "log.jsonl").read_text().splitlines()
-    assert json.loads(line)["step"] == 2
 
 
 def test_contact_sheet_shows_two_scenes_with_two_sentences(shown):

@@ -322,7 +322,7 @@ def l2_normalize(x):
       float32 [..., C].
     """
     length = norm(x, [len(x.shape) - 1])
-    inverse = 1.0 / tf.maximum(length, LEAST_LENGTH)
+    inverse = tf.rsqrt(tf.maximum(tf.square(length), LEAST_LENGTH**2))
     y = x * inverse
 
     def gradient(slope):
