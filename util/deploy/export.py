@@ -258,7 +258,6 @@ def _write_onnx(network: Network, path, vocab_dict, folder) -> Dict[str, Any]:
         input_names=[tensor.name for tensor in inputs.values()],
         output_names=[tensor.name for tensor in outputs.values()],
         opset=OPSET,
-        custom_op_handlers={"EuclideanNorm": (_write_norm, ["ReduceL2"])},
         tensors_to_rename=names,
         output_path=model_file,
     )
@@ -268,13 +267,6 @@ def _write_onnx(network: Network, path, vocab_dict, folder) -> Dict[str, Any]:
     )
     checked = _compare(wanted, dict(zip(outputs, session.run(list(outputs), fed))))
     return _signature(network, inputs, outputs, opset=OPSET, checked=checked)
-
-
-def _write_norm(graph, node, _name, _arguments):
-    """Give ONNX's ReduceL2 its axes: tf2onnx does not know TensorFlow's own."""
-    node.set_attr("axes", node.inputs[1].get_tensor_value())
-    node.set_attr("keepdims", 1)
-    graph.remove_input(node, node.input[1], 1)
 
 
 def _random_feed(vocab_size: int) -> Dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from util.graph.compat import tf
 
 # tf.contrib.layers.layer_norm, with which the published weights were trained.
 LAYER_NORM_EPSILON = 1e-12
-LEAST_LENGTH = 1e-6  # that l2_normalize divides by
+L2_EPSILON = 1e-12  # the least squared length that l2_normalize divides by
 MANY = 256  # channels: at full size, 500, the product was measured to pay
 
 
@@ -220,10 +220,10 @@ def normalise(x, beta, gamma):
     Its own gradient takes fewer passes over x than the derived one: all sums over the
     cells follow from two sums for each channel.
     """
-    # E x^2 - (E x)^2: tf.nn.moments takes more passes over all cells.
+    # E x^2 - (E x)^2: tf.nn.moments takes one more pass over all cells.
     count = float(np.prod(x.shape.as_list()[1:]))
     mean = tf.reduce_mean(x, [1, 2, 3], keepdims=True)
-    variance = tf.square(norm(x, [1, 2, 3])) / count - mean * mean
+    variance = tf.reduce_mean(tf.square(x), [1, 2, 3], keepdims=True) - mean * mean
     inverse = tf.rsqrt(tf.maximum(variance, 0.0) + LAYER_NORM_EPSILON)
     scale = gamma * inverse
 
@@ -296,19 +296,6 @@ def bilinear_shares(before: int, after: int) -> np.ndarray:
     return shares
 
 
-def norm(x, axes):
-    """Return the square root of the sum of squares, without the squares in memory.
-
-    Args:
-      x: float32 tensor.
-      axes: list of int, not negative: what is summed over; they stay with length 1.
-
-    Returns:
-      float32, not negative.
-    """
-    return tf.raw_ops.EuclideanNorm(input=x, axis=axes, keep_dims=True)
-
-
 @tf.custom_gradient
 def l2_normalize(x):
     """Scale to unit length along the last axis, as tf.nn.l2_normalize does.
@@ -321,14 +308,14 @@ def l2_normalize(x):
     Returns:
       float32 [..., C].
     """
-    length = norm(x, [len(x.shape) - 1])
-    inverse = tf.rsqrt(tf.maximum(tf.square(length), LEAST_LENGTH**2))
+    square = tf.reduce_sum(tf.square(x), -1, keepdims=True)
+    inverse = tf.rsqrt(tf.maximum(square, L2_EPSILON))
     y = x * inverse
 
     def gradient(slope):
         # Below the least length the scale is a constant.
         along = tf.reduce_sum(slope * y, -1, keepdims=True)
-        along *= tf.cast(length >= LEAST_LENGTH, tf.float32)
+        along *= tf.cast(square >= L2_EPSILON, tf.float32)
         return (slope - y * along) * inverse
 
     return y, gradient
