@@ -159,12 +159,10 @@ def test_training_a_small_network(name, golden):
     with tf.Graph().as_default(), tf.Session() as session:
         model = build(SMALL, mode="train", **options_of(name))
         networks.load_recipe(session)
-        fetches = [getattr(model, key) for key in wanted["columns"]]
         allowed = dict.fromkeys(wanted["columns"], LOSS)  # in the first step
         for case, right in zip(wanted["cases"], wanted["losses"]):
             fed = feed(model, case, SMALL)
-            found = session.run(fetches, fed)
-            session.run(model.train_step, fed)  # apart, see `parity.check_training`
+            found = parity.take_step(session, model, wanted["columns"], fed)
             for column, *pair in zip(wanted["columns"], found, right):
                 np.testing.assert_allclose(*pair, allowed[column], err_msg=column)
             allowed = allowed_after_adam(name, wanted["columns"])
