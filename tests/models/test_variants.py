@@ -178,7 +178,10 @@ def test_training_a_small_network(name, golden):
 
 
 def is_exact(name, onednn):
-    """Tell whether all losses are the reference's where TensorFlow sums otherwise."""
+    """Train in a new process and tell whether all losses are within LOSS.
+
+    `onednn`: "1" or "0", whether TensorFlow sums with oneDNN; 1.15 has none.
+    """
     training = f"{__file__}::{test_training_a_small_network.__name__}[{name}]"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-n", "0", "-q", training],
