@@ -39,9 +39,9 @@ def test(tested, monkeypatch, small_backbone):
                 assert self._model.up.device == device
                 self.device = device
 
-            def find_all(self, images, ids):
+            def find_all(self, images, *how):
                 asked[self.device].append(len(images))
-                return super().find_all(images, ids)
+                return super().find_all(images, *how)
 
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
         monkeypatch.setattr(evaluate, "Predictor", Noting)

@@ -36,7 +36,7 @@ class Network:
     """A predictor that finds what is brighter than the last word of the sentence."""
 
     model, vocab_size, word_classes = "CMPC_model", 50, LSTM_model.WORD_CLASSES
-    together = 1
+    together, rounds = 1, 0
     options = {}  # noqa: RUF012
 
     def __init__(self, snapshot, precision, model, xla=False, device=""):
@@ -46,7 +46,7 @@ class Network:
     def fit(self, image):
         return im_processing.fit_image(image, SIDE, SIDE)
 
-    def find_all(self, images, ids):
+    def find_all(self, images, ids, shows, probability):
         return list(map(self.find, images, ids))
 
     def find(self, image, ids):

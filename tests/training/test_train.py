@@ -102,7 +102,7 @@ def feed_of(numbers):
 
 def learn(session, numbers, snapshots, last, every=999, begin=BEGIN, **more):
     schedule = loop.Schedule(last=last, every=every, **more)
-    model = mock.Mock(losses={"pred": 1, "c5": 2})
+    model = mock.Mock(losses={"pred": 1, "c5": 2}, waiting={})
     steps = loop.Loop(session, model, snapshots, schedule, begin)
     return steps.run(feed_of(numbers))
 

@@ -142,7 +142,8 @@ def answers(setup: Setup, snapshot: str, on_cpu: bool = False) -> np.ndarray:
             samples = workload.random_samples(seed, *form)
             image = predictor.fit(samples[0]["im_batch"])
             ids = np.stack([sample["text_batch"] for sample in samples])
-            (found,) = predictor.find_all([image], [ids])  # as tests do
+            # As tests without DenseCRF do.
+            (found,) = predictor.find_all([image], [ids], False, False)
             logits.extend(found.logits)
     return np.stack(logits)
 

@@ -81,10 +81,11 @@ def peak_gflops(size: int, precision: str = "float32") -> float:
         "tf32".
     """
     from util.graph.compat import tf
-    from util.graph.session import new_session, release_freed_memory
+    from util.graph.session import new_session, prepare_graph, release_freed_memory
 
     dtype = tf.float32 if precision == "tf32" else tf.as_dtype(precision)
-    with tf.Graph().as_default(), new_session(precision=precision) as session:
+    with tf.Graph().as_default():
+        prepare_graph(precision)
         first = (tf.random_uniform([size, size]) for _ in range(2))
         left, right = (
             tf.get_variable(name, initializer=tf.cast(values, dtype))
@@ -92,8 +93,9 @@ def peak_gflops(size: int, precision: str = "float32") -> float:
         )
         # A step on a GPU has ended when its result is here.
         product = tf.matmul(left, right)[:1, :1]
-        session.run(tf.global_variables_initializer())
-        times = [_seconds(lambda: session.run(product)) for _ in range(6)]
+        with new_session(precision=precision) as session:
+            session.run(tf.global_variables_initializer())
+            times = [_seconds(lambda: session.run(product)) for _ in range(6)]
     release_freed_memory()
     return 2 * size**3 / min(times) / 1e9
 
@@ -127,11 +129,12 @@ def make_snapshot(setup: Setup, folder: str, sane: bool = False) -> str:
       sane: let the features keep the scale of a trained network's.
     """
     from util.graph.compat import tf
-    from util.graph.session import new_session
+    from util.graph.session import new_session, prepare_graph
     from util.training import start as start_of_training
     from util.training.snapshots import Snapshots
 
     with tf.Graph().as_default():
+        prepare_graph(setup.precision)
         model = _model_class(setup)(**setup.sizes.network)
         with new_session(**setup.session) as session:
             session.run(tf.global_variables_initializer())
@@ -246,12 +249,18 @@ def training_samples(sizes, sentences) -> Iterator[Figures]:
     return itertools.cycle(itertools.chain(*samples))
 
 
-def training_model(setup: Setup, batch_size: int, sentences_per_image: int = 1):
+def training_model(
+    setup: Setup, batch_size: int, sentences_per_image: int = 1, use_cache: bool = False
+):
     """Return the network of a training step, in the default graph."""
+    from util.graph.session import gpus, prepare_graph
+
+    prepare_graph(setup.precision)
     return _model_class(setup)(
         mode="train",
         batch_size=batch_size,
         grouped=sentences_per_image > 1,
+        staged=bool(gpus()) and not use_cache,
         **setup.sizes.network,
     )
 
@@ -272,7 +281,7 @@ def training_steps(
     sizes, path = setup.sizes, os.path.join(folder, f"cache_{batch_size}")
     peak = peak_gflops(sizes.product)
     with tf.Graph().as_default():
-        model = training_model(setup, batch_size, sentences_per_image)
+        model = training_model(setup, batch_size, sentences_per_image, use_cache)
         with sessions.new_session(**setup.session) as session:
             session.run(tf.global_variables_initializer())
             samples = training_samples(sizes, sentences_per_image)
@@ -299,7 +308,7 @@ def step_times(session, model, feed, steps: int) -> List[float]:
     from util.training import loop
 
     fetches = loop.step_fetches(model)
-    with contextlib.closing(loop.prefetch_iterator(feed, loop.STEPS_AHEAD)) as ready:
+    with contextlib.closing(loop.steps_ahead(session, model, feed)) as ready:
         return [
             _seconds(lambda: session.run(fetches, next(ready).values))
             for _ in range(steps)

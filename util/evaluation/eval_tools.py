@@ -49,7 +49,7 @@ def compute_mask_IU(masks: np.ndarray, target: np.ndarray) -> Tuple[int, int]:
     masks, target = np.asarray(masks) != 0, np.asarray(target) != 0
     if masks.shape != target.shape:
         raise ValueError(f"masks of different shapes: {masks.shape} and {target.shape}")
-    return int((masks & target).sum()), int((masks | target).sum())
+    return np.count_nonzero(masks & target), np.count_nonzero(masks | target)
 
 
 def counted(mask: np.ndarray, empty_below: int) -> np.ndarray:

@@ -206,7 +206,8 @@ def find_masks(
     Raises:
       UserError: a sample has words that the network does not know, or a worker died.
     """
-    with contextlib.closing(_segment_ahead(predictors, samples)) as segmented:
+    ahead = _segment_ahead(predictors, samples, probability=workers is not None)
+    with contextlib.closing(ahead) as segmented:
         if workers is None:
             for group, _, found in segmented:
                 yield from _results(group, found)
@@ -260,8 +261,10 @@ def runs_of(groups: Iterable[Group], most: int) -> Iterator[List[Group]]:
         yield run
 
 
-def _segment_ahead(predictors, samples):
+def _segment_ahead(predictors, samples, probability):
     """Yield (group, its image as the network sees it, Outputs), computed ahead.
+
+    Levels are there where rounds end in them, which `Result` has.
 
     While a network runs, a second thread makes its next input, and the caller goes on
     with what was found before.
@@ -271,7 +274,9 @@ def _segment_ahead(predictors, samples):
         predictor, run = dealt
         images = [predictor.fit(group[0][1]["im_batch"]) for group in run]
         ids = [_ids(predictor, group) for group in run]
-        return list(zip(run, images, predictor.find_all(images, ids)))
+        shows = predictor.rounds > 0
+        found = predictor.find_all(images, ids, shows, probability)
+        return list(zip(run, images, found))
 
     runs = runs_of(neighbours(samples), predictors[0].together)
     dealt, ahead = zip(itertools.cycle(predictors), runs), 2 * len(predictors)
@@ -308,7 +313,6 @@ def _results(group, found, refined=None):
         masks[WITH_CRF] = refined
     if found.base_logits is not None:
         masks[BASE] = is_on_object(found.base_logits)
-    levels = {} if found.attention is None else found.levels
     for place, (number, sample) in enumerate(group):
         size = sample["mask_batch"].shape
         restored = {
@@ -321,7 +325,7 @@ def _results(group, found, refined=None):
             restored,
             None if found.word_weights is None else found.word_weights[place],
             None if found.attention is None else found.attention[place],
-            {name: level[place] for name, level in levels.items()},
+            {name: level[place] for name, level in found.levels.items()},
         )
 
 

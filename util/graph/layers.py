@@ -5,6 +5,7 @@ Axes: B batch, T words, H rows, W columns, C channels.
 
 import numpy as np
 
+from util.graph import products
 from util.graph.compat import tf
 
 # tf.contrib.layers.layer_norm, with which the published weights were trained.
@@ -59,13 +60,13 @@ def convolve(x, kernel, bias, stride=1, rate=1, activation=None):
     if size == 1:
         x = x if stride == 1 else x[:, ::stride, ::stride]
         cells = tf.reshape(x, [-1, channels])
-        y = tf.matmul(cells, tf.reshape(kernel, [channels, filters]))
+        y = products.matmul(cells, tf.reshape(kernel, [channels, filters]))
     elif filters == stride == rate == 1 and channels >= MANY:
         y = _map_of_scores(x, kernel)
     elif rate == 1:
-        y = tf.nn.conv2d(x, kernel, [1, stride, stride, 1], "SAME")
+        y = products.conv2d(x, kernel, stride)
     else:
-        y = tf.nn.atrous_conv2d(x, kernel, rate, "SAME")
+        y = products.atrous_conv2d(x, kernel, rate)
     y = tf.nn.bias_add(y, bias)
     y = y if activation is None else activation(y)
     return tf.reshape(y, [-1] + x.shape.as_list()[1:3] + [filters]) if size == 1 else y
@@ -149,16 +150,17 @@ def _gated_product(cells, kernel, bias, gates):
     """
     _, number, channels = cells.shape.as_list()
     filters = kernel.shape.as_list()[1]
-    offer = tf.matmul(tf.reshape(cells, [-1, channels]), kernel)
+    offer = products.matmul(tf.reshape(cells, [-1, channels]), kernel)
     offer = tf.reshape(tf.nn.relu(tf.nn.bias_add(offer, bias)), [-1, number, filters])
 
     def gradient(slope):
         slope = tf.raw_ops.ReluGrad(gradients=slope, features=offer)
-        d_kernels = tf.matmul(cells, slope, transpose_a=True)  # before the gate
+        # Before the gate.
+        d_kernels = products.matmul(cells, slope, transpose_a=True)
         d_biases = tf.reduce_sum(slope, axis=1, keepdims=True)
         d_gates = tf.reduce_sum(d_kernels * kernel, axis=1, keepdims=True)
         return (
-            tf.matmul(slope, gates * kernel, transpose_b=True),
+            products.matmul(slope, gates * kernel, transpose_b=True),
             tf.reduce_sum(gates * d_kernels, axis=0),
             tf.reduce_sum(gates * d_biases, axis=[0, 1]),
             d_gates + d_biases * bias,

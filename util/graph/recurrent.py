@@ -5,6 +5,7 @@ Axes: B batch, T words, H rows, W columns, C channels.
 
 from collections import namedtuple
 
+from util.graph import products
 from util.graph.compat import tf
 from util.graph.layers import layer_norm_variables, normalise
 
@@ -223,5 +224,5 @@ def _kernels(v):
 
 def _product(x, kernel):
     _, rows, columns, channels = x.shape.as_list()
-    y = tf.matmul(tf.reshape(x, [-1, channels]), kernel)
+    y = products.matmul(tf.reshape(x, [-1, channels]), kernel)
     return tf.reshape(y, [-1, rows, columns, kernel.shape.as_list()[1]])

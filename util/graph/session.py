@@ -10,6 +10,7 @@ import numpy as np
 import skimage
 
 from util.core.errors import UserError
+from util.graph import products
 from util.graph.compat import only_graphs, tensorflow, tf
 
 # Of glibc's malloc.h.
@@ -20,7 +21,7 @@ KEPT_BYTES = 2**31 - 1
 CPU_FLAG = "--tf_xla_cpu_global_jit"  # without it XLA leaves a CPU alone
 
 # What a GPU must be able to, at least.
-CAPABILITIES = {"float16": (7, 0), "tf32": (8, 0)}
+CAPABILITIES = {"float16": (7, 0), "tf32": (8, 0), "bfloat16": (8, 0)}
 
 
 class Gpu(NamedTuple):
@@ -91,7 +92,7 @@ def session_config(
     rewrites.dependency_optimization = switch.OFF
     # It would keep the zeros that Adam's slots begin with.
     rewrites.constant_folding = switch.OFF
-    if precision == "bfloat16":
+    if precision == "bfloat16":  # of a CPU's operations only, see `products`
         rewrites.auto_mixed_precision_onednn_bfloat16 = switch.ON
     elif precision == "float16":
         rewrites.auto_mixed_precision = switch.ON
@@ -117,7 +118,8 @@ def new_session(
     Args:
       graph: tf.Graph; None for the default graph.
       precision: one of `cli.PRECISIONS`. "float32" is exact; the others let
-        TensorFlow compute products with fewer digits. Variables stay float32.
+        TensorFlow compute products with fewer digits. Variables stay float32. A network
+        in the graph was built after `prepare_graph` with it.
       threads: int, of the CPU; None: as many as there are cores.
       cpus: int, devices that the CPU counts as.
       target: address of a server; "": this process.
@@ -131,6 +133,7 @@ def new_session(
 
     Raises:
       UserError: this machine or TensorFlow does not have the precision, or XLA.
+      ValueError: `prepare_graph` made the graph for another precision.
 
     Example:
       >>> with tf.Graph().as_default(), new_session() as session:
@@ -140,9 +143,29 @@ def new_session(
     require_precision(precision)
     if xla:
         require_xla()
+    if products.dtype_of(graph) != dtype_of_products(precision):
+        raise ValueError(f"the graph was not made for {precision}: see prepare_graph")
     switch_tf32(precision)
     config = session_config(precision, threads, cpus, xla, side_by_side)
     return tf.Session(target, graph, config)
+
+
+def prepare_graph(precision: str) -> None:
+    """Have a network that is built in the default graph compute in a precision.
+
+    Args:
+      precision: one of `cli.PRECISIONS`, that of the session to come.
+
+    Raises:
+      UserError: this machine or TensorFlow does not have it.
+    """
+    require_precision(precision)
+    products.compute_in(dtype_of_products(precision))
+
+
+def dtype_of_products(precision: str):
+    """Return the tf.DType with which `prepare_graph` has products computed."""
+    return tf.bfloat16 if precision == "bfloat16" and gpus() else tf.float32
 
 
 def switch_tf32(precision: str) -> None:
@@ -169,8 +192,9 @@ def require_precision(precision: str) -> None:
       UserError: this machine or TensorFlow does not have it.
     """
     modern = int(tf.VERSION.split(".")[0]) >= 2
-    if precision == "bfloat16":
-        _require_bfloat16(modern)
+    if precision == "bfloat16" and not gpus():
+        _require_bfloat16_of_cpu(modern)
+        return
     needed = CAPABILITIES.get(precision)
     if needed and not (modern and any(gpu.capability >= needed for gpu in gpus())):
         raise UserError(
@@ -207,18 +231,13 @@ def require_xla() -> None:
         )
 
 
-def _require_bfloat16(modern):
+def _require_bfloat16_of_cpu(modern):
     able = "avx512_bf16" in _cpu_flags()
     if not (modern and able):
         raise UserError(
-            "--precision bfloat16 needs TensorFlow 2 and a CPU with AVX-512 BF16; this "
-            f"is TensorFlow {tf.VERSION}, and the CPU {'has' if able else 'lacks'} it: "
-            "use float32"
-        )
-    if gpus():
-        raise UserError(
-            "--precision bfloat16 is for the CPU, and on the GPU that is used here "
-            "everything would stay float32: use tf32 or float16, or -g -1"
+            "--precision bfloat16 needs TensorFlow 2 and a GPU of compute capability "
+            "8.0 or higher or, without one, a CPU with AVX-512 BF16; this is TensorFlow "
+            f"{tf.VERSION}, and the CPU {'has' if able else 'lacks'} it: use float32"
         )
 
 

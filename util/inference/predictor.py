@@ -18,7 +18,7 @@ from util.core.errors import UserError
 from util.data import datasets, im_processing, text_processing, vocabularies
 from util.graph import checkpoint
 from util.graph.compat import tf
-from util.graph.session import gpus, new_session
+from util.graph.session import gpus, new_session, prepare_graph
 from util.inference import dense_crf
 from util.inference.prediction import Prediction, read_words
 
@@ -26,6 +26,7 @@ from util.inference.prediction import Prediction, read_words
 CHUNK = 12
 TOGETHER = 24  # sentences at once on a GPU, of as many images as they are about
 FOREGROUND = 1e-9  # the least logit of a pixel on the object, as published
+SHOWN = "shown"
 ANSWER = "answer"  # the level that the answer itself is, where there are rounds
 
 
@@ -34,18 +35,19 @@ class Outputs(NamedTuple):
 
     Attributes:
       logits: float32 [B, H, W], see `is_on_object`.
-      probability: float32 [B, H, W], 0..1, the sigmoid of it.
+      probability: float32 [B, H, W], 0..1, the sigmoid of it; None where it was not
+        asked for.
       word_weights: float32 [B, T, number of `Predictor.word_classes`], meaningless at
         padding; None where the model has no classes.
       levels: name -> float32 [B, H, W], 0..1, of `Predictor.levels`: what that level
         alone would answer; "base" is the score that the answer refines, where it
-        refines one.
+        refines one. Empty where they were not asked for.
       base_logits: float32 [B, H, W], of "base"; None where there is none.
       attention: float32 [B, K, T], see `base.Model`; None where there are no rounds.
     """
 
     logits: np.ndarray
-    probability: np.ndarray
+    probability: Optional[np.ndarray]
     word_weights: Optional[np.ndarray]
     levels: Dict[str, np.ndarray]
     base_logits: Optional[np.ndarray] = None
@@ -124,6 +126,7 @@ class Predictor:
         if vocabulary:
             self._vocabulary = read_vocabulary(self._snapshot, vocabulary)
         with tf.Graph().as_default() as graph, tf.device(device):
+            prepare_graph(precision)
             self._build = functools.partial(
                 model_class,
                 batch_size=None,
@@ -269,11 +272,14 @@ class Predictor:
         Raises:
           UserError: the network answers with NaN.
         """
-        model, ids = self._model, np.asarray(ids)
-        fetches = _fetches(model)
+        return self._find(ids, _fetches(self._model))
+
+    def _find(self, ids, fetches):
+        """Do what `find` does, and fetch no more."""
+        ids = np.asarray(ids)
         chunks = np.array_split(ids, math.ceil(len(ids) / CHUNK))
         runs = [
-            self._session.run(fetches, {**self._now, model.words: chunk})
+            self._session.run(fetches, {**self._now, self._model.words: chunk})
             for chunk in chunks
         ]
         return self._outputs(
@@ -281,7 +287,11 @@ class Predictor:
         )
 
     def find_all(
-        self, images: Sequence[np.ndarray], ids: Sequence[np.ndarray]
+        self,
+        images: Sequence[np.ndarray],
+        ids: Sequence[np.ndarray],
+        shows: bool = True,
+        probability: bool = True,
     ) -> List[Outputs]:
         """Run the network on several images; several threads may.
 
@@ -289,6 +299,8 @@ class Predictor:
           images: uint8 [H, W, 3] each, of `fit`.
           ids: of each image int32 [B, T], its sentences, as for `find`; where there are
             several images, `together` at most.
+          shows: also give the levels; they are most of what comes back from a GPU.
+          probability: also give the probability.
 
         Returns:
           What `find` returns, of each image.
@@ -297,15 +309,15 @@ class Predictor:
           UserError: the network answers with NaN.
         """
         if self.together > 1:
-            return self._find_together(images, ids)
-        found = []
+            return self._find_together(images, ids, shows, probability)
+        fetches, found = _fetches(self._model, shows, probability), []
         for image, some in zip(images, ids):
             with self._lock:
                 self._see(image)
-                found.append(self.find(some))
+                found.append(self._find(some, fetches))
         return found
 
-    def _find_together(self, images, ids):
+    def _find_together(self, images, ids, shows, probability):
         """Do what `find_all` does in one run."""
         model = self._model_of_many()
         ends = np.cumsum([len(some) for some in ids])
@@ -317,7 +329,7 @@ class Predictor:
             model.words: np.pad(np.concatenate(ids), (room, (0, 0)), "edge"),
             model.image_of: np.pad(image_of, room, "edge"),
         }
-        found = self._session.run(_fetches(model), feed)
+        found = self._session.run(_fetches(model, shows, probability), feed)
         parts = {name: np.split(x, ends)[:-1] for name, x in found.items()}
         return [
             self._outputs(dict(zip(parts, values))) for values in zip(*parts.values())
@@ -338,12 +350,14 @@ class Predictor:
                 f"{self._snapshot} answers with NaN or infinite scores: its weights "
                 "are too large, or --precision is too low"
             )
-        found["shown", ANSWER] = found["sigm"][..., 0]
+        levels = {key[1]: level for key, level in found.items() if key[0] == SHOWN}
+        if ANSWER in levels:
+            levels[ANSWER] = levels[ANSWER][..., 0]
         return Outputs(
             logits=found["pred"][..., 0],
-            probability=found["sigm"][..., 0],
+            probability=found["sigm"][..., 0] if "sigm" in found else None,
             word_weights=found.get("words_parse"),
-            levels={level: found["shown", level] for level in self.levels},
+            levels=levels,
             base_logits=found["base"][..., 0] if "base" in found else None,
             attention=found.get("attention"),
         )
@@ -379,11 +393,16 @@ class Predictor:
         self.close()
 
 
-def _fetches(model):
-    """Return what makes Outputs, name -> tensor [B, ...]."""
-    wanted = {"sigm": model.sigm, "pred": model.up, "base": model.ups.get("base")}
+def _fetches(model, shows=True, probability=True):
+    """Return what makes Outputs, name -> tensor [B, ...]; see `Predictor.find_all`."""
+    wanted = {"pred": model.up, "base": model.ups.get("base")}
     wanted.update(words_parse=model.words_parse, attention=model.attention)
-    wanted.update((("shown", name), level) for name, level in model.shown.items())
+    if probability:
+        wanted["sigm"] = model.sigm
+    if shows:
+        wanted.update(((SHOWN, name), level) for name, level in model.shown.items())
+        if model.attention is not None:
+            wanted[SHOWN, ANSWER] = model.sigm
     return {name: tensor for name, tensor in wanted.items() if tensor is not None}
 
 

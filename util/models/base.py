@@ -59,6 +59,8 @@ class Arguments(NamedTuple):
       grouped: bool, in place of num_images: as many images as are fed, and
         `image_of` tells which one each sentence is about.
       towers: list of `towers.Tower`, devices that share a batch; none: one device.
+      staged: bool, in mode "train": what is large of a step's inputs is put on the
+        device before the step, see `Model.stage`.
       inputs: dict, "words" and "im" -> tensors in place of the placeholders, of the
         same dtypes and static shapes; None: placeholders.
     """
@@ -90,6 +92,7 @@ class Arguments(NamedTuple):
     num_images: Any = None
     grouped: bool = False
     towers: Any = ()
+    staged: bool = False
     inputs: Any = None
 
 
@@ -106,7 +109,7 @@ def arguments(more: Dict[str, Dict[str, Any]], without: Sequence[str] = ()):
     Example:
       >>> other = arguments({"inputs": {"folds": 5}}, without=["glove_dim", "glove"])
       >>> other(4).batch_size, other(4).folds, other._fields[-4:]
-      (4, 5, ('grouped', 'towers', 'inputs', 'folds'))
+      (4, 5, ('towers', 'staged', 'inputs', 'folds'))
     """
     defaults = {}
     for name, value in Arguments._field_defaults.items():
@@ -162,6 +165,11 @@ class Model:
         image, among those of its device.
       image_counts: int32 [number of devices] placeholder, where grouped: how many of
         the images each device has.
+      stage: where staged, the op that puts one step's values of `waiting` on the
+        device; the training step takes them in the same order. Others may feed `im`
+        and `target_fine` as ever.
+      waiting: dict, where staged: `im` and `target_fine` -> the placeholder of `stage`;
+        empty otherwise.
       noise_seed: int64 [2] placeholder, may be fed: what dropout draws from; another
         one each time otherwise.
       visual_feat_c3, _c4, _c5: float32 [P, h, w, 512 / 1024 / 2048], the taps; may be
@@ -411,9 +419,23 @@ class Model:
         }
         self.words, self.im = inputs["words"], inputs["im"]
         self.target_fine = tf.placeholder(tf.float32, [batch, *size, 1])
+        self.stage, self.waiting = None, {}
+        if options.staged:
+            self._stage_inputs()
         self.valid_idx = tf.placeholder(tf.int32, [batch, 1])
         chance = tf.random_uniform([2], maxval=2**31, dtype=tf.int64)
         self.noise_seed = tf.placeholder_with_default(chance, [2])
+
+    def _stage_inputs(self):
+        """Give a step a queue of inputs that lie on the device, see `stage`."""
+        puts = [self.im, self.target_fine]
+        name = tf.get_default_graph().unique_name("staged")
+        self.stage = tf.raw_ops.Stage(values=puts, shared_name=name)
+        taken = tf.raw_ops.Unstage(dtypes=[x.dtype for x in puts], shared_name=name)
+        self.im, self.target_fine = (
+            tf.placeholder_with_default(x, put.shape) for x, put in zip(taken, puts)
+        )
+        self.waiting = dict(zip([self.im, self.target_fine], puts))
 
     def _compute_taps(self):
         """Return the taps, which gradients pass only with conv5."""

@@ -246,6 +246,22 @@ def feeds(
             yield _feed(model, step, images)
 
 
+def staged(session, model, steps: Iterator[Feed]) -> Iterator[Feed]:
+    """Put what is large of each step on the device before the step is yielded.
+
+    Args:
+      session: of the model's graph.
+      model: a `models.base.Model`; where it is not staged nothing changes.
+      steps: of `feeds`, without a cache.
+    """
+    for step in steps:
+        values = dict(step.values)
+        puts = {place: values.pop(x) for x, place in model.waiting.items()}
+        if puts:
+            session.run(model.stage, puts)
+        yield step._replace(values=values)
+
+
 def step_groups(model, samples: Iterator[Sample]) -> Iterator[Group]:
     """Cut a stream of samples into steps, and each device's part of one into groups.
 

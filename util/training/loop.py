@@ -12,7 +12,7 @@ from util.core import signals
 from util.core.errors import Stopped
 from util.core.parallel import prefetch_iterator
 from util.training import progress
-from util.training.feeds import Feed
+from util.training.feeds import Feed, staged
 
 STEPS_AHEAD = 2  # what to feed is ready for so many steps
 
@@ -73,6 +73,11 @@ class Schedule(NamedTuple):
     about: Dict[str, Any] = {}  # noqa: RUF012
 
 
+def steps_ahead(session, model, feed: Iterator[Feed]) -> Iterator[Feed]:
+    """Let a thread prefetch from `feed`, and put on the device what waits there."""
+    return prefetch_iterator(staged(session, model, feed), STEPS_AHEAD)
+
+
 def step_fetches(model) -> Dict[str, Any]:
     """Return what every step runs."""
     return {
@@ -117,7 +122,7 @@ class Loop:
     def run(self, feed: Iterator[Feed]) -> str:
         """Take the steps that are left; a signal to stop saves and ends them early.
 
-        A thread prefetches from `feed`, so that the network does not wait for it.
+        The network does not wait for `feed`, see `steps_ahead`.
 
         Returns:
           The path of the last snapshot.
@@ -128,7 +133,8 @@ class Loop:
         last, eval_steps = self._schedule.last, self._schedule.eval_steps
         begin = self.state.step
         bar = tqdm(total=last, initial=begin, unit="step", disable=None)
-        prefetched = contextlib.closing(prefetch_iterator(feed, STEPS_AHEAD))
+        steps = steps_ahead(self._session, self._model, feed)
+        prefetched = contextlib.closing(steps)
         with bar, prefetched as ready, signals.Listener() as listener:
             if self._is_due(eval_steps) and self.state.evaluated != begin:
                 self._evaluate()

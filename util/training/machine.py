@@ -70,6 +70,11 @@ class Machine:
         """Return what spreads a batch over the devices."""
         return towers.local_towers(self.devices)
 
+    @property
+    def stages(self) -> bool:
+        """Whether inputs shall wait on the device, see `base.Arguments`."""
+        return bool(gpus()) and self.devices == self.workers == 1
+
     def placement(self) -> Optional[Callable]:
         """Return the device of what belongs to no tower, for tf.device."""
         return towers.local_placement(self.devices)

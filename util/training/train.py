@@ -13,7 +13,7 @@ from util.core.surroundings import number_of_devices
 from util.data import datasets, text_processing, vocabularies
 from util.graph import checkpoint
 from util.graph.compat import tf
-from util.graph.session import versions
+from util.graph.session import prepare_graph, versions
 from util.models.base import grid_sizes, is_trained
 from util.training import feature_cache, progress, run_log
 from util.training.feeds import TrainingSet, feeds
@@ -170,6 +170,7 @@ def train(
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
         enter(tf.Graph().as_default())
+        prepare_graph(machine.precision)
         enter(tf.device(machine.placement()))
         tf.set_random_seed(state.seed)
         model = model_class(
@@ -177,6 +178,7 @@ def train(
             grouped=training_set.sentences_per_image > 1,
             mode="train",
             towers=machine.towers(network.get("conv5", False)),
+            staged=machine.stages and cache is None,
             **network,
         )
         machine.connect(training_set.form)

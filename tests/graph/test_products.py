@@ -1,0 +1,78 @@
+"""util.graph.products: what is computed in bfloat16, and how far that is off."""
+
+import numpy as np
+import pytest
+
+from util.graph import layers, products, recurrent
+from util.graph.compat import tf
+
+MODERN = int(tf.VERSION.split(".")[0]) >= 2
+# A bfloat16 has 8 binary digits: each factor is rounded by 2^-9 at most.
+ROUNDED = 2.0**-9
+
+
+def numbers(*shape):
+    return tf.constant(np.random.RandomState(sum(shape)).randn(*shape), tf.float32)
+
+
+def convolution(size, filters, channels=12, **options):
+    def function():
+        x, kernel = numbers(2, 6, 8, channels), numbers(size, size, channels, filters)
+        return (x, kernel), layers.convolve(x, kernel, tf.zeros([filters]), **options)
+
+    return function
+
+
+def gated():
+    x, gate = numbers(2, 6, 8, 12), numbers(2, 1, 1, 5)
+    y = layers.gated_conv(x, gate, "gated")
+    return (x, gate), y
+
+
+def memory():
+    x = numbers(2, 6, 8, 3)
+    v = recurrent.conv_lstm_variables(6, 8, 3)
+    return (x, v.kernel), recurrent.gates_of_input(x, v)
+
+
+CASES = {
+    "1x1": convolution(1, 5),
+    "3x3": convolution(3, 5),
+    "strided": convolution(3, 5, stride=2),
+    "dilated": convolution(3, 5, rate=2),
+    "gated": gated,
+    "memory": memory,
+}
+
+
+def computed(function, dtype):
+    """Return the result, its gradients, and the dtypes of all products."""
+    with tf.Graph().as_default() as graph:
+        tf.set_random_seed(1)
+        if dtype != tf.float32:
+            products.compute_in(dtype)
+        inputs, y = function()
+        gradients = tf.gradients(tf.reduce_sum(y * y), inputs)
+        with tf.Session() as session:
+            session.run(tf.global_variables_initializer())
+            values = session.run([y, *gradients])
+        kinds = ("MatMul", "BatchMatMul", "Conv2D")
+        dtypes = {
+            op.outputs[0].dtype.name
+            for op in graph.get_operations()
+            if op.type.startswith(kinds)
+        }
+        return values, dtypes
+
+
+@pytest.mark.skipif(not MODERN, reason="TensorFlow 1 has no such kernels")
+@pytest.mark.parametrize("case", CASES)
+def test_products_with_kernels_are_of_bfloat16(case):
+    exact, dtypes = computed(CASES[case], tf.float32)
+    assert dtypes == {"float32"}
+    rough, dtypes = computed(CASES[case], tf.bfloat16)
+    assert dtypes == {"bfloat16"}
+    for right, found in zip(exact, rough):
+        assert found.dtype == np.float32
+        error = np.abs(found - right).max() / np.abs(right).max()
+        assert ROUNDED / 20 < error < 12 * ROUNDED
