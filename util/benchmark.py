@@ -39,6 +39,7 @@ EXAMPLES = """examples:
   python -m util.benchmark --serve
   python -m util.benchmark --models
   python -m util.benchmark --gpu --json gpu.json
+  python -m util.benchmark --gpu train,test --precision tf32
 """
 # Names in the JSON -> sentences an image, with DenseCRF.
 TEST = {"1": (1, False), "7": (7, False), "1_crf": (1, True), "7_crf": (7, True)}
@@ -47,6 +48,7 @@ TRAIN = {"1": (1, False), "4": (4, False), "1_cached": (1, True), "4_cached": (4
 # Names in the JSON -> sentences a step, with cached features, sentences an image.
 GROUPED = {"8_1": (8, False, 1), "8_4": (8, False, 4), "8_8": (8, False, 8)}
 NETWORKS = ("test", "train", "grouped")
+EXACT = "float32"  # the precision that goes without saying
 USUAL_PARTS = ("test", "train", "prepare")
 PARTS = (*USUAL_PARTS, "grouped")  # which takes more memory than the others
 
@@ -101,7 +103,8 @@ def compare(sizes: Sizes, precision: str) -> Figures:
 
 def on_gpu(args: argparse.Namespace) -> Figures:
     """Measure a GPU, see `gpu.measure`; what is known goes to --json at once."""
-    setup = Setup(args.model, "float32", args.crf_backend, gpu.SIZES, args.xla)
+    setup = Setup(args.model, EXACT, args.crf_backend, gpu.SIZES, args.xla)
+    chosen = args.gpu, args.precision
     about = {"model": args.model, "xla": args.xla}
 
     def keep(figures):
@@ -110,7 +113,7 @@ def on_gpu(args: argparse.Namespace) -> Figures:
 
     with tempfile.TemporaryDirectory(prefix="refseg-benchmark-") as folder:
         measured = gpu.measure(
-            lambda what, *work: alone(what, about, *work), setup, folder, keep
+            lambda what, *work: alone(what, about, *work), setup, folder, keep, *chosen
         )
     return {**about, **measured}
 
@@ -222,13 +225,14 @@ def _network_row(reference, part, name, case):
     )
 
 
-def _parts(text):
+def _parts_of(parts):
+    """Return a converter of option texts that list some of `parts`."""
     is_right = within(
         str,
-        f"list of {', '.join(PARTS)} with commas between",
-        lambda text: set(text.split(",")) <= set(PARTS),
+        f"list of {', '.join(parts)} with commas between",
+        lambda text: set(text.split(",")) <= set(parts),
     )
-    return is_right(text).split(",")
+    return lambda text: is_right(text).split(",")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -240,7 +244,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--only", type=_parts, default=list(USUAL_PARTS), metavar="LIST",
+    add("--only", type=_parts_of(PARTS), default=list(USUAL_PARTS), metavar="LIST",
         help="some of test,train,prepare,grouped (default: all but grouped, which is "
         "training with several sentences an image)")  # fmt: skip
     add("--json", metavar="FILE", help="also write the figures there")
@@ -250,12 +254,13 @@ def build_parser() -> argparse.ArgumentParser:
         "call for two minutes, and nothing else")  # fmt: skip
     add("--models", action="store_true", help="compare all models and options, and "
         "nothing else")  # fmt: skip
-    add("--gpu", action="store_true", help="measure a GPU in every precision: parity, "
-        "training, tests, and nothing else")  # fmt: skip
+    add("--gpu", type=_parts_of(gpu.PARTS), nargs="?", const=gpu.PARTS, metavar="LIST",
+        help="measure a GPU, in every precision unless --precision is given, and nothing "
+        "else: some of parity,train,test (default: all)")  # fmt: skip
     add("-n", dest="model", choices=list(models.MODELS), default="CMPC_model",
         help="(default: %(default)s)")  # fmt: skip
-    add("--precision", choices=PRECISIONS, default="float32", help="of the network's "
-        "products, where device and TensorFlow have it (default: %(default)s)")  # fmt: skip  # noqa: E501
+    add("--precision", choices=PRECISIONS, help="of the network's products, where "
+        "device and TensorFlow have it (default: float32)")  # fmt: skip
     add("--xla", action="store_true", help="compile the network of tests and training "
         "with XLA")  # fmt: skip
     add("--crf-backend", choices=("own", "pydensecrf"), default="own",
@@ -285,10 +290,10 @@ def run(args: argparse.Namespace, sizes: Sizes) -> int:
         figures = on_gpu(args)
         print(gpu.table(figures))
     elif args.models:
-        figures = compare(sizes, args.precision)
+        figures = compare(sizes, args.precision or EXACT)
         print(comparison.table(figures["models"]))
     else:
-        how = args.precision, args.crf_backend, sizes, args.xla
+        how = args.precision or EXACT, args.crf_backend, sizes, args.xla
         setup = Setup(args.model, *how)
         figures = measure(args.only, setup)
         print(table(figures, args.model))

@@ -13,7 +13,8 @@ from util.core.errors import UserError
 from util.graph import session
 from util.graph.compat import tf
 
-SIZES = measurements.Sizes(networks.SMALL, (48, 64), product=64, runs=1)
+STREAMS = {1: 2, 7: 1}
+SIZES = measurements.Sizes(networks.SMALL, (48, 64), 64, runs=1, streams=STREAMS)
 SETUP = measurements.Setup(sizes=SIZES)
 # Of a stream of a GPU as TensorFlow's tracer names it, the copies, and the host.
 STREAM = "/device:GPU:0/stream:"
@@ -30,7 +31,7 @@ def small(small_backbone, monkeypatch):
     monkeypatch.setattr(gpu, "PRECISIONS", ("float32",))
     monkeypatch.setattr(gpu, "choose_gpus", lambda gpus: None)
     monkeypatch.setattr(gpu, "TRAIN", ((2, 2),))
-    monkeypatch.setattr(gpu, "TEST", ((7, False),))
+    monkeypatch.setattr(gpu, "TEST", ((7, False), (1, True)))
 
 
 @pytest.mark.skipif(bool(session.gpus()), reason="there is a GPU")
@@ -51,7 +52,7 @@ def test_everything(small, tmp_path):
         kept.append(json.dumps(figures))
 
     figures = gpu.measure(here, SETUP, str(tmp_path), keep, needs_gpu=False)
-    assert len(kept) == 3 and json.loads(kept[-1]) == figures
+    assert len(kept) == 4 and json.loads(kept[-1]) == figures
     assert figures["precisions"] == ["float32"]
     parity = figures["parity"]["float32"]
     assert parity["error"] < 1e-4 and parity["iou"] > 0.999
@@ -63,10 +64,23 @@ def test_everything(small, tmp_path):
         assert step["kernels"] is step["device_ms"] is step["peak_mb"] is None
     tested = figures["test"]["float32"]["7"]
     assert tested["limit_per_s"] == figures["peak_gflops"]["float32"] / 253
+    refined = figures["test"]["float32"]["1_crf"]
+    assert refined["limit_per_s"] <= refined["crf_per_s"]
     lines = gpu.table(dict(figures, stack={"tensorflow": "2"})).split("\n")
     assert lines[0].endswith("; tensorflow 2") and lines[1].startswith("float32: 0.")
-    rows = [line.split()[:3] for line in lines[3:]]
-    assert rows == [["train", "float32", "2_2"], ["test", "float32", "7"]]
+    rows = [" ".join(line.split()[:3]) for line in lines[3:]]
+    assert rows == ["train float32 2_2", "test float32 7", "test float32 1_crf"]
+
+
+def test_what_is_chosen(small, tmp_path):
+    """A part alone needs nothing of the others; a precision that is missing is told."""
+    chosen = ["train"], "float32", False
+    figures = gpu.measure(here, SETUP, str(tmp_path), lambda figures: None, *chosen)
+    assert list(figures["train"]["float32"]) == ["2_2"]
+    assert figures["parity"] == figures["test"] == {} and not os.listdir(str(tmp_path))
+    assert "against" not in gpu.table(dict(figures, stack={}))
+    with pytest.raises(UserError, match="--precision tf32 needs"):
+        gpu.device(SIZES, ["tf32"], False)
 
 
 def test_what_fails_is_told_and_the_rest_measured(monkeypatch):

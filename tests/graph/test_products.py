@@ -1,4 +1,4 @@
-"""util.graph.products: what is computed in bfloat16, and how far that is off."""
+"""util.graph.products: what is computed in fewer digits, and how far that is off."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from util.graph import layers, products, recurrent
 from util.graph.compat import tf
 
 MODERN = int(tf.VERSION.split(".")[0]) >= 2
-# A bfloat16 has 8 binary digits: each factor is rounded by 2^-9 at most.
-ROUNDED = 2.0**-9
+# Of 8 and 11 binary digits: each factor is rounded by that at most.
+ROUNDED = {"bfloat16": 2.0**-9, "float16": 2.0**-12}
 
 
 def numbers(*shape):
@@ -49,8 +49,7 @@ def computed(function, dtype):
     """Return the result, its gradients, and the dtypes of all products."""
     with tf.Graph().as_default() as graph:
         tf.set_random_seed(1)
-        if dtype != tf.float32:
-            products.compute_in(dtype)
+        products.compute_in(dtype)
         inputs, y = function()
         gradients = tf.gradients(tf.reduce_sum(y * y), inputs)
         with tf.Session() as session:
@@ -65,14 +64,15 @@ def computed(function, dtype):
         return values, dtypes
 
 
-@pytest.mark.skipif(not MODERN, reason="TensorFlow 1 has no such kernels")
+@pytest.mark.skipif(not MODERN, reason="TensorFlow 1 lacks such kernels on a CPU")
+@pytest.mark.parametrize("name", ROUNDED)
 @pytest.mark.parametrize("case", CASES)
-def test_products_with_kernels_are_of_bfloat16(case):
+def test_products_with_kernels_are_of_fewer_digits(case, name):
     exact, dtypes = computed(CASES[case], tf.float32)
     assert dtypes == {"float32"}
-    rough, dtypes = computed(CASES[case], tf.bfloat16)
-    assert dtypes == {"bfloat16"}
+    rough, dtypes = computed(CASES[case], tf.as_dtype(name))
+    assert dtypes == {name}
     for right, found in zip(exact, rough):
         assert found.dtype == np.float32
         error = np.abs(found - right).max() / np.abs(right).max()
-        assert ROUNDED / 20 < error < 12 * ROUNDED
+        assert ROUNDED[name] / 20 < error < 12 * ROUNDED[name]

@@ -11,7 +11,7 @@ import pytest
 
 from util.core.cli import PRECISIONS
 from util.core.errors import UserError
-from util.graph import session
+from util.graph import products, session
 from util.graph.compat import tf
 from util.graph.session import new_session
 
@@ -60,20 +60,39 @@ def card(*capability, name="NVIDIA H100"):
 
 @pytest.mark.parametrize(
     "capability, able",
-    [((9, 0), ["float16", "tf32"]), ((7, 5), ["float16"]), ((6, 1), [])],
+    [((9, 0), ["float16", "tf32", "bfloat16"]), ((7, 5), ["float16"]), ((6, 1), [])],
 )
 def test_a_gpu_says_what_it_can_before_a_device_is_made(monkeypatch, capability, able):
     config = pretend(monkeypatch, card(*capability))
     assert session.gpus() == [("NVIDIA H100", capability)]
-    for precision in ("float16", "tf32"):
+    for precision in ("float16", "tf32", "bfloat16"):
         if precision in able:
-            new_session(precision=precision)
+            with tf.Graph().as_default():
+                session.prepare_graph(precision)
+                new_session(precision=precision)
+                rounded = {"float16": tf.float16, "bfloat16": tf.bfloat16}
+                assert products.dtype_of() == rounded.get(precision, tf.float32)
             target, graph, settings = tf.Session.call_args[0]
             assert settings.gpu_options.allow_growth and (target, graph) == ("", None)
+            rewrites = settings.graph_options.rewrite_options
+            assert rewrites.remapping == type(rewrites).OFF
         else:
-            with pytest.raises(UserError, match=f"--precision {precision} needs"):
-                new_session(precision=precision)
+            told = f"--precision {precision} needs TensorFlow 2 and a GPU of compute"
+            for work in (session.prepare_graph, new_session):
+                with pytest.raises(UserError, match=told):
+                    work(precision=precision)
     assert config.tf32 == [precision == "tf32" for precision in able]
+
+
+def test_a_graph_of_another_precision_is_refused(monkeypatch):
+    """Else a network would compute in float32 what is called bfloat16."""
+    pretend(monkeypatch, card(9, 0))
+    with tf.Graph().as_default():
+        with pytest.raises(ValueError, match="not made for bfloat16: see prepare_graph"):
+            new_session(precision="bfloat16")
+        session.prepare_graph("bfloat16")
+        with pytest.raises(ValueError, match="not made for tf32"):
+            new_session(precision="tf32")
 
 
 def test_one_able_gpu_is_enough_and_one_that_says_nothing_is_not(monkeypatch):
@@ -88,13 +107,6 @@ def test_float32_on_a_gpu_is_exact(monkeypatch):
     config = pretend(monkeypatch, card(9, 0))
     new_session()
     assert config.tf32 == [False]
-
-
-def test_bfloat16_that_a_gpu_would_not_compute_is_refused(monkeypatch):
-    pretend(monkeypatch, card(9, 0))
-    monkeypatch.setattr(session, "_cpu_flags", lambda: ["avx512_bf16"])
-    with pytest.raises(UserError, match="on the GPU .* would stay float32: use tf32"):
-        session.require_precision("bfloat16")
 
 
 def test_gpus_of_tensorflow_1_are_asked_with_the_settings_of_a_session(monkeypatch):
@@ -119,7 +131,7 @@ def test_gpus_of_tensorflow_1_are_asked_with_the_settings_of_a_session(monkeypat
 @pytest.mark.parametrize(
     "precision, needed",
     [
-        ("bfloat16", "a CPU with AVX-512 BF16"),
+        ("bfloat16", "a GPU of compute capability 8.0 .* a CPU with AVX-512 BF16"),
         ("float16", "a GPU of compute capability 7.0"),
         ("tf32", "a GPU of compute capability 8.0"),
     ],
@@ -133,8 +145,11 @@ def test_what_this_machine_lacks_is_named(precision, needed):
 
 @pytest.mark.parametrize("flags", [["avx512_bf16"], []])
 def test_bfloat16_where_cpu_and_tensorflow_have_it(monkeypatch, flags):
+    """There TensorFlow rewrites the graph: none is built for it."""
     monkeypatch.setattr(session, "_cpu_flags", lambda: flags)
     if MODERN and flags:
+        session.prepare_graph("bfloat16")
+        assert products.dtype_of() == tf.float32
         new_session(precision="bfloat16").close()
     else:
         with pytest.raises(UserError, match="bfloat16"):

@@ -304,3 +304,39 @@ def test_snapshot_of_another_network_is_refused(wanted, tmp_path):
             Predictor(path)
     with pytest.raises(RuntimeError, match="closed"):
         opened[0].run([])
+
+
+def test_a_gpu_with_little_memory_takes_fewer_sentences_a_run(wanted):
+    """A stand-in for one that has room for two sentences."""
+    ids = [np.stack(WORDS[:1]), np.stack(WORDS), np.stack(WORDS[:1])]
+    with Predictor(wanted[0], together=8) as predictor:
+        images = [predictor.fit(image) for image in (*IMAGES, IMAGES[0])]
+        right = predictor.find_all(images, ids)
+        run, sizes = predictor._session.run, []
+
+        def run_if_it_fits(fetches, feed):
+            sizes.append(max(len(value) for value in feed.values()))
+            if sizes[-1] > 2:
+                raise tf.errors.ResourceExhaustedError(None, None, "OOM")
+            return run(fetches, feed)
+
+        with mock.patch.object(predictor._session, "run", run_if_it_fits):
+            found = predictor.find_all(images, ids)
+            assert sizes == [8, 4, 2, 2, 2] and predictor.together == 2
+            with pytest.raises(UserError, match="memory for 3 sentences about an image"):
+                predictor.find_all(images[:1], [np.stack([*WORDS, WORDS[0]])])
+    for one, other in zip(found, right):
+        np.testing.assert_allclose(one.logits, other.logits, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_not_asked_for_is_not_fetched(wanted):
+    ids = [np.stack(WORDS)]
+    for together in (1, 3):
+        with Predictor(wanted[0], together=together) as predictor:
+            images = [predictor.fit(IMAGES[0])]
+            (whole,) = predictor.find_all(images, ids)
+            (bare,) = predictor.find_all(images, ids, shows=False, probability=False)
+        assert set(whole.levels) == set(LEVELS)
+        assert bare.levels == {} and bare.probability is None
+        np.testing.assert_array_equal(bare.logits, whole.logits)
+        np.testing.assert_array_equal(bare.word_weights, whole.word_weights)

@@ -6,7 +6,7 @@ measure a tiny network on the CPU.
 
 import contextlib
 import time
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -17,9 +17,10 @@ from util.core.errors import UserError
 from util.core.surroundings import choose_gpus
 from util.models import references
 
-SIZES = Sizes(product=8192, runs=30, streams={1: 64, 7: 32})
+PARTS = ("parity", "train", "test")
+SIZES = Sizes(product=8192, runs=30, streams={1: 192, 7: 64})
 # Sentences a step, sentences an image; what matters most comes first.
-TRAIN = ((8, 1), (1, 1), (32, 1), (8, 8), (8, 4), (16, 1), (4, 1))
+TRAIN = ((32, 8), (8, 1), (1, 1), (32, 1), (8, 8), (8, 4), (16, 1), (4, 1))
 # Sentences an image, with DenseCRF.
 TEST = ((1, False), (7, False), (1, True), (7, True))
 PARITY_IMAGES, PARITY_SENTENCES = 4, 2
@@ -30,9 +31,11 @@ def measure(
     setup: Setup,
     folder: str,
     keep: Callable[[Figures], None],
+    parts: Sequence[str] = PARTS,
+    precision: Optional[str] = None,
     needs_gpu: bool = True,
 ) -> Figures:
-    """Measure everything, in every precision that can be had.
+    """Measure a GPU.
 
     Args:
       alone: function of what is measured, a function and its arguments, that calls it
@@ -40,6 +43,8 @@ def measure(
       setup: model, DenseCRF and sizes; the precision is not read.
       folder: for a snapshot.
       keep: called with the figures whenever there are more.
+      parts: some of PARTS.
+      precision: the only one; None: all that can be had.
       needs_gpu: refuse a machine without one.
 
     Returns:
@@ -47,17 +52,23 @@ def measure(
       train: precision -> "8_1", sentences a step and an image -> see `training`; test:
       precision -> "7_crf", sentences an image -> see `testing`. In place
       of what failed: `failed`, the reason. `limit_per_s` in all: sentences a second if
-      the reference's arithmetic ran at the peak.
+      the reference's arithmetic ran at the peak, or what DenseCRF has cores for.
 
     Raises:
-      UserError: there is no GPU.
+      UserError: there is no GPU, or it lacks the precision.
     """
-    figures = alone("the card", device, setup.sizes, needs_gpu)
-    found = {"parity": {}, "train": {}, "test": {}}
+    precisions = PRECISIONS if precision is None else [precision]
+    figures = alone("the card", device, setup.sizes, precisions, needs_gpu)
+    found = {part: {} for part in PARTS}
     figures.update(found)
-    snapshot = alone("a snapshot", measurements.make_snapshot, setup, folder, True)
-    right = alone("answers of the CPU", answers, setup, snapshot, True)
+    snapshot = right = None
+    if set(parts) != {"train"}:
+        snapshot = alone("a snapshot", measurements.make_snapshot, setup, folder, True)
+    if "parity" in parts:
+        right = alone("answers of the CPU", answers, setup, snapshot, True)
     for part, precision, name, work, args in _plan(figures["precisions"], snapshot):
+        if part not in parts:
+            continue
         here = setup._replace(precision=precision)
         try:
             result = alone(f"{part} {precision} {name}".strip(), work, here, *args)
@@ -71,7 +82,8 @@ def measure(
             found[part].setdefault(precision, {})[name] = result
             gflop = references.of(setup.model).gflop.get(part)
             peak = figures["peak_gflops"][precision]
-            result["limit_per_s"] = gflop and peak / gflop
+            limits = result.get("crf_per_s"), gflop and peak / gflop
+            result["limit_per_s"] = min(filter(None, limits), default=None)
         keep(figures)
     return figures
 
@@ -91,15 +103,20 @@ def _plan(precisions, snapshot) -> Iterable[Tuple[str, str, str, Callable, Tuple
             yield "test", precision, name, testing, case
 
 
-def device(sizes: Sizes, needs_gpu: bool) -> Figures:
+def device(sizes: Sizes, precisions: Sequence[str], needs_gpu: bool) -> Figures:
     """Name the GPUs and measure the peak of arithmetic.
+
+    Args:
+      sizes: those of the product.
+      precisions: of `cli.PRECISIONS`; where there is one it must be usable.
+      needs_gpu: refuse a machine without GPUs.
 
     Returns:
       gpus: a list of name and compute capability; precisions: those that can be had;
       peak_gflops: precision -> GFLOP/s of a product.
 
     Raises:
-      UserError: there is no GPU and `needs_gpu`.
+      UserError: there is no GPU and `needs_gpu`, or it lacks the only precision.
     """
     from util.graph import session
 
@@ -111,8 +128,8 @@ def device(sizes: Sizes, needs_gpu: bool) -> Figures:
             "CUDA (pip install -e '.[gpu]')"
         )
     usable = []
-    for precision in PRECISIONS:
-        with contextlib.suppress(UserError):
+    for precision in precisions:
+        with contextlib.suppress(*[UserError] * (len(precisions) > 1)):
             session.require_precision(precision)
             usable.append(precision)
     return {
@@ -167,9 +184,17 @@ def parity(found: np.ndarray, right: np.ndarray) -> Figures:
 
 
 def testing(setup: Setup, snapshot: str, sentences: int, use_crf: bool) -> Figures:
-    """Return sentences_per_s of `measurements.testing`, and peak_mb of the GPU."""
+    """Measure a test.
+
+    Returns:
+      sentences_per_s of `measurements.testing`; peak_mb of the GPU's memory; with
+      DenseCRF also crf_per_s, what the cores refine while no network runs.
+    """
     found = measurements.testing(setup, snapshot, sentences, use_crf)
-    return {"sentences_per_s": found["sentences_per_s"], "peak_mb": _peak_mb()}
+    found = {"sentences_per_s": found["sentences_per_s"], "peak_mb": _peak_mb()}
+    if use_crf:
+        found["crf_per_s"] = measurements.refining(setup, sentences)
+    return found
 
 
 def training(setup: Setup, batch_size: int, sentences_per_image: int) -> Figures:
@@ -290,10 +315,12 @@ def table(figures: Figures) -> str:
     cards = [f"{name} ({'.'.join(map(str, able))})" for name, able in figures["gpus"]]
     stack = ", ".join(f"{name} {version}" for name, version in figures["stack"].items())
     lines = [f"{', '.join(cards) or 'no GPU'}; {stack}"]
-    for precision, one in figures["parity"].items():
-        peak = f"{figures['peak_gflops'][precision] / 1e3:.1f} TFLOP/s"
-        told = one.get("failed") or "error {error:.1e}, IoU {iou:.4f}".format(**one)
-        lines.append(f"{precision}: {peak}; against float32 of the CPU: {told}")
+    for precision, peak in figures["peak_gflops"].items():
+        lines.append(f"{precision}: {peak / 1e3:.1f} TFLOP/s")
+        one = figures["parity"].get(precision)
+        if one:
+            told = one.get("failed") or "error {error:.1e}, IoU {iou:.4f}".format(**one)
+            lines[-1] += f"; against float32 of the CPU: {told}"
     form = "{:<24}{:>12}{:>9}{:>9}{:>11}{:>9}{:>9}{:>10}".format
     lines.append(form("", "sentences/s", "limit", "step ms", "device ms", "host ms",
                       "feed ms", "peak MB"))  # fmt: skip

@@ -215,13 +215,15 @@ def _find(evaluation, predictor, seeds, sentences, sizes, workers=None):
 
 
 def testing(setup: Setup, snapshot: str, sentences: int, use_crf: bool) -> Figures:
-    """Measure sentences a second, each image with as many `sentences`."""
+    """Measure sentences a second, each image with as many `sentences`.
+
+    A stream of images is timed where DenseCRF or several images a run overlap them.
+    """
     from util.evaluation import evaluate
     from util.inference import dense_crf
     from util.inference.predictor import Predictor
 
     sizes, seeds = setup.sizes, itertools.count()
-    images = sizes.streams[sentences] if use_crf else 1
     jobs = cores()
     with contextlib.ExitStack() as stack:
         workers = None
@@ -236,9 +238,32 @@ def testing(setup: Setup, snapshot: str, sentences: int, use_crf: bool) -> Figur
             chosen = list(itertools.islice(seeds, images))
             return _find(evaluate, predictor, chosen, sentences, sizes, workers)
 
-        run(jobs if use_crf else WARM_UP)
-        seconds = min(run(images) for _ in range(1 if use_crf else sizes.runs))
+        shared = predictor.together > 1
+        images = sizes.streams[sentences] if use_crf or shared else 1
+        run(images if shared else jobs if use_crf else WARM_UP)
+        seconds = min(run(images) for _ in range(sizes.runs if images == 1 else 1))
     return _result(images * sentences / seconds, peak, sizes)
+
+
+def refining(setup: Setup, sentences: int) -> float:
+    """Return sentences a second of DenseCRF alone, on all cores, as `testing` has it."""
+    from util.inference import dense_crf
+
+    size, images = setup.sizes.network, setup.sizes.streams[sentences]
+    rng = np.random.RandomState(0)
+    form = rng, size["H"], size["W"]
+    drawn = [workload.random_image(*form) for _ in range(images)]
+    row = np.linspace(0.01, 0.99, size["W"], dtype=np.float32)
+    probability = np.tile(row, [sentences, size["H"], 1])
+    with dense_crf.Workers(cores(), setup.crf_backend) as workers:
+
+        def run(some):
+            waiting = [workers.submit(image, probability) for image in some]
+            for refined in waiting:
+                workers.result(refined, "an image")
+
+        run(drawn[: workers.jobs])
+        return images * sentences / _seconds(lambda: run(drawn))
 
 
 def training_samples(sizes, sentences) -> Iterator[Figures]:

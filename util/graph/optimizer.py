@@ -87,6 +87,10 @@ def adam(
 def _full_gradient(gradient, variable, weight_decay, scale):
     """Add the gradient of the regularisation and scale that of a bias."""
     with tf.colocate_with(variable):
+        if isinstance(gradient, tf.IndexedSlices):
+            # Adam moves all rows of the word table anyway, of slices in five passes,
+            # and looks for equal ones, for which the host would wait for the GPU.
+            gradient = tf.convert_to_tensor(gradient)
         if weight_decay is not None:
             # Not before the gradient is there: it would wait as a copy of the variable.
             with tf.control_dependencies([gradient]):

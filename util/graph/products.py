@@ -1,8 +1,8 @@
-"""Products with kernels, in bfloat16 where the graph was told so.
+"""Products with kernels, in bfloat16 or float16 where the graph was told so.
 
-On a CPU TensorFlow turns a finished graph to bfloat16 by itself; on a GPU it does not,
-so that the network is built with it. Sums inside a product keep the digits of float32,
-and all that is not a product with a kernel stays float32.
+For a GPU the network is built with them: TensorFlow can turn a finished graph to
+float16 by itself, but then lengths and layer norms overflow, too. Here all that is not
+a product with a kernel stays float32, and sums inside a product are of float32.
 """
 
 from util.graph.compat import tf

@@ -94,8 +94,6 @@ def session_config(
     rewrites.constant_folding = switch.OFF
     if precision == "bfloat16":  # of a CPU's operations only, see `products`
         rewrites.auto_mixed_precision_onednn_bfloat16 = switch.ON
-    elif precision == "float16":
-        rewrites.auto_mixed_precision = switch.ON
     if xla:
         optimizer = config.graph_options.optimizer_options
         optimizer.global_jit_level = tf.OptimizerOptions.ON_2
@@ -147,6 +145,10 @@ def new_session(
         raise ValueError(f"the graph was not made for {precision}: see prepare_graph")
     switch_tf32(precision)
     config = session_config(precision, threads, cpus, xla, side_by_side)
+    if gpus():
+        # A convolution fused with its bias would have a kernel without TF32.
+        rewrites = config.graph_options.rewrite_options
+        rewrites.remapping = type(rewrites).OFF
     return tf.Session(target, graph, config)
 
 
@@ -165,7 +167,8 @@ def prepare_graph(precision: str) -> None:
 
 def dtype_of_products(precision: str):
     """Return the tf.DType with which `prepare_graph` has products computed."""
-    return tf.bfloat16 if precision == "bfloat16" and gpus() else tf.float32
+    rounded = {"bfloat16": tf.bfloat16, "float16": tf.float16}
+    return rounded.get(precision, tf.float32) if gpus() else tf.float32
 
 
 def switch_tf32(precision: str) -> None:

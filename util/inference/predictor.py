@@ -24,7 +24,7 @@ from util.inference.prediction import Prediction, read_words
 
 # Sentences at once on a CPU: more need more memory and are hardly faster.
 CHUNK = 12
-TOGETHER = 24  # sentences at once on a GPU, of as many images as they are about
+TOGETHER = 56  # sentences at once on a GPU, of as many images as they are about
 FOREGROUND = 1e-9  # the least logit of a pixel on the object, as published
 SHOWN = "shown"
 ANSWER = "answer"  # the level that the answer itself is, where there are rounds
@@ -89,7 +89,7 @@ class Predictor:
       image: uint8 [H, W, 3], the image as the network sees it; None before
         `set_image`.
       vocab_size: int, ids must be smaller.
-      together: int, see above.
+      together: int, see above; `find_all` halves it where a GPU's memory is too small.
       model: name of the snapshot's model.
       options: those that it was made with, see `models.OPTIONS`.
       word_classes: what the model tells words apart by; empty where it does not.
@@ -317,7 +317,24 @@ class Predictor:
                 found.append(self._find(some, fetches))
         return found
 
-    def _find_together(self, images, ids, shows, probability):
+    def _find_together(self, images, ids, *how):
+        """Do what `find_all` does in one run, in more where memory is too small."""
+        if len(images) == 1 or sum(map(len, ids)) <= self.together:
+            try:
+                return self._run_together(images, ids, *how)
+            except tf.errors.ResourceExhaustedError as error:
+                if self.together == 1:
+                    raise UserError(
+                        f"the GPU has not enough memory for {len(ids[0])} sentences "
+                        "about an image: free some of it, or use the CPU (-g -1)"
+                    ) from error
+                self.together = max(1, self.together // 2)
+                return self._find_together(images, ids, *how)
+        half = len(images) // 2
+        first = self._find_together(images[:half], ids[:half], *how)
+        return first + self._find_together(images[half:], ids[half:], *how)
+
+    def _run_together(self, images, ids, shows, probability):
         """Do what `find_all` does in one run."""
         model = self._model_of_many()
         ends = np.cumsum([len(some) for some in ids])
