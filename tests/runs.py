@@ -37,6 +37,7 @@ def draw_weights(folder, data):
     )
     sizes = dict(H=64, W=64, vf_h=8, vf_w=8, v_emb_dim=16, rnn_size=16, mlp_dim=8)
     with small_backbone(), tf.Graph().as_default(), tf.Session() as session:
+        tf.set_random_seed(1)
         LSTM_model(vocab_size=words, **sizes)
         session.run(tf.global_variables_initializer())
         images = [recipe.image(seed, 64, 64) for seed in range(4)]

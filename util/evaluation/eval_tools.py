@@ -49,7 +49,8 @@ def compute_mask_IU(masks: np.ndarray, target: np.ndarray) -> Tuple[int, int]:
     masks, target = np.asarray(masks) != 0, np.asarray(target) != 0
     if masks.shape != target.shape:
         raise ValueError(f"masks of different shapes: {masks.shape} and {target.shape}")
-    return np.count_nonzero(masks & target), np.count_nonzero(masks | target)
+    intersection, union = masks & target, masks | target
+    return int(np.count_nonzero(intersection)), int(np.count_nonzero(union))
 
 
 def counted(mask: np.ndarray, empty_below: int) -> np.ndarray:
