@@ -255,8 +255,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--models", action="store_true", help="compare all models and options, and "
         "nothing else")  # fmt: skip
     add("--gpu", type=_parts_of(gpu.PARTS), nargs="?", const=gpu.PARTS, metavar="LIST",
-        help="measure a GPU, in every precision unless --precision is given, and nothing "
-        "else: some of parity,train,test (default: all)")  # fmt: skip
+        help="measure a GPU and nothing else, in every precision or --precision's: some "
+        "of parity,train,test (default: all)")  # fmt: skip
     add("-n", dest="model", choices=list(models.MODELS), default="CMPC_model",
         help="(default: %(default)s)")  # fmt: skip
     add("--precision", choices=PRECISIONS, help="of the network's products, where "

@@ -88,7 +88,7 @@ def test_a_graph_of_another_precision_is_refused(monkeypatch):
     """Else a network would compute in float32 what is called bfloat16."""
     pretend(monkeypatch, card(9, 0))
     with tf.Graph().as_default():
-        with pytest.raises(ValueError, match="not made for bfloat16: see prepare_graph"):
+        with pytest.raises(ValueError, match="not made for bfloat16: see prep"):
             new_session(precision="bfloat16")
         session.prepare_graph("bfloat16")
         with pytest.raises(ValueError, match="not made for tf32"):

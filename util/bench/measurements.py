@@ -246,7 +246,7 @@ def testing(setup: Setup, snapshot: str, sentences: int, use_crf: bool) -> Figur
 
 
 def refining(setup: Setup, sentences: int) -> float:
-    """Return sentences a second of DenseCRF alone, on all cores, as `testing` has it."""
+    """Return sentences a second of DenseCRF alone, on all cores, as in `testing`."""
     from util.inference import dense_crf
 
     size, images = setup.sizes.network, setup.sizes.streams[sentences]
