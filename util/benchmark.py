@@ -255,7 +255,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--models", action="store_true", help="compare all models and options, and "
         "nothing else")  # fmt: skip
     add("--gpu", type=_parts_of(gpu.PARTS), nargs="?", const=gpu.PARTS, metavar="LIST",
-        help="measure a GPU and nothing else, in every precision or --precision's: some "
+        help="measure a GPU and nothing else, in all precisions or --precision's: some "
         "of parity,train,test (default: all)")  # fmt: skip
     add("-n", dest="model", choices=list(models.MODELS), default="CMPC_model",
         help="(default: %(default)s)")  # fmt: skip

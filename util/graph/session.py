@@ -239,7 +239,7 @@ def _require_bfloat16_of_cpu(modern):
     if not (modern and able):
         raise UserError(
             "--precision bfloat16 needs TensorFlow 2 and a GPU of compute capability "
-            "8.0 or higher or, without one, a CPU with AVX-512 BF16; here is TensorFlow "
+            "8.0 or higher or, without GPUs, a CPU with AVX-512 BF16; TensorFlow is "
             f"{tf.VERSION}, and the CPU {'has' if able else 'lacks'} it: use float32"
         )
 
