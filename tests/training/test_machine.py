@@ -7,7 +7,7 @@ import pytest
 from networks import SMALL, LSTM_model, without_training_step
 
 from util.graph.compat import tf
-from util.training import machine
+from util.training import cluster, machine
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,15 @@ def test_a_network_is_small_by_what_is_trained(conv5):
     with without_training_step(), tf.Graph().as_default():
         model = LSTM_model(mode="train", units=(1, 1, 1, 1), conv5=conv5, **SMALL)
     assert model.is_small != conv5
+
+
+@pytest.mark.parametrize(
+    "gpus, devices, stages",
+    [([], 1, False), (["an H100"], 1, True), (["two"], 2, False)],
+)
+def test_inputs_wait_on_the_only_device_if_it_is_a_gpu(
+    gpus, devices, stages, monkeypatch
+):
+    monkeypatch.setattr(machine, "gpus", lambda: gpus)
+    assert machine.Machine(2, devices).stages is stages
+    assert cluster.Task.stages is False

@@ -159,6 +159,8 @@ class Task(Machine):
       UserError: see `Machine` and `start_server`.
     """
 
+    stages = False  # inputs come from all workers, see `Chief`
+
     def __init__(
         self,
         cluster: Cluster,

@@ -73,7 +73,7 @@ class Machine:
     @property
     def stages(self) -> bool:
         """Whether inputs shall wait on the device, see `base.Arguments`."""
-        return bool(gpus()) and self.devices == self.workers == 1
+        return bool(gpus()) and self.devices == 1
 
     def placement(self) -> Optional[Callable]:
         """Return the device of what belongs to no tower, for tf.device."""
