@@ -216,7 +216,7 @@ def require_trainable(precision: str) -> None:
     if precision == "float16":
         raise UserError(
             "--precision float16 is not for training: gradients that are small would "
-            "be 0 in it, and the loss is not scaled against that; use tf32 or float32"
+            "be 0 in it, and the loss is not scaled against that; use tf32 or bfloat16"
         )
 
 
