@@ -217,7 +217,7 @@ def test_xla_where_a_session_would_go_on_without_it(monkeypatch):
 
 
 def test_float16_is_not_for_training():
-    with pytest.raises(UserError, match="would be 0 in it.*use tf32 or float32"):
+    with pytest.raises(UserError, match="would be 0 in it.*use tf32 or bfloat16"):
         session.require_trainable("float16")
     for precision in PRECISIONS:
         if precision != "float16":
