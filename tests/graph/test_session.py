@@ -156,6 +156,12 @@ def test_bfloat16_where_cpu_and_tensorflow_have_it(monkeypatch, flags):
             new_session(precision="bfloat16")
 
 
+def test_too_little_memory_is_told_with_advice():
+    with pytest.raises(UserError, match="^the device has not enough memory: use less$"):
+        with session.enough_memory("use less"):
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM\nwhen allocating")
+
+
 def test_float32_is_everywhere():
     with tf.Graph().as_default(), new_session() as session:
         third = session.run(tf.ones([1, 3]) / 3)

@@ -323,8 +323,11 @@ def test_a_gpu_with_little_memory_takes_fewer_sentences_a_run(wanted):
         with mock.patch.object(predictor._session, "run", run_if_it_fits):
             found = predictor.find_all(images, ids)
             assert sizes == [8, 4, 2, 2, 2] and predictor.together == 2
-            with pytest.raises(UserError, match="memory for 3 sentences about an"):
-                predictor.find_all(images[:1], [np.stack([*WORDS, WORDS[0]])])
+            three = [np.stack([*WORDS, WORDS[0]])]
+            for how in ("of several images", "of one"):
+                with pytest.raises(UserError, match="not enough memory: .* CPU"):
+                    predictor.find_all(images[:1], three)
+                assert predictor.together == 1, how
     for one, other in zip(found, right):
         np.testing.assert_allclose(one.logits, other.logits, rtol=1e-4, atol=1e-4)
 

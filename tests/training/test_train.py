@@ -17,7 +17,8 @@ import runs
 import deeplab_resnet
 from util.core.errors import Stopped, UserError
 from util.data import im_processing
-from util.training import loop, start
+from util.graph.compat import tf
+from util.training import loop, machine, start, train
 from util.training.feeds import Feed
 
 
@@ -170,6 +171,15 @@ def test_error_of_the_network_ends_the_feeds():
     with pytest.raises(KeyboardInterrupt):
         learn(BrokenSession(), itertools.count(), None, 9)
     assert not [t for t in threading.enumerate() if "ThreadPool" in t.name]
+
+
+def test_too_little_memory_is_told_with_what_to_do():
+    oom = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+    network, samples = mock.Mock(side_effect=oom), mock.Mock(sentences_per_image=1)
+    begin = start.Start(loop.TrainState(0, 1, 1, [0]))
+    with pytest.raises(UserError, match="memory: take fewer sentences a step"):
+        train.train(network, {}, samples, begin, None, "", machine.Machine(4))
+    assert network.called
 
 
 def test_progress_is_printed_every_100_steps_and_at_the_end(capsys):

@@ -209,16 +209,14 @@ def training(setup: Setup, batch_size: int, sentences_per_image: int) -> Figures
       UserError: the device has not enough memory.
     """
     from util.graph.compat import tf
-    from util.graph.session import new_session
+    from util.graph.session import enough_memory, new_session
 
     with tf.Graph().as_default():
         model = measurements.training_model(setup, batch_size, sentences_per_image)
-        with new_session(**setup.session) as session:
+        told = enough_memory("this case is not for it")
+        with told, new_session(**setup.session) as session:
             session.run(tf.global_variables_initializer())
-            try:
-                return _train(setup, session, model, sentences_per_image)
-            except tf.errors.ResourceExhaustedError as error:
-                raise UserError("the device has not enough memory") from error
+            return _train(setup, session, model, sentences_per_image)
 
 
 def _train(setup, session, model, sentences_per_image):

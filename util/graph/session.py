@@ -4,7 +4,7 @@ import contextlib
 import ctypes
 import os
 import platform
-from typing import Dict, List, NamedTuple, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Tuple
 
 import numpy as np
 import skimage
@@ -169,6 +169,27 @@ def dtype_of_products(precision: str):
     """Return the tf.DType with which `prepare_graph` has products computed."""
     rounded = {"bfloat16": tf.bfloat16, "float16": tf.float16}
     return rounded.get(precision, tf.float32) if gpus() else tf.float32
+
+
+@contextlib.contextmanager
+def enough_memory(advice: str) -> Iterator[None]:
+    """Tell in one line that a device has not enough memory.
+
+    Args:
+      advice: what to do.
+
+    Raises:
+      UserError: TensorFlow ran out of memory inside.
+
+    Example:
+      >>> with enough_memory("choose a smaller -bs"), tf.Session() as session:
+      ...     print(session.run(tf.constant(5)))
+      5
+    """
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise UserError(f"the device has not enough memory: {advice}") from error
 
 
 def switch_tf32(precision: str) -> None:

@@ -18,13 +18,14 @@ from util.core.errors import UserError
 from util.data import datasets, im_processing, text_processing, vocabularies
 from util.graph import checkpoint
 from util.graph.compat import tf
-from util.graph.session import gpus, new_session, prepare_graph
+from util.graph.session import enough_memory, gpus, new_session, prepare_graph
 from util.inference import dense_crf
 from util.inference.prediction import Prediction, read_words
 
 # Sentences at once on a CPU: more need more memory and are hardly faster.
 CHUNK = 12
 TOGETHER = 56  # sentences at once on a GPU, of as many images as they are about
+LESS_MEMORY = "end what else uses it, or compute on the CPU (-g -1)"
 FOREGROUND = 1e-9  # the least logit of a pixel on the object, as published
 SHOWN = "shown"
 ANSWER = "answer"  # the level that the answer itself is, where there are rounds
@@ -203,7 +204,7 @@ class Predictor:
         checksum = hashlib.sha256(fitted.tobytes()).digest()
         if checksum not in self._seen:
             feed = {model.im: im_processing.to_network_input(fitted)[np.newaxis]}
-            parts = self._session.run(model.image_parts, feed)
+            parts = self._run(model.image_parts, feed)
             self._seen[checksum] = dict(zip(model.image_parts, parts))
         self._seen.move_to_end(checksum)
         while len(self._seen) > self._remembered:
@@ -279,7 +280,7 @@ class Predictor:
         ids = np.asarray(ids)
         chunks = np.array_split(ids, math.ceil(len(ids) / CHUNK))
         runs = [
-            self._session.run(fetches, {**self._now, self._model.words: chunk})
+            self._run(fetches, {**self._now, self._model.words: chunk})
             for chunk in chunks
         ]
         return self._outputs(
@@ -322,13 +323,11 @@ class Predictor:
         if len(images) == 1 or sum(map(len, ids)) <= self.together:
             try:
                 return self._run_together(images, ids, *how)
-            except tf.errors.ResourceExhaustedError as error:
+            except tf.errors.ResourceExhaustedError:
                 if self.together == 1:
-                    raise UserError(
-                        f"the GPU has not enough memory for {len(ids[0])} sentences "
-                        "about an image: free some of it, or use the CPU (-g -1)"
-                    ) from error
-                self.together = max(1, self.together // 2)
+                    with enough_memory(LESS_MEMORY):
+                        raise
+                self.together //= 2
                 return self._find_together(images, ids, *how)
         half = len(images) // 2
         first = self._find_together(images[:half], ids[:half], *how)
@@ -359,6 +358,10 @@ class Predictor:
                 with tf.device(self._device), tf.variable_scope("", reuse=True):
                     self._of_many = self._build(grouped=True)
             return self._of_many
+
+    def _run(self, fetches, feed):
+        with enough_memory(LESS_MEMORY):
+            return self._session.run(fetches, feed)
 
     def _outputs(self, found):
         """Return Outputs of what `_fetches` asks for."""

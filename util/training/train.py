@@ -13,7 +13,7 @@ from util.core.surroundings import number_of_devices
 from util.data import datasets, text_processing, vocabularies
 from util.graph import checkpoint
 from util.graph.compat import tf
-from util.graph.session import prepare_graph, versions
+from util.graph.session import enough_memory, prepare_graph, versions
 from util.models.base import grid_sizes, is_trained
 from util.training import feature_cache, progress, run_log
 from util.training.feeds import TrainingSet, feeds
@@ -28,6 +28,8 @@ from util.training.start import (
     load_word_vectors,
     resume_state,
 )
+
+LESS_MEMORY = "take fewer sentences a step (-bs), or end what else uses it"
 
 
 def run(model_class, args) -> None:
@@ -163,12 +165,14 @@ def train(
       The path of the last snapshot.
 
     Raises:
-      UserError: a file is missing or does not fit, or the folder cannot be written.
+      UserError: a file is missing or does not fit, the folder cannot be written, or
+        the device has not enough memory.
       Stopped: a loss or a weight is NaN or infinite.
     """
     state = start.state
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
+        enter(enough_memory(LESS_MEMORY))
         enter(tf.Graph().as_default())
         prepare_graph(machine.precision)
         enter(tf.device(machine.placement()))
