@@ -275,7 +275,7 @@ def add_common_options(parser):
         action="store_true",
         default=False,
         modes=("train", "test"),
-        help="compile the network with XLA, which takes minutes, for a GPU",
+        help="compile the network with XLA for a GPU, which takes more than a minute",
     )
 
 

@@ -7,7 +7,8 @@ GFLOP a sentence in the test and 490 in training, per second and per GFLOP/s of 
 peak. It compares machines, and exceeds 1 where less is computed than in the reference.
 
 Machines are noisy: a time is that of the fastest of a few runs after a warm-up, save
-with DenseCRF, where a stream of images is timed from its start to its last mask.
+with DenseCRF, where a stream of images is timed from its start to its last mask. On a
+GPU, where a run takes several images, it is the fastest of a few streams without it.
 Memory is the most that the process of the network held; those of DenseCRF are not
 counted. Files go to a temporary folder (TMPDIR chooses where). What was not measured is
 null in the JSON.

@@ -38,6 +38,7 @@ class Constant:
         return im_processing.fit_image(image, SIDE, SIDE)
 
     def find_all(self, images, ids, shows, probability):
+        self.asked = shows, probability
         assert {image.shape for image in images} == {(SIDE, SIDE, 3)}
         self.calls.append([words[-1] for some in ids for words in some])
         return [self.find(some) for some in ids]
@@ -129,6 +130,17 @@ def test_crf_sees_the_padded_image_and_the_probability():
     assert list(result.masks) == [WITHOUT_CRF, WITH_CRF]
     assert not result.masks[WITHOUT_CRF].any() and result.masks[WITH_CRF].all()
     assert evaluate.best_mask(result) is result.masks[WITH_CRF]
+
+
+@pytest.mark.parametrize("rounds", [0, 2])
+@pytest.mark.parametrize("use_crf", [False, True])
+def test_only_what_is_used_is_asked_for(rounds, use_crf):
+    """Levels are for rounds, and probabilities for DenseCRF."""
+    predictor = Constant(1.0)
+    predictor.rounds = rounds
+    workers = Workers(lambda image, p: p > 0.5) if use_crf else None
+    list(find(predictor, [sample()], workers))
+    assert predictor.asked == (rounds > 0, use_crf)
 
 
 def test_rounds_before_the_answer_become_masks():

@@ -1,5 +1,6 @@
 """util.graph.products: what is computed in fewer digits, and how far that is off."""
 
+import networks
 import numpy as np
 import pytest
 
@@ -62,6 +63,42 @@ def computed(function, dtype):
             if op.type.startswith(kinds)
         }
         return values, dtypes
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_scores_keep_all_digits(size):
+    right, _ = computed(convolution(size, 1), tf.float32)
+    found, dtypes = computed(convolution(size, 1), tf.bfloat16)
+    assert dtypes == {"float32"}
+    for one, other in zip(found, right):
+        np.testing.assert_array_equal(one, other)
+
+
+def losses(name, dtype):
+    """Return the losses of a small network, and the dtypes of all its kernels."""
+    make, sizes = networks.NETWORKS[name]
+    with networks.without_training_step(), tf.Graph().as_default() as graph:
+        products.compute_in(dtype)
+        model = make(mode="train", **sizes)
+        with tf.Session() as session:
+            networks.load_recipe(session, model)
+            fed = networks.feed(model, [(1, 5)], sizes)
+            found = session.run(model.losses, fed)
+        dtypes = {op.inputs[1].dtype for op in graph.get_operations()
+                  if op.type == "Conv2D"}  # fmt: skip
+        return found, dtypes
+
+
+@pytest.mark.skipif(not MODERN, reason="TensorFlow 1 lacks such kernels on a CPU")
+@pytest.mark.parametrize("name", networks.NETWORKS)
+def test_a_network_in_bfloat16_has_nearly_the_same_losses(name, small_backbone):
+    right, dtypes = losses(name, tf.float32)
+    assert dtypes == {tf.float32}
+    found, dtypes = losses(name, tf.bfloat16)
+    assert tf.bfloat16 in dtypes
+    for key, loss in right.items():
+        assert found[key] != loss
+        assert found[key] == pytest.approx(loss, rel=2e-2), key
 
 
 @pytest.mark.skipif(not MODERN, reason="TensorFlow 1 lacks such kernels on a CPU")

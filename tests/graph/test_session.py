@@ -103,6 +103,14 @@ def test_one_able_gpu_is_enough_and_one_that_says_nothing_is_not(monkeypatch):
         session.require_precision("tf32")
 
 
+def test_a_cpu_goes_on_fusing_operations(monkeypatch):
+    monkeypatch.setattr(session.tf, "Session", mock.Mock())
+    new_session()
+    _, _, settings = tf.Session.call_args[0]
+    rewrites = settings.graph_options.rewrite_options
+    assert rewrites.remapping == type(rewrites).DEFAULT
+
+
 def test_float32_on_a_gpu_is_exact(monkeypatch):
     config = pretend(monkeypatch, card(9, 0))
     new_session()

@@ -1,5 +1,8 @@
 """util.inference.predictor: what the network of a snapshot gives."""
 
+import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
 import networks
@@ -16,6 +19,7 @@ from util.data import im_processing
 from util.graph.compat import tf
 from util.graph.session import new_session
 from util.inference import dense_crf
+from util.inference import predictor as predictor_module
 from util.inference.predictor import CHUNK, Predictor
 from util.training.snapshots import Snapshots
 
@@ -324,12 +328,43 @@ def test_a_gpu_with_little_memory_takes_fewer_sentences_a_run(wanted):
             found = predictor.find_all(images, ids)
             assert sizes == [8, 4, 2, 2, 2] and predictor.together == 2
             three = [np.stack([*WORDS, WORDS[0]])]
-            for how in ("of several images", "of one"):
-                with pytest.raises(UserError, match="not enough memory: .* CPU"):
-                    predictor.find_all(images[:1], three)
-                assert predictor.together == 1, how
+            with mock.patch.object(predictor_module, "CHUNK", 2):
+                (alone,) = predictor.find_all(images[:1], three)
+            assert predictor.together == 1 and len(alone.logits) == 3
+            with pytest.raises(UserError, match="not enough memory: .* the CPU"):
+                predictor.find_all(images[:1], three)
     for one, other in zip(found, right):
         np.testing.assert_allclose(one.logits, other.logits, rtol=1e-4, atol=1e-4)
+
+
+def test_threads_that_run_out_of_memory_together_end(wanted):
+    """Both have failed before one of them takes less: neither takes nothing."""
+    both, ids = threading.Barrier(2), [np.stack(WORDS)]
+    with Predictor(wanted[0], together=2) as predictor:
+        images, run = [predictor.fit(IMAGES[0])], predictor._session.run
+
+        def run_if_it_fits(fetches, feed):
+            if max(len(value) for value in feed.values()) > 1:
+                with contextlib.suppress(threading.BrokenBarrierError):
+                    both.wait(10)
+                raise tf.errors.ResourceExhaustedError(None, None, "OOM")
+            return run(fetches, feed)
+
+        with mock.patch.object(predictor._session, "run", run_if_it_fits):
+            with mock.patch.object(predictor_module, "CHUNK", 1):
+                with ThreadPoolExecutor(2) as threads:
+                    found = list(
+                        threads.map(predictor.find_all, [images] * 2, [ids] * 2)
+                    )
+        assert predictor.together == 1
+    assert [len(one.logits) for (one,) in found] == [2, 2]
+
+
+def test_too_little_memory_for_the_weights_is_no_damaged_file(wanted, monkeypatch):
+    oom = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+    monkeypatch.setattr(tf.train.Saver, "restore", mock.Mock(side_effect=oom))
+    with pytest.raises(UserError, match="the device has not enough memory"):
+        Predictor(wanted[0])
 
 
 def test_what_is_not_asked_for_is_not_fetched(wanted):

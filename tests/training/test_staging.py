@@ -1,14 +1,18 @@
 """Inputs that wait on the device: the same steps as with inputs that are fed."""
 
 import contextlib
+import os
 
 import networks
 import numpy as np
 import pytest
+import runs
 
+import trainval_model
 from util.bench import measurements
 from util.graph.compat import tf
-from util.training import feeds, loop
+from util.models import base
+from util.training import feeds, loop, machine, start
 
 STEPS = 4
 
@@ -38,9 +42,10 @@ def losses(staged, sentences):
                     values[model.noise_seed] = [0, step]
                     fetches = loop.step_fetches(model)
                     found.append(session.run(fetches, values)["loss"])
-            # Nothing waits for a step that is fed all there is.
-            last = next(feed).values
-            found.append(session.run(model.cls_loss, last))
+            # What was left waiting is dropped, and a step may be fed all there is.
+            again = next(feeds.staged(session, model, feed)).values
+            found.append(session.run(model.cls_loss, again))
+            found.append(session.run(model.cls_loss, next(feed).values))
             (table,) = (v for v in tf.global_variables() if v.op.name == TABLE)
             return found, session.run(table)
 
@@ -51,7 +56,36 @@ TABLE = networks.LSTM_model.WORD_TABLE
 @pytest.mark.parametrize("sentences", [1, 2])
 def test_staged_steps_are_those_that_are_fed(small_backbone, sentences):
     fed, table = losses(False, sentences)
-    assert len(set(fed)) == STEPS + 1
+    assert len(set(fed)) == STEPS + 2
     staged, table_of_staged = losses(True, sentences)
     np.testing.assert_allclose(staged, fed, rtol=1e-6)
     np.testing.assert_allclose(table_of_staged, table, atol=1e-6)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_run_on_a_gpu_stages_its_inputs_unless_they_are_features(
+    cached, small_backbone, tmp_path, monkeypatch
+):
+    """On the CPU, told to be one; it takes all steps and leaves a snapshot."""
+    monkeypatch.setattr(machine, "gpus", lambda: ["a card"])
+    monkeypatch.setattr(start, "CALIBRATION_IMAGES", 1)
+    staged, stage = [], base.Model._stage_inputs
+    monkeypatch.setattr(
+        base.Model, "_stage_inputs", lambda model: (staged.append(1), stage(model))
+    )
+    folder = str(tmp_path / "ckpts")
+    options = [
+        "-m",
+        "train",
+        *runs.TINY,
+        *runs.build(tmp_path),
+        "-f",
+        folder,
+        "-i",
+        "3",
+    ]
+    if cached:
+        options += ["--cache-features", str(tmp_path / "cache")]
+    assert trainval_model.main(options) == 0
+    assert os.path.exists(os.path.join(folder, "shapes_iter_3.tfmodel.index"))
+    assert len(staged) == (0 if cached else 1)

@@ -5,6 +5,7 @@ measure a tiny network on the CPU.
 """
 
 import contextlib
+import itertools
 import time
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
@@ -18,7 +19,7 @@ from util.core.surroundings import choose_gpus
 from util.models import references
 
 PARTS = ("parity", "train", "test")
-SIZES = Sizes(product=8192, runs=30, streams={1: 192, 7: 64})
+SIZES = Sizes(product=8192, runs=30, streams={1: 224, 7: 64})
 # Sentences a step, sentences an image; what matters most comes first.
 TRAIN = ((32, 8), (8, 1), (1, 1), (32, 1), (8, 8), (8, 4), (16, 1), (4, 1))
 # Sentences an image, with DenseCRF.
@@ -66,22 +67,22 @@ def measure(
         snapshot = alone("a snapshot", measurements.make_snapshot, setup, folder, True)
     if "parity" in parts:
         right = alone("answers of the CPU", answers, setup, snapshot, True)
-    for part, precision, name, work, args in _plan(figures["precisions"], snapshot):
+    for part, kind, name, work, args in _plan(figures["precisions"], snapshot):
         if part not in parts:
             continue
-        here = setup._replace(precision=precision)
+        here = setup._replace(precision=kind)
         try:
-            result = alone(f"{part} {precision} {name}".strip(), work, here, *args)
+            result = alone(f"{part} {kind} {name}".strip(), work, here, *args)
         except UserError as error:
             result = {"failed": str(error)}
         if part == "parity":
             if isinstance(result, np.ndarray):
                 result = parity(result, right)
-            found[part][precision] = result
+            found[part][kind] = result
         else:
-            found[part].setdefault(precision, {})[name] = result
+            found[part].setdefault(kind, {})[name] = result
             gflop = references.of(setup.model).gflop.get(part)
-            peak = figures["peak_gflops"][precision]
+            peak = figures["peak_gflops"][kind]
             limits = result.get("crf_per_s"), gflop and peak / gflop
             result["limit_per_s"] = min(filter(None, limits), default=None)
         keep(figures)
@@ -129,9 +130,12 @@ def device(sizes: Sizes, precisions: Sequence[str], needs_gpu: bool) -> Figures:
         )
     usable = []
     for precision in precisions:
-        with contextlib.suppress(*[UserError] * (len(precisions) > 1)):
+        try:
             session.require_precision(precision)
             usable.append(precision)
+        except UserError:
+            if len(precisions) == 1:
+                raise
     return {
         "gpus": [[card.name, list(card.capability)] for card in cards],
         "precisions": usable,
@@ -213,7 +217,7 @@ def training(setup: Setup, batch_size: int, sentences_per_image: int) -> Figures
 
     with tf.Graph().as_default():
         model = measurements.training_model(setup, batch_size, sentences_per_image)
-        told = enough_memory("this case is not for it")
+        told = enough_memory("this case needs more")
         with told, new_session(**setup.session) as session:
             session.run(tf.global_variables_initializer())
             return _train(setup, session, model, sentences_per_image)
@@ -232,12 +236,13 @@ def _train(setup, session, model, sentences_per_image):
         feed_s = []
         for _ in range(3):
             begin = time.perf_counter()
-            values = next(feed).values
+            next(feed)
             feed_s.append(time.perf_counter() - begin)
     full, about = tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE), None
-    for _ in range(2):  # the first one starts the tracer
-        about = tf.RunMetadata()
-        session.run(loop.step_fetches(model), values, full, about)
+    fetches, traced = loop.step_fetches(model), feeds.feeds(model, samples)
+    for step in itertools.islice(feeds.staged(session, model, traced), 2):
+        about = tf.RunMetadata()  # of the second one: the first one starts the tracer
+        session.run(fetches, step.values, full, about)
     step_s = times[len(times) // 2]
     return {
         "sentences_per_s": model.options.batch_size / step_s,

@@ -19,6 +19,7 @@ from util.data.build import build_samples
 
 TRAINING_IMAGES = 4
 WARM_UP = 1
+FULL_RUNS, FULL_REPEATS = 8, 3  # where a run takes several images
 MOST_STEPS = 4  # one of eight sentences takes nine seconds
 
 Figures = Dict[str, Any]
@@ -32,7 +33,7 @@ class Sizes(NamedTuple):
       image: (height, width) of images to test and to prepare, in pixels.
       product: rows of the square matrices of the float32 product.
       runs: how many of each kind are timed; of training steps MOST_STEPS at most.
-      streams: sentences an image -> images in a stream through DenseCRF.
+      streams: sentences an image -> images in a stream through DenseCRF, at least.
       prepared: images to prepare.
       prepared_singly: images to prepare in the reference's way.
     """
@@ -217,7 +218,8 @@ def _find(evaluation, predictor, seeds, sentences, sizes, workers=None):
 def testing(setup: Setup, snapshot: str, sentences: int, use_crf: bool) -> Figures:
     """Measure sentences a second, each image with as many `sentences`.
 
-    A stream of images is timed where DenseCRF or several images a run overlap them.
+    A stream of images is timed where DenseCRF runs beside the network, and on a GPU,
+    where a run takes several images.
     """
     from util.evaluation import evaluate
     from util.inference import dense_crf
@@ -238,10 +240,15 @@ def testing(setup: Setup, snapshot: str, sentences: int, use_crf: bool) -> Figur
             chosen = list(itertools.islice(seeds, images))
             return _find(evaluate, predictor, chosen, sentences, sizes, workers)
 
-        shared = predictor.together > 1
-        images = sizes.streams[sentences] if use_crf or shared else 1
-        run(images if shared else jobs if use_crf else WARM_UP)
-        seconds = min(run(images) for _ in range(sizes.runs if images == 1 else 1))
+        images, warm_up, repeats = 1, WARM_UP, sizes.runs
+        if use_crf:
+            images, warm_up, repeats = sizes.streams[sentences], jobs, 1
+        if predictor.together > 1:  # whole runs, the same ones to warm up
+            full = -(-FULL_RUNS * predictor.together // sentences)
+            images = warm_up = max(images, full)
+            repeats = min(repeats, FULL_REPEATS)
+        run(warm_up)
+        seconds = min(run(images) for _ in range(repeats))
     return _result(images * sentences / seconds, peak, sizes)
 
 
@@ -278,14 +285,15 @@ def training_model(
     setup: Setup, batch_size: int, sentences_per_image: int = 1, use_cache: bool = False
 ):
     """Return the network of a training step, in the default graph."""
-    from util.graph.session import gpus, prepare_graph
+    from util.graph.session import prepare_graph
+    from util.training.machine import Machine
 
     prepare_graph(setup.precision)
     return _model_class(setup)(
         mode="train",
         batch_size=batch_size,
         grouped=sentences_per_image > 1,
-        staged=bool(gpus()) and not use_cache,
+        staged=Machine().stages and not use_cache,
         **setup.sizes.network,
     )
 

@@ -264,7 +264,7 @@ def runs_of(groups: Iterable[Group], most: int) -> Iterator[List[Group]]:
 def _segment_ahead(predictors, samples, probability):
     """Yield (group, its image as the network sees it, Outputs), computed ahead.
 
-    Levels are there where rounds end in them, which `Result` has.
+    Levels are fetched only where the model has rounds: `Result` has no others.
 
     While a network runs, a second thread makes its next input, and the caller goes on
     with what was found before.

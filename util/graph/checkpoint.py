@@ -206,6 +206,8 @@ def _reading(file):
     require_usable_name(file)
     try:
         yield
+    except tf.errors.ResourceExhaustedError:  # of the device, see `enough_memory`
+        raise
     except (tf.errors.OpError, ValueError, IndexError) as error:
         raise UserError(
             f"cannot read the checkpoint {file}: it is missing, damaged or "

@@ -1,8 +1,9 @@
 """Products with kernels, in bfloat16 or float16 where the graph was told so.
 
 For a GPU the network is built with them: TensorFlow can turn a finished graph to
-float16 by itself, but then lengths and layer norms overflow, too. Here all that is not
-a product with a kernel stays float32, and sums inside a product are of float32.
+float16 by itself, but then lengths and layer norms overflow, too. Here it is the
+products of `layers.convolve`, `layers.gated_conv` and the ConvLSTM; the sums inside
+are of float32, as is all else: words, attention, norms and maps of scores.
 """
 
 from util.graph.compat import tf
@@ -37,7 +38,7 @@ def dtype_of(graph=None):
 
 
 def matmul(x, y, **options):
-    """Multiply as tf.matmul does; float32 in and out, in the dtype of the graph."""
+    """Multiply as tf.matmul does, in the dtype of the graph; float32 in and out."""
     return _product(tf.matmul, x, y, options)
 
 
@@ -55,7 +56,8 @@ def atrous_conv2d(x, kernel, rate):
 
 def _product(function, x, y, options):
     dtype = dtype_of()
-    if dtype == tf.float32:
+    is_score = y.shape.as_list()[-1] == 1  # the answer: it keeps all its digits
+    if dtype == tf.float32 or is_score:
         return function(x, y, **options)
     product = function(tf.cast(x, dtype), tf.cast(y, dtype), **options)
     return tf.cast(product, tf.float32)

@@ -24,6 +24,9 @@ CPU_FLAG = "--tf_xla_cpu_global_jit"  # without it XLA leaves a CPU alone
 CAPABILITIES = {"float16": (7, 0), "tf32": (8, 0), "bfloat16": (8, 0)}
 
 
+ROUNDED = ("float16", "bfloat16")  # what `products` computes in on a GPU
+
+
 class Gpu(NamedTuple):
     """A GPU that TensorFlow computes with.
 
@@ -166,9 +169,13 @@ def prepare_graph(precision: str) -> None:
 
 
 def dtype_of_products(precision: str):
-    """Return the tf.DType with which `prepare_graph` has products computed."""
-    rounded = {"bfloat16": tf.bfloat16, "float16": tf.float16}
-    return rounded.get(precision, tf.float32) if gpus() else tf.float32
+    """Return the tf.DType with which `prepare_graph` has products computed.
+
+    On a CPU it is float32: there TensorFlow rewrites the graph, see `session_config`.
+    """
+    if precision in ROUNDED and gpus():
+        return tf.as_dtype(precision)
+    return tf.float32
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ Axes: B sentences, T words, H rows and W columns of the image as the network see
 """
 
 import collections
+import contextlib
 import functools
 import hashlib
 import math
@@ -25,7 +26,7 @@ from util.inference.prediction import Prediction, read_words
 # Sentences at once on a CPU: more need more memory and are hardly faster.
 CHUNK = 12
 TOGETHER = 56  # sentences at once on a GPU, of as many images as they are about
-LESS_MEMORY = "end what else uses it, or compute on the CPU (-g -1)"
+LESS_MEMORY = "end what else uses it; where it is a GPU, -g -1 takes the CPU instead"
 FOREGROUND = 1e-9  # the least logit of a pixel on the object, as published
 SHOWN = "shown"
 ANSWER = "answer"  # the level that the answer itself is, where there are rounds
@@ -138,7 +139,8 @@ class Predictor:
             self._model, self._of_many = self._build(num_images=1), None
             cpus = 1 + (tf.DeviceSpec.from_string(device).device_index or 0)
             self._session = new_session(graph, precision, cpus=cpus, xla=xla)
-            with checkpoint.closed_on_error(self._session):
+            told = enough_memory(LESS_MEMORY)
+            with checkpoint.closed_on_error(self._session), told:
                 model_class.load(self._session, self._snapshot)
         attention = self._model.attention
         self.rounds = 0 if attention is None else attention.shape.as_list()[1]
@@ -271,7 +273,7 @@ class Predictor:
           ids: int32 [B, T], padded in front with 0; any B above 0.
 
         Raises:
-          UserError: the network answers with NaN.
+          UserError: the network answers with NaN, or memory is too small.
         """
         return self._find(ids, _fetches(self._model))
 
@@ -298,8 +300,7 @@ class Predictor:
 
         Args:
           images: uint8 [H, W, 3] each, of `fit`.
-          ids: of each image int32 [B, T], its sentences, as for `find`; where there are
-            several images, `together` at most.
+          ids: of each image int32 [B, T], its sentences, as for `find`.
           shows: also give the levels; they are most of what comes back from a GPU.
           probability: also give the probability.
 
@@ -307,7 +308,7 @@ class Predictor:
           What `find` returns, of each image.
 
         Raises:
-          UserError: the network answers with NaN.
+          UserError: the network answers with NaN, or memory is too small.
         """
         if self.together > 1:
             return self._find_together(images, ids, shows, probability)
@@ -320,18 +321,18 @@ class Predictor:
 
     def _find_together(self, images, ids, *how):
         """Do what `find_all` does in one run, in more where memory is too small."""
-        if len(images) == 1 or sum(map(len, ids)) <= self.together:
-            try:
-                return self._run_together(images, ids, *how)
-            except tf.errors.ResourceExhaustedError:
-                if self.together == 1:
-                    with enough_memory(LESS_MEMORY):
-                        raise
-                self.together //= 2
-                return self._find_together(images, ids, *how)
-        half = len(images) // 2
-        first = self._find_together(images[:half], ids[:half], *how)
-        return first + self._find_together(images[half:], ids[half:], *how)
+        most, number = self.together, sum(map(len, ids))
+        if len(images) > 1 and number > most:
+            half = len(images) // 2
+            first = self.find_all(images[:half], ids[:half], *how)
+            return first + self.find_all(images[half:], ids[half:], *how)
+        with contextlib.suppress(tf.errors.ResourceExhaustedError):
+            return self._run_together(images, ids, *how)
+        smaller = most // 2
+        if len(images) == 1 and number > smaller:  # it cannot be split but into CHUNKs
+            smaller = 1
+        self.together = max(1, min(self.together, smaller))  # another thread may, too
+        return self.find_all(images, ids, *how)
 
     def _run_together(self, images, ids, shows, probability):
         """Do what `find_all` does in one run."""
@@ -370,7 +371,8 @@ class Predictor:
                 f"{self._snapshot} answers with NaN or infinite scores: its weights "
                 "are too large, or --precision is too low"
             )
-        levels = {key[1]: level for key, level in found.items() if key[0] == SHOWN}
+        shown = (key for key in found if isinstance(key, tuple))
+        levels = {name: found[SHOWN, name] for _, name in shown}
         if ANSWER in levels:
             levels[ANSWER] = levels[ANSWER][..., 0]
         return Outputs(

@@ -165,9 +165,10 @@ class Model:
         image, among those of its device.
       image_counts: int32 [number of devices] placeholder, where grouped: how many of
         the images each device has.
-      stage: where staged, the op that puts one step's values of `waiting` on the
-        device; the training step takes them in the same order. Others may feed `im`
-        and `target_fine` as ever.
+      stage, clear_stage: where staged, the op that puts one step's values of `waiting`
+        on the device, from where the training step takes them in the same order; and
+        the op that drops those that wait. Whoever runs anything else feeds `im` and
+        `target_fine`, as where it is not staged.
       waiting: dict, where staged: `im` and `target_fine` -> the placeholder of `stage`;
         empty otherwise.
       noise_seed: int64 [2] placeholder, may be fed: what dropout draws from; another
@@ -419,7 +420,8 @@ class Model:
         }
         self.words, self.im = inputs["words"], inputs["im"]
         self.target_fine = tf.placeholder(tf.float32, [batch, *size, 1])
-        self.stage, self.waiting = None, {}
+        self.stage = self.clear_stage = None
+        self.waiting = {}
         if options.staged:
             self._stage_inputs()
         self.valid_idx = tf.placeholder(tf.int32, [batch, 1])
@@ -431,7 +433,10 @@ class Model:
         puts = [self.im, self.target_fine]
         name = tf.get_default_graph().unique_name("staged")
         self.stage = tf.raw_ops.Stage(values=puts, shared_name=name)
-        taken = tf.raw_ops.Unstage(dtypes=[x.dtype for x in puts], shared_name=name)
+        how = {"dtypes": [x.dtype for x in puts], "shared_name": name}
+        with tf.colocate_with(self.stage):
+            taken = tf.raw_ops.Unstage(**how)
+            self.clear_stage = tf.raw_ops.StageClear(**how)
         self.im, self.target_fine = (
             tf.placeholder_with_default(x, put.shape) for x, put in zip(taken, puts)
         )

@@ -249,11 +249,16 @@ def feeds(
 def staged(session, model, steps: Iterator[Feed]) -> Iterator[Feed]:
     """Put what is large of each step on the device before the step is yielded.
 
+    Each is to be taken by a training step, one after the other; what is left of an
+    earlier iterator is dropped.
+
     Args:
       session: of the model's graph.
       model: a `models.base.Model`; where it is not staged nothing changes.
       steps: of `feeds`, without a cache.
     """
+    if model.waiting:
+        session.run(model.clear_stage)
     for step in steps:
         values = dict(step.values)
         puts = {place: values.pop(x) for x, place in model.waiting.items()}
