@@ -75,7 +75,7 @@ def test_a_gpu_says_what_it_can_before_a_device_is_made(monkeypatch, capability,
             target, graph, settings = tf.Session.call_args[0]
             assert settings.gpu_options.allow_growth and (target, graph) == ("", None)
             rewrites = settings.graph_options.rewrite_options
-            assert rewrites.remapping == type(rewrites).OFF
+            assert rewrites.remapping == rewrites.OFF
         else:
             told = f"--precision {precision} needs TensorFlow 2 and a GPU of compute"
             for work in (session.prepare_graph, new_session):
@@ -108,7 +108,7 @@ def test_a_cpu_goes_on_fusing_operations(monkeypatch):
     new_session()
     _, _, settings = tf.Session.call_args[0]
     rewrites = settings.graph_options.rewrite_options
-    assert rewrites.remapping == type(rewrites).DEFAULT
+    assert rewrites.remapping == rewrites.DEFAULT
 
 
 def test_float32_on_a_gpu_is_exact(monkeypatch):
@@ -159,6 +159,10 @@ def test_bfloat16_where_cpu_and_tensorflow_have_it(monkeypatch, flags):
         session.prepare_graph("bfloat16")
         assert products.dtype_of() == tf.float32
         new_session(precision="bfloat16").close()
+        monkeypatch.setattr(session.tf, "Session", mock.Mock())
+        new_session(precision="bfloat16")
+        rewrites = tf.Session.call_args[0][2].graph_options.rewrite_options
+        assert rewrites.auto_mixed_precision_onednn_bfloat16 == rewrites.ON
     else:
         with pytest.raises(UserError, match="bfloat16"):
             new_session(precision="bfloat16")

@@ -74,13 +74,8 @@ def release_freed_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def session_config(
-    precision="float32", threads=None, cpus=1, xla=False, side_by_side=False
-):
-    """Return the settings of a session, see `new_session`."""
-    # Here, lest TensorFlow is loaded by anything but `compat`.
-    from tensorflow.core.protobuf import rewriter_config_pb2
-
+def session_config(threads=None, cpus=1, xla=False, side_by_side=False):
+    """Return the settings of a session in any precision, see `new_session`."""
     config = tf.ConfigProto(allow_soft_placement=True)
     config.gpu_options.allow_growth = True
     config.device_count["CPU"] = cpus
@@ -90,13 +85,10 @@ def session_config(
     if side_by_side:
         config.intra_op_parallelism_threads = 1
     rewrites = config.graph_options.rewrite_options
-    switch = rewriter_config_pb2.RewriterConfig
     # It would tie a training step whose features are fed to the image after all.
-    rewrites.dependency_optimization = switch.OFF
+    rewrites.dependency_optimization = rewrites.OFF
     # It would keep the zeros that Adam's slots begin with.
-    rewrites.constant_folding = switch.OFF
-    if precision == "bfloat16":  # of a CPU's operations only, see `products`
-        rewrites.auto_mixed_precision_onednn_bfloat16 = switch.ON
+    rewrites.constant_folding = rewrites.OFF
     if xla:
         optimizer = config.graph_options.optimizer_options
         optimizer.global_jit_level = tf.OptimizerOptions.ON_2
@@ -147,11 +139,13 @@ def new_session(
     if products.dtype_of(graph) != dtype_of_products(precision):
         raise ValueError(f"the graph was not made for {precision}: see prepare_graph")
     switch_tf32(precision)
-    config = session_config(precision, threads, cpus, xla, side_by_side)
+    config = session_config(threads, cpus, xla, side_by_side)
+    rewrites = config.graph_options.rewrite_options
     if gpus():
         # A convolution fused with its bias would have a kernel without TF32.
-        rewrites = config.graph_options.rewrite_options
-        rewrites.remapping = type(rewrites).OFF
+        rewrites.remapping = rewrites.OFF
+    elif precision == "bfloat16":
+        rewrites.auto_mixed_precision_onednn_bfloat16 = rewrites.ON
     return tf.Session(target, graph, config)
 
 
@@ -171,7 +165,7 @@ def prepare_graph(precision: str) -> None:
 def dtype_of_products(precision: str):
     """Return the tf.DType with which `prepare_graph` has products computed.
 
-    On a CPU it is float32: there TensorFlow rewrites the graph, see `session_config`.
+    On a CPU it is float32: there TensorFlow rewrites the graph, see `new_session`.
     """
     if precision in ROUNDED and gpus():
         return tf.as_dtype(precision)
