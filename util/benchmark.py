@@ -27,7 +27,7 @@ from util import models
 from util.bench import comparison, gpu, load_test, measurements, scaling
 from util.bench.measurements import Figures, Setup, Sizes
 from util.core import files
-from util.core.cli import PRECISIONS, OneLineParser, command, within
+from util.core.cli import EXACT, PRECISIONS, OneLineParser, command, within
 from util.core.errors import UserError
 from util.core.parallel import Pool
 from util.core.surroundings import cores
@@ -49,7 +49,6 @@ TRAIN = {"1": (1, False), "4": (4, False), "1_cached": (1, True), "4_cached": (4
 # Names in the JSON -> sentences a step, with cached features, sentences an image.
 GROUPED = {"8_1": (8, False, 1), "8_4": (8, False, 4), "8_8": (8, False, 8)}
 NETWORKS = ("test", "train", "grouped")
-EXACT = "float32"  # the precision that goes without saying
 USUAL_PARTS = ("test", "train", "prepare")
 PARTS = (*USUAL_PARTS, "grouped")  # which takes more memory than the others
 

@@ -394,3 +394,36 @@ def test_gradients_of_biases_count_twice():
     assert values[slots.format("biases") + "_1"] == pytest.approx(0.004, rel=1e-4)
     assert values["text_objseg/c/DW"] == pytest.approx(-0.1, rel=1e-4)
     assert values["text_objseg/c/biases"] == pytest.approx(-0.1, rel=1e-4)
+
+
+def table_after_two_steps(make_step):
+    """Take two steps of 0.1, each with other words; return the table and op types."""
+    with tf.Graph().as_default() as graph:
+        start = np.arange(12, dtype=np.float32).reshape(6, 2) / 10
+        table = tf.get_variable("table", initializer=start)
+        ids = tf.placeholder(tf.int32, [3])
+        loss = tf.reduce_sum(tf.square(tf.nn.embedding_lookup(table, ids) - 1.0))
+        step = make_step(loss, table)
+        with tf.Session() as session:
+            session.run(tf.global_variables_initializer())
+            for words in ([1, 2, 1], [4, 5, 5]):
+                session.run(step, {ids: words})
+            types = {op.type for op in graph.get_operations()}
+            return session.run(table) - start, types
+
+
+def test_the_word_table_moves_as_with_slices_but_in_one_operation():
+    """Also rows whose words do not come again, by what Adam remembers of them."""
+
+    def ours(loss, table):
+        return optimizer.adam(loss, [table], [], 0.0, 0.1, 10**9, "counter")[1]
+
+    moved, types = table_after_two_steps(ours)
+    assert not types & {"Unique", "ScatterAdd", "ResourceScatterAdd"}
+    right, types = table_after_two_steps(
+        lambda loss, _: tf.train.AdamOptimizer(0.1).minimize(loss)
+    )
+    assert types & {"ScatterAdd", "ResourceScatterAdd"}
+    np.testing.assert_allclose(moved, right, rtol=1e-5, atol=1e-7)
+    assert moved[0].tolist() == moved[3].tolist() == [0, 0]
+    assert (np.abs(moved[[1, 2]]) > 0.11).all()  # more than the first step alone

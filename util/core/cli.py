@@ -14,7 +14,8 @@ from util.core.signals import ENDINGS
 
 NOBODY_READS = 128 + 13  # the number of SIGPIPE, which Windows does not have
 
-PRECISIONS = ("float32", "bfloat16", "float16", "tf32")
+EXACT = "float32"  # the precision that goes without saying
+PRECISIONS = (EXACT, "bfloat16", "float16", "tf32")
 
 
 def within(kind, name, is_right):

@@ -6,6 +6,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
 import numpy as np
 
 from util.core import files
+from util.core.cli import EXACT
 from util.core.errors import UserError
 from util.data import text_processing
 from util.evaluation.eval_tools import (
@@ -17,7 +18,6 @@ from util.evaluation.eval_tools import (
 )
 from util.models import option_name
 
-EXACT = "float32"  # the precision that goes without saying
 TEXTS = ("sentence", "image")
 NUMBERS = ("number", "words", "height", "width", "area")
 FIGURES = ("overall_iou", "mean_iou") + tuple(

@@ -23,7 +23,6 @@ CPU_FLAG = "--tf_xla_cpu_global_jit"  # without it XLA leaves a CPU alone
 # What a GPU must be able to, at least.
 CAPABILITIES = {"float16": (7, 0), "tf32": (8, 0), "bfloat16": (8, 0)}
 
-
 ROUNDED = ("float16", "bfloat16")  # what `products` computes in on a GPU
 
 
@@ -166,6 +165,9 @@ def dtype_of_products(precision: str):
     """Return the tf.DType with which `prepare_graph` has products computed.
 
     On a CPU it is float32: there TensorFlow rewrites the graph, see `new_session`.
+
+    Args:
+      precision: one of `cli.PRECISIONS`.
     """
     if precision in ROUNDED and gpus():
         return tf.as_dtype(precision)
