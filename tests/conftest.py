@@ -1,5 +1,6 @@
 """What all tests share; golden/recipe.py defines the inputs of golden/."""
 
+import gc
 import signal
 import sys
 from pathlib import Path
@@ -7,19 +8,25 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).parent / "golden"))
-# Files that take a minute or so; a core would be idle while the last of them runs.
+# Files that take a minute or more, the longest first; a core would be idle while the
+# last of them runs.
 LONG = (
-    "test_cluster.py",
+    "test_variant_commands.py",
+    "test_batching.py",
     "test_parity.py",
     "test_variants.py",
-    "test_end_to_end.py",
-    "test_train.py",
+    "test_cluster.py",
     "test_benchmark.py",
-    "test_before_house.py",
-    "test_server.py",
-    "test_batching.py",
-    "test_variant_commands.py",
+    "test_commands.py",
+    "test_end_to_end.py",
     "test_onnx.py",
+    "test_predictor.py",
+    "test_session.py",
+    "test_readmes.py",
+    "test_train.py",
+    "test_server.py",
+    "test_feature_cache.py",
+    "test_before_house.py",
 )
 
 
@@ -38,6 +45,11 @@ def pytest_xdist_make_scheduler(config, log):
     if config.getoption("dist") == "loadfile":
         return LongFilesFirst(config, log)
     return None
+
+
+def pytest_collection_finish():
+    """Have Python not look for garbage in TensorFlow each time a graph has gone."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -29,21 +29,29 @@ def made_variables():
     ]
 
 
-def check_variables(model_class, wanted, **options):
-    """Compare names, shapes, which are trainable, and the order of creation."""
-    with tf.Graph().as_default():
-        model_class(**options)
-        assert made_variables() == wanted
+def check_variables(wanted, sizes, scope=""):
+    """Compare names, which are trained, the order of creation, and shapes if FULL.
+
+    `wanted`: lists of name, shape and whether it is trained; `scope`: what the names of
+    those to compare begin with.
+    """
+    parts = slice(None) if sizes is networks.FULL else slice(None, None, 2)
+    made, wanted = (
+        [about[parts] for about in variables if about[0].startswith(scope)]
+        for variables in (made_variables(), wanted)
+    )
+    assert made == wanted
 
 
-def check_forward(model_class, name, sizes, sample, number):
-    """Compare `number` tensors of each sentence.
+def check_forward(model_class, name, variables, sizes, sample, number):
+    """Compare the variables, and `number` tensors of each sentence.
 
     `sample` cuts ours like the golden ones.
     """
     golden = networks.read_golden(name)
     with tf.Graph().as_default(), tf.Session() as session:
         model = model_class(**sizes)
+        check_variables(variables, sizes)
         networks.load_recipe(session, model)
         for seed, n in SENTENCES:
             prefix = f"s{seed}_n{n}_"
@@ -76,8 +84,10 @@ def cut_full(key, value, n):
     return value[::16, ::16] if key.startswith(("up", "sigm")) else cut(key, value, n)
 
 
-def check_training(model_class, name, sizes, columns, slot_lengths=(), **options):
-    """Compare the losses of all steps, and the variables' lengths after the last.
+def check_training(
+    model_class, name, variables, sizes, columns, slot_lengths=(), **options
+):
+    """Compare the variables, the losses of all steps, and lengths after the last.
 
     Args:
       slot_lengths: pairs of a pattern and what is allowed in place of LENGTH.
@@ -86,6 +96,7 @@ def check_training(model_class, name, sizes, columns, slot_lengths=(), **options
     assert golden["columns"] == columns
     with tf.Graph().as_default(), tf.Session() as session:
         model = model_class(mode="train", **dict(sizes, **options))
+        check_variables(variables, sizes)
         networks.load_recipe(session, model)
         for case, wanted in zip(golden["cases"], golden["losses"]):
             fed = networks.feed(model, [case], sizes)

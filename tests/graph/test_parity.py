@@ -44,15 +44,20 @@ class Golden(NamedTuple):
     columns: List[str]
     slot_lengths: List[Tuple[str, float]]
 
+    def variables(self, which):
+        """Return name, shape and whether it is trained, of a graph's variables."""
+        return networks.read_golden(self.folder + "manifest.json")[which]
+
     def check_forward(self, name, sizes, cut):
         """Compare all tensors of a file, see `parity.check_forward`."""
-        name = self.folder + name
-        parity.check_forward(self.model, name, sizes, cut, self.tensors)
+        files = self.folder + name, self.variables("eval")
+        parity.check_forward(self.model, *files, sizes, cut, self.tensors)
 
-    def check_training(self, name, sizes, *more, **options):
+    def check_training(self, name, which, sizes, *more, **options):
         """Compare all losses of a file, with more slot_lengths."""
-        allowed, name = [*self.slot_lengths, *more], self.folder + name
-        parity.check_training(self.model, name, sizes, self.columns, allowed, **options)
+        files = self.folder + name, self.variables(which)
+        allowed = self.columns, [*self.slot_lengths, *more]
+        parity.check_training(self.model, *files, sizes, *allowed, **options)
 
 
 GOLDEN = {
@@ -68,19 +73,14 @@ def golden(request):
     return GOLDEN[request.param]
 
 
-@pytest.mark.parametrize(
-    "which, options",
-    [
-        ("eval", dict(mode="eval")),
-        ("train", dict(mode="train")),
-        ("train_conv5", dict(mode="train", conv5=True)),
-    ],
-)
-def test_variables_are_those_of_the_reference(golden, which, options):
-    wanted = networks.read_golden(golden.folder + "manifest.json")[which]
-    parity.check_variables(golden.model, wanted, **options)
+@pytest.fixture
+def quick():
+    """What rewriting does to a graph is seen at full size."""
+    with networks.without_rewriting():
+        yield
 
 
+@pytest.mark.usefixtures("quick")
 def test_forward_of_a_small_network(golden):
     golden.check_forward("forward_small.npz", golden.small, parity.cut)
 
@@ -90,15 +90,18 @@ def test_forward_at_full_size(golden):
     golden.check_forward("forward_full.npz", FULL, parity.cut_full)
 
 
+@pytest.mark.usefixtures("quick")
 def test_training_a_small_network(golden):
-    golden.check_training("train_small.json", golden.small)
+    golden.check_training("train_small.json", "train", golden.small)
 
 
+@pytest.mark.usefixtures("quick")
 def test_training_a_small_network_and_its_backbone(golden):
+    files = "train_small_conv5.json", "train_conv5"
     more = parity.SLOTS_WITH_CONV5
-    golden.check_training("train_small_conv5.json", golden.small, more, conv5=True)
+    golden.check_training(*files, golden.small, more, conv5=True)
 
 
 @pytest.mark.slow
 def test_training_at_full_size(golden):
-    golden.check_training("train_full.json", FULL)
+    golden.check_training("train_full.json", "train", FULL)

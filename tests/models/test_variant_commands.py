@@ -26,7 +26,7 @@ from util.inference.predictor import Predictor
 from util.training import progress, start
 from util.training.train import chosen_options
 
-SENTENCE = "the red circle"
+IMAGE, SENTENCE = recipe.image(1, 50, 70), "the red circle"
 VARIANTS = ({"refine": "edges"}, {"second_pass": "affinity"}, {"loss": "region"})
 LOSSES = {
     "refine": {"loss_refine"},
@@ -98,10 +98,11 @@ def trained(request, plain, tmp_path_factory):
     folder = tmp_path_factory.mktemp("variant")
     ((argument, value),) = request.param.items()
     train = ["-m", "train", *runs.TINY, *data, "-f", str(folder), "-bs", "2", "-s", "2"]
-    train += ["--cache-features", str(folder / "features"), "--eval-steps", "2"]
+    train += ["--cache-features", str(folder / "features")]
     command = [*train, models.option_name(argument), value]
+    begin = ["-st", "2", "--init-from", snapshot, "--eval-steps", "2"]
     with quick():
-        said = said_by(*command, "-st", "2", "--init-from", snapshot)
+        said = said_by(*command, *begin)
         said_by(*command, "-st", "4", "--resume")
     return Trained(request.param, folder, command, data, snapshot, said)
 
@@ -116,9 +117,8 @@ def test_training_starts_from_a_plain_snapshot(trained):
     log = runs.read_log(trained.folder)
     assert [line["step"] for line in log] == [1, 2, 3, 4]
     assert LOSSES[argument] < set(log[0])
-    evaluated = runs.read_log(trained.folder, "eval.jsonl")
-    assert len(evaluated) == 2
-    assert ("base_overall_iou" in evaluated[0]) == trained.has_base
+    (evaluated,) = runs.read_log(trained.folder, "eval.jsonl")
+    assert ("base_overall_iou" in evaluated) == trained.has_base
     state = checkpoint.read_state(trained.snapshot)
     assert state["options"] == trained.chosen
 
@@ -133,8 +133,8 @@ def test_resuming_with_other_options_is_refused(trained, capsys):
     assert checkpoint.steps(str(trained.folder), "shapes") == [2, 4]
 
 
-@pytest.mark.parametrize("which", ["4", "best"])
-def test_tested_and_reported(trained, which, tmp_path):
+def test_tested_and_reported(trained, tmp_path):
+    which = "4" if trained.argument == "loss" else "best"
     output = str(tmp_path / "report.html")
     options = ["-t", "val", "-i", which, "-c", "--report", "--output", output]
     said = trained.run("test", *options).splitlines()
@@ -158,14 +158,19 @@ def test_tested_and_reported(trained, which, tmp_path):
         assert (TITLES[BASE] in file.read()) == trained.has_base
 
 
-def test_predictor_knows_the_variant_and_shows_both_scores(trained):
-    with Predictor(trained.snapshot) as predictor:
-        levels = ("base",) * trained.has_base + ("c5", "c4", "c3")
-        assert predictor.levels == levels and predictor.options == trained.chosen
-        predictor.set_image(recipe.image(1, 50, 70))
-        one = predictor.segment(SENTENCE)
-        two = predictor.segment(["the box", SENTENCE])[1]
-        found = predictor.find(np.stack([predictor.ids(SENTENCE)]))
+@pytest.fixture(scope="module")
+def predictor(trained):
+    with quick(), Predictor(trained.snapshot) as predictor:
+        predictor.set_image(IMAGE)
+        yield predictor
+
+
+def test_predictor_knows_the_variant_and_shows_both_scores(trained, predictor):
+    levels = ("base",) * trained.has_base + ("c5", "c4", "c3")
+    assert predictor.levels == levels and predictor.options == trained.chosen
+    one = predictor.segment(SENTENCE)
+    two = predictor.segment(["the box", SENTENCE])[1]
+    found = predictor.find(np.stack([predictor.ids(SENTENCE)]))
     assert set(one.levels) == set(levels)
     np.testing.assert_allclose(two.probability, one.probability, atol=1e-5)
     if trained.has_base:
@@ -174,24 +179,21 @@ def test_predictor_knows_the_variant_and_shows_both_scores(trained):
         assert np.abs(base - found.probability).max() > 1e-4
 
 
-def test_exported_model_gives_the_same(trained, tmp_path):
+def test_exported_model_gives_the_same(trained, predictor, tmp_path):
     output = str(tmp_path / "saved")
     trained.run("export", "--output", output)
     with open(output + "/model.json", encoding="utf-8") as file:
         about = json.load(file)
     assert (about["model"], about["options"]) == ("CMPC_model", trained.chosen)
-    image = recipe.image(1, 50, 70)
     with tf.Graph().as_default(), tf.Session() as session:
         saved = tf.saved_model.load(session, ["serve"], output + "/1")
         signature = saved.signature_def["serving_default"]
         feed = {
-            signature.inputs["image"].name: image,
+            signature.inputs["image"].name: IMAGE,
             signature.inputs["sentences"].name: [SENTENCE],
         }
         found = session.run(signature.outputs["probability"].name, feed)
-    with Predictor(trained.snapshot) as predictor:
-        predictor.set_image(image)
-        wanted = predictor.segment(SENTENCE).probability
+    wanted = predictor.segment(SENTENCE).probability
     np.testing.assert_allclose(found[0], wanted, atol=1e-5)
 
 
