@@ -13,9 +13,11 @@ import recipe
 from CMPC_model import LSTM_model
 from deeplab_resnet import model as backbone
 from util.graph import optimizer
-from util.graph.compat import tf
+from util.graph.compat import no_deprecations, tf
 from util.models import OPTIONS, RRN_model, STEP_model
 from util.models.base import SCOPE
+
+no_deprecations()  # as in commands
 
 GOLDEN = os.path.join(os.path.dirname(__file__), "golden")
 SMALL = dict(

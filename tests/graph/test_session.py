@@ -168,10 +168,26 @@ def test_bfloat16_where_cpu_and_tensorflow_have_it(monkeypatch, flags):
             new_session(precision="bfloat16")
 
 
-def test_too_little_memory_is_told_with_advice():
+@pytest.mark.parametrize(
+    "kind, said",
+    [
+        ("ResourceExhausted", "OOM\nwhen allocating"),
+        ("Internal", "failed call to cuCtxCreate: CUDA_ERROR_OUT_OF_MEMORY: out"),
+        ("Internal", "Failed to create cuBLAS handle: CUBLAS_STATUS_ALLOC_FAILED"),
+        ("Unknown", "Could not create cudnn handle: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+)
+def test_too_little_memory_is_told_with_advice(kind, said):
     with pytest.raises(UserError, match="^the device has not enough memory: use less$"):
         with session.enough_memory("use less"):
-            raise tf.errors.ResourceExhaustedError(None, None, "OOM\nwhen allocating")
+            raise getattr(tf.errors, kind + "Error")(None, None, said)
+
+
+def test_other_errors_of_a_device_are_not_its_memory():
+    told = "CUDNN_STATUS_EXECUTION_FAILED"
+    with pytest.raises(tf.errors.InternalError, match=told):
+        with session.enough_memory("use less"):
+            raise tf.errors.InternalError(None, None, told)
 
 
 def test_float32_is_everywhere():
@@ -194,10 +210,11 @@ def test_a_command_keeps_memory_and_no_eager_mode(monkeypatch):
     assert settings == {-1: 2**31 - 1, -3: 2**31 - 1, -8: 1}
 
 
-def test_an_import_leaves_the_memory_of_a_program_alone():
+def test_an_import_leaves_the_process_of_a_program_alone():
     code = """
 import ctypes
 import tensorflow
+from tensorflow.python.util import deprecation
 changed = []
 class Libc:
     def __init__(self, name, *args, **kwargs):
@@ -206,9 +223,11 @@ ctypes.CDLL = Libc
 import CMPC_model
 CMPC_model.Predictor
 assert "libc.so.6" not in changed, changed
+assert deprecation._PRINT_DEPRECATION_WARNINGS
 from util.graph.session import own_process
 own_process()
 assert "libc.so.6" in changed
+assert not deprecation._PRINT_DEPRECATION_WARNINGS
 """
     done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE)
     assert done.returncode == 0, done.stderr.decode()

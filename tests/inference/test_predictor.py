@@ -347,7 +347,7 @@ def test_threads_that_run_out_of_memory_together_end(wanted):
             if max(len(value) for value in feed.values()) > 1:
                 with contextlib.suppress(threading.BrokenBarrierError):
                     both.wait(10)
-                raise tf.errors.ResourceExhaustedError(None, None, "OOM")
+                raise tf.errors.InternalError(None, None, "CUBLAS_STATUS_ALLOC_FAILED")
             return run(fetches, feed)
 
         with mock.patch.object(predictor._session, "run", run_if_it_fits):
@@ -364,6 +364,13 @@ def test_too_little_memory_for_the_weights_is_no_damaged_file(wanted, monkeypatc
     oom = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
     monkeypatch.setattr(tf.train.Saver, "restore", mock.Mock(side_effect=oom))
     with pytest.raises(UserError, match="the device has not enough memory"):
+        Predictor(wanted[0])
+
+
+def test_a_gpu_that_is_full_is_told_with_what_to_do(wanted, monkeypatch):
+    full = tf.errors.InternalError(None, None, "cuCtxCreate: CUDA_ERROR_OUT_OF_MEMORY")
+    monkeypatch.setattr(predictor_module, "new_session", mock.Mock(side_effect=full))
+    with pytest.raises(UserError, match="not enough memory: .* -g -1 takes the CPU"):
         Predictor(wanted[0])
 
 

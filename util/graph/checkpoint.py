@@ -12,6 +12,7 @@ import numpy as np
 
 from util.core.errors import UserError
 from util.graph.compat import tf
+from util.graph.session import is_out_of_memory
 
 NAMED = 10  # differences that an error message spells out
 
@@ -206,9 +207,9 @@ def _reading(file):
     require_usable_name(file)
     try:
         yield
-    except tf.errors.ResourceExhaustedError:  # of the device, see `enough_memory`
-        raise
     except (tf.errors.OpError, ValueError, IndexError) as error:
+        if isinstance(error, tf.errors.OpError) and is_out_of_memory(error):
+            raise  # of the device, see `enough_memory`
         raise UserError(
             f"cannot read the checkpoint {file}: it is missing, damaged or "
             "incomplete; copy or download all its files again (.index and .data-...)"

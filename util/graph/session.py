@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import re
 from typing import Dict, Iterator, List, NamedTuple, Tuple
 
 import numpy as np
@@ -11,7 +12,7 @@ import skimage
 
 from util.core.errors import UserError
 from util.graph import products
-from util.graph.compat import only_graphs, tensorflow, tf
+from util.graph.compat import no_deprecations, only_graphs, tensorflow, tf
 
 # Of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
@@ -22,6 +23,10 @@ CPU_FLAG = "--tf_xla_cpu_global_jit"  # without it XLA leaves a CPU alone
 
 # What a GPU must be able to, at least.
 CAPABILITIES = {"float16": (7, 0), "tf32": (8, 0), "bfloat16": (8, 0)}
+
+# What CUDA and the libraries that are loaded with the first product say of a GPU whose
+# memory another process has; TensorFlow passes it on as errors of many kinds.
+OUT_OF_MEMORY = re.compile("CUDA_ERROR_OUT_OF_MEMORY|CU[A-Z]+_STATUS_ALLOC_FAILED")
 
 ROUNDED = ("float16", "bfloat16")  # what `products` computes in on a GPU
 
@@ -45,6 +50,7 @@ def own_process() -> None:
     Each session gets threads of its own: else all have those of the first one.
     """
     only_graphs()
+    no_deprecations()
     os.environ["TF_OVERRIDE_GLOBAL_THREADPOOL"] = "1"
     tf.logging.set_verbosity(tf.logging.ERROR)
     keep_freed_memory()
@@ -191,8 +197,21 @@ def enough_memory(advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except tf.errors.ResourceExhaustedError as error:
+    except tf.errors.OpError as error:
+        if not is_out_of_memory(error):
+            raise
         raise UserError(f"the device has not enough memory: {advice}") from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether TensorFlow, or what it uses of a GPU, ran out of memory.
+
+    Args:
+      error: tf.errors.OpError of opening a session or of a run.
+    """
+    if isinstance(error, tf.errors.ResourceExhaustedError):
+        return True
+    return bool(OUT_OF_MEMORY.search(error.message))
 
 
 def switch_tf32(precision: str) -> None:

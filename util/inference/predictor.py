@@ -4,7 +4,6 @@ Axes: B sentences, T words, H rows and W columns of the image as the network see
 """
 
 import collections
-import contextlib
 import functools
 import hashlib
 import math
@@ -19,7 +18,13 @@ from util.core.errors import UserError
 from util.data import datasets, im_processing, text_processing, vocabularies
 from util.graph import checkpoint
 from util.graph.compat import tf
-from util.graph.session import enough_memory, gpus, new_session, prepare_graph
+from util.graph.session import (
+    enough_memory,
+    gpus,
+    is_out_of_memory,
+    new_session,
+    prepare_graph,
+)
 from util.inference import dense_crf
 from util.inference.prediction import Prediction, read_words
 
@@ -138,10 +143,10 @@ class Predictor:
             )
             self._model, self._of_many = self._build(num_images=1), None
             cpus = 1 + (tf.DeviceSpec.from_string(device).device_index or 0)
-            self._session = new_session(graph, precision, cpus=cpus, xla=xla)
-            told = enough_memory(LESS_MEMORY)
-            with checkpoint.closed_on_error(self._session), told:
-                model_class.load(self._session, self._snapshot)
+            with enough_memory(LESS_MEMORY):
+                self._session = new_session(graph, precision, cpus=cpus, xla=xla)
+                with checkpoint.closed_on_error(self._session):
+                    model_class.load(self._session, self._snapshot)
         attention = self._model.attention
         self.rounds = 0 if attention is None else attention.shape.as_list()[1]
         self.levels = (*self._model.shown, *[ANSWER] * bool(self.rounds))
@@ -326,8 +331,11 @@ class Predictor:
             half = len(images) // 2
             first = self.find_all(images[:half], ids[:half], *how)
             return first + self.find_all(images[half:], ids[half:], *how)
-        with contextlib.suppress(tf.errors.ResourceExhaustedError):
+        try:
             return self._run_together(images, ids, *how)
+        except tf.errors.OpError as error:
+            if not is_out_of_memory(error):
+                raise
         smaller = most // 2
         if len(images) == 1 and number > smaller:  # it cannot be split but into CHUNKs
             smaller = 1
