@@ -38,6 +38,6 @@ def no_deprecations() -> None:
     """Have TensorFlow not look for what is deprecated, in this whole process.
 
     Commands do not show its warnings. 1.15 looks at the arguments of each operation,
-    which is a sixth of the time that a graph takes to build.
+    which is a seventh of the time that a graph takes to build.
     """
     deprecation._PRINT_DEPRECATION_WARNINGS = False
