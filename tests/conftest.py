@@ -1,6 +1,5 @@
 """What all tests share; golden/recipe.py defines the inputs of golden/."""
 
-import gc
 import signal
 import sys
 from pathlib import Path
@@ -47,17 +46,22 @@ def pytest_xdist_make_scheduler(config, log):
     return None
 
 
-def pytest_collection_finish():
-    """Have Python not look for garbage in TensorFlow each time a graph has gone."""
-    gc.freeze()
-
-
 @pytest.fixture(autouse=True)
 def ctrl_c_works_afterwards():
     """Give pytest its Ctrl-C back where a command under test stopped listening."""
     handler = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, handler)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def graphs_are_freed():
+    """Let go of the graphs of a file, see `compat.forget_gradients`."""
+    yield
+    if "util.graph.compat" in sys.modules:
+        gradients = sys.modules["util.graph.compat"].ops._gradient_registry._registry
+        for name in [name for name in gradients if name.startswith("CustomGradient-")]:
+            del gradients[name]
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,9 @@
 """util.inference.predictor: what the network of a snapshot gives."""
 
 import contextlib
+import gc
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
@@ -365,6 +367,15 @@ def test_too_little_memory_for_the_weights_is_no_damaged_file(wanted, monkeypatc
     monkeypatch.setattr(tf.train.Saver, "restore", mock.Mock(side_effect=oom))
     with pytest.raises(UserError, match="the device has not enough memory"):
         Predictor(wanted[0])
+
+
+def test_nothing_is_left_of_a_closed_predictor(wanted):
+    with Predictor(wanted[0], together=3) as predictor:
+        predictor.find_all([predictor.fit(IMAGES[0])], [np.stack(WORDS)])
+        graph = weakref.ref(predictor._session.graph)
+    del predictor
+    gc.collect()
+    assert graph() is None
 
 
 def test_a_gpu_that_is_full_is_told_with_what_to_do(wanted, monkeypatch):

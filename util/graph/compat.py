@@ -5,9 +5,11 @@ switched here: a program that imports a model keeps its TensorFlow 2 as it was. 
 are built in a graph, where there is no eager mode.
 """
 
+import contextlib
 import os
 import sys
 import warnings
+from typing import Any
 
 from util.core.quiet import without_noise
 
@@ -21,6 +23,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     with without_noise():
         import tensorflow
+        from tensorflow.python.framework import ops
         from tensorflow.python.util import deprecation
 
 tf = tensorflow.compat.v1
@@ -41,3 +44,19 @@ def no_deprecations() -> None:
     which is a seventh of the time that a graph takes to build.
     """
     deprecation._PRINT_DEPRECATION_WARNINGS = False
+
+
+def forget_gradients(graph: Any) -> None:
+    """Let go of a graph that will not be differentiated any more.
+
+    TensorFlow keeps the functions of custom gradients for the whole process, and with
+    them the graph: a program that opens and closes many networks would keep them all.
+
+    Args:
+      graph: tf.Graph.
+    """
+    for operation in graph.get_operations():
+        if operation.type == "IdentityN":  # what a custom gradient is tied to
+            with contextlib.suppress(ValueError):  # another one
+                name = operation.get_attr("_gradient_op_type").decode()
+                ops._gradient_registry._registry.pop(name, None)

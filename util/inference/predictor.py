@@ -17,7 +17,7 @@ from util import models
 from util.core.errors import UserError
 from util.data import datasets, im_processing, text_processing, vocabularies
 from util.graph import checkpoint
-from util.graph.compat import tf
+from util.graph.compat import forget_gradients, tf
 from util.graph.session import (
     enough_memory,
     gpus,
@@ -413,8 +413,9 @@ class Predictor:
         )
 
     def close(self) -> None:
-        """Free the session."""
+        """Free the session and its graph."""
         self._session.close()
+        forget_gradients(self._session.graph)
 
     def __enter__(self) -> "Predictor":
         return self
