@@ -26,6 +26,12 @@ LONG = (
     "test_server.py",
     "test_feature_cache.py",
     "test_before_house.py",
+    "test_grefcoco.py",
+    "test_in_a_program.py",
+    "test_devices.py",
+    "test_same_masks.py",
+    "test_gpu.py",
+    "test_every_alphabet.py",
 )
 
 
