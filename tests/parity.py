@@ -30,17 +30,26 @@ def made_variables():
 
 
 def check_variables(wanted, sizes, scope=""):
-    """Compare names, which are trained, the order of creation, and shapes if FULL.
+    """Compare names, which are trained, the order of creation, and shapes.
+
+    Of a network that is not FULL it is their length only. Adam's slots must always have
+    the shape of their variable.
 
     `wanted`: lists of name, shape and whether it is trained; `scope`: what the names of
     those to compare begin with.
     """
-    parts = slice(None) if sizes is networks.FULL else slice(None, None, 2)
-    made, wanted = (
-        [about[parts] for about in variables if about[0].startswith(scope)]
-        for variables in (made_variables(), wanted)
+    made, seen = made_variables(), list if sizes is networks.FULL else len
+    found, right = (
+        [(n, seen(shape), trained) for n, shape, trained in some if n.startswith(scope)]
+        for some in (made, wanted)
     )
-    assert made == wanted
+    assert found == right
+    shapes = {name: shape for name, shape, _ in made}
+    for name, shape in shapes.items():
+        own = re.sub(r"/Adam(_1)?$", "", name)
+        if own not in shapes:  # a slot of the backbone's
+            own = own.replace("text_objseg/", "", 1)
+        assert shapes[own] == shape, name
 
 
 def check_forward(model_class, name, variables, sizes, sample, number):

@@ -1,9 +1,11 @@
 """util.graph.session: a precision that cannot be had, and the memory of a process."""
 
 import ctypes
+import gc
 import os
 import subprocess
 import sys
+import weakref
 from unittest import mock
 
 import numpy as np
@@ -12,7 +14,8 @@ import pytest
 from util.core.cli import PRECISIONS
 from util.core.errors import UserError
 from util.graph import products, session
-from util.graph.compat import tf
+from util.graph.compat import temporary_graph, tf
+from util.graph.layers import l2_normalize
 from util.graph.session import new_session
 
 GPUS = session.gpus
@@ -188,6 +191,16 @@ def test_other_errors_of_a_device_are_not_its_memory():
     with pytest.raises(tf.errors.InternalError, match=told):
         with session.enough_memory("use less"):
             raise tf.errors.InternalError(None, None, told)
+
+
+def test_nothing_is_left_of_a_temporary_graph():
+    with temporary_graph() as graph, tf.Session() as one:
+        unit = one.run(l2_normalize(tf.constant([[3.0, 4.0]])))
+        np.testing.assert_allclose(unit, [[0.6, 0.8]], rtol=1e-6)
+        left = weakref.ref(graph)
+    del graph, one
+    gc.collect()
+    assert left() is None
 
 
 def test_float32_is_everywhere():

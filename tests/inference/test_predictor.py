@@ -378,6 +378,16 @@ def test_nothing_is_left_of_a_closed_predictor(wanted):
     assert graph() is None
 
 
+def test_another_error_of_a_run_is_not_taken_for_too_little_memory(wanted):
+    with Predictor(wanted[0], together=2) as predictor:
+        images, ids = [predictor.fit(IMAGES[0])], [np.stack(WORDS)]
+        broken = mock.Mock(side_effect=tf.errors.InternalError(None, None, "broken"))
+        with mock.patch.object(predictor._session, "run", broken):
+            with pytest.raises(tf.errors.InternalError, match="broken"):
+                predictor.find_all(images, ids)
+        assert broken.call_count == 1 and predictor.together == 2
+
+
 def test_a_gpu_that_is_full_is_told_with_what_to_do(wanted, monkeypatch):
     full = tf.errors.InternalError(None, None, "cuCtxCreate: CUDA_ERROR_OUT_OF_MEMORY")
     monkeypatch.setattr(predictor_module, "new_session", mock.Mock(side_effect=full))

@@ -9,7 +9,7 @@ import contextlib
 import os
 import sys
 import warnings
-from typing import Any
+from typing import Any, Iterator
 
 from util.core.quiet import without_noise
 
@@ -44,6 +44,25 @@ def no_deprecations() -> None:
     which is a seventh of the time that a graph takes to build.
     """
     deprecation._PRINT_DEPRECATION_WARNINGS = False
+
+
+@contextlib.contextmanager
+def temporary_graph() -> Iterator[Any]:
+    """Make a new default graph that nothing is left of afterwards.
+
+    Yields:
+      tf.Graph.
+
+    Example:
+      >>> with temporary_graph(), tf.Session() as session:
+      ...     print(session.run(tf.constant(5)))
+      5
+    """
+    with tf.Graph().as_default() as graph:
+        try:
+            yield graph
+        finally:
+            forget_gradients(graph)
 
 
 def forget_gradients(graph: Any) -> None:

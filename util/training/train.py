@@ -12,7 +12,7 @@ from util.core.errors import UserError
 from util.core.surroundings import number_of_devices
 from util.data import datasets, text_processing, vocabularies
 from util.graph import checkpoint
-from util.graph.compat import tf
+from util.graph.compat import temporary_graph, tf
 from util.graph.session import enough_memory, prepare_graph, versions
 from util.models.base import grid_sizes, is_trained
 from util.training import feature_cache, progress, run_log
@@ -173,7 +173,7 @@ def train(
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
         enter(enough_memory(LESS_MEMORY))
-        enter(tf.Graph().as_default())
+        enter(temporary_graph())
         prepare_graph(machine.precision)
         enter(tf.device(machine.placement()))
         tf.set_random_seed(state.seed)
