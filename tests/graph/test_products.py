@@ -33,7 +33,7 @@ def gated():
 def memory():
     x = numbers(2, 6, 8, 3)
     v = recurrent.conv_lstm_variables(6, 8, 3)
-    return (x, v.kernel), recurrent.gates_of_input(x, v)
+    return (x, *v.of_input), tf.stack(recurrent.gates_of_input(x, v))
 
 
 CASES = {

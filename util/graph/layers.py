@@ -10,7 +10,7 @@ from util.graph.compat import tf
 
 # tf.contrib.layers.layer_norm, with which the published weights were trained.
 LAYER_NORM_EPSILON = 1e-12
-L2_EPSILON = 1e-12  # the least squared length that l2_normalize divides by
+LEAST_LENGTH = 1e-6  # that l2_normalize divides by
 MANY = 256  # channels: at full size, 500, the product was measured to pay
 
 
@@ -159,8 +159,10 @@ def _gated_product(cells, kernel, bias, gates):
         d_kernels = products.matmul(cells, slope, transpose_a=True)
         d_biases = tf.reduce_sum(slope, axis=1, keepdims=True)
         d_gates = tf.reduce_sum(d_kernels * kernel, axis=1, keepdims=True)
+        slope = tf.reshape(gates * slope, [-1, filters])
+        d_cells = products.matmul(slope, kernel, transpose_b=True)
         return (
-            products.matmul(slope, gates * kernel, transpose_b=True),
+            tf.reshape(d_cells, [-1, number, channels]),
             tf.reduce_sum(gates * d_kernels, axis=0),
             tf.reduce_sum(gates * d_biases, axis=[0, 1]),
             d_gates + d_biases * bias,
@@ -222,10 +224,11 @@ def normalise(x, beta, gamma):
     Its own gradient takes fewer passes over x than the derived one: all sums over the
     cells follow from two sums for each channel.
     """
-    # E x^2 - (E x)^2: tf.nn.moments takes one more pass over all cells.
+    # E x^2 - (E x)^2, without a pass for the squares as tf.nn.moments has it.
     count = float(np.prod(x.shape.as_list()[1:]))
     mean = tf.reduce_mean(x, [1, 2, 3], keepdims=True)
-    variance = tf.reduce_mean(tf.square(x), [1, 2, 3], keepdims=True) - mean * mean
+    length = tf.math.reduce_euclidean_norm(x, [1, 2, 3], keepdims=True)
+    variance = tf.square(length) / count - mean * mean
     inverse = tf.rsqrt(tf.maximum(variance, 0.0) + LAYER_NORM_EPSILON)
     scale = gamma * inverse
 
@@ -310,14 +313,14 @@ def l2_normalize(x):
     Returns:
       float32 [..., C].
     """
-    square = tf.reduce_sum(tf.square(x), -1, keepdims=True)
-    inverse = tf.rsqrt(tf.maximum(square, L2_EPSILON))
+    length = tf.math.reduce_euclidean_norm(x, -1, keepdims=True)
+    inverse = 1.0 / tf.maximum(length, LEAST_LENGTH)
     y = x * inverse
 
     def gradient(slope):
         # Below the least length the scale is a constant.
         along = tf.reduce_sum(slope * y, -1, keepdims=True)
-        along *= tf.cast(square >= L2_EPSILON, tf.float32)
+        along *= tf.cast(length >= LEAST_LENGTH, tf.float32)
         return (slope - y * along) * inverse
 
     return y, gradient

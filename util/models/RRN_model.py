@@ -93,7 +93,7 @@ def refine(fused, laterals, share):
 
     Returns:
       (hidden, of_image): float32 [B, H, W, C], the last state; and a list of [P, H, W,
-      4 * C], the image's share.
+      C], the image's share: four a level.
 
     Variables:
       rnn/conv_lstm_cell/...: see conv_lstm_variables
@@ -104,9 +104,9 @@ def refine(fused, laterals, share):
     first = gates_of_input(fused, variables, is_first=True)
     state = conv_lstm_step(first, None, variables)
     for gates in of_image:
-        state = conv_lstm_step(share(gates), state, variables)
+        state = conv_lstm_step([share(gate) for gate in gates], state, variables)
     _, hidden = state
-    return hidden, of_image
+    return hidden, [gate for gates in of_image for gate in gates]
 
 
 class LSTM_model(base.Model):
