@@ -10,14 +10,16 @@ Machines are noisy: a time is that of the fastest of a few runs after a warm-up,
 with DenseCRF, where a stream of images is timed from its start to its last mask. On a
 GPU, where a run takes several images, it is the fastest of a few streams without it.
 Memory is the most that the process of the network held; those of DenseCRF are not
-counted. Files go to a temporary folder (TMPDIR chooses where). What was not measured is
-null in the JSON.
+counted. Groups of sentences (--only grouped) are compared by the medians of steps that
+are taken in turn, in one process. Files go to a temporary folder (TMPDIR chooses
+where). What was not measured is null in the JSON.
 """
 
 import argparse
 import contextlib
 import io
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -82,6 +84,7 @@ def measure(parts: List[str], setup: Setup) -> Figures:
         if "grouped" in parts:
             several = "grouped", GROUPED, figures, peaks, setup, folder
             figures["grouped"] = _networks(*several)
+            figures["in_turn"] = _in_turn(figures, setup)
         if "prepare" in parts:
             sizes = setup.sizes
             figures["prepare"] = alone(
@@ -136,6 +139,25 @@ def _networks(part, cases, figures, peaks, setup, path):
     return found
 
 
+def _in_turn(figures, setup):
+    """Return how many times as many sentences a second other cases have as the first.
+
+    Returns:
+      seconds: of GROUPED's cases by name, a step in each round; times_as_many: the
+      medians of the rounds' ratios.
+    """
+    cases = [(batch_size, images) for batch_size, _, images in GROUPED.values()]
+    work = measurements.times_in_turn, setup, cases
+    rounds = alone("grouped in turn", figures, *work)
+    seconds = dict(zip(GROUPED, zip(*rounds)))
+    first = next(iter(seconds.values()))
+    ratios = {
+        name: statistics.median(one / other for one, other in zip(first, others))
+        for name, others in seconds.items()
+    }
+    return {"seconds": seconds, "times_as_many": ratios}
+
+
 def _reference_part(part):
     return "train" if part == "grouped" else part
 
@@ -185,6 +207,10 @@ def table(figures: Figures, model: str) -> str:
             lines.append(form(f"{part} {name}", *row))
     if len(lines) == 1:
         lines = []
+    if "in_turn" in figures:
+        first, *others = figures["in_turn"]["times_as_many"].items()
+        ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in others)
+        lines.append(f"in turn: {ratios} times the sentences a second of {first[0]}")
     if figures["prepare"]:
         lines.append(form("prepare", "images/s", "", "", "ratio", "", "B/sample"))
     for layout, case in (figures["prepare"] or {}).items():

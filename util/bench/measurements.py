@@ -338,14 +338,54 @@ def training_steps(
 
 def step_times(session, model, feed, steps: int) -> List[float]:
     """Train as `loop.Loop` does and return the seconds of each step."""
+    with _steps(session, model, feed) as step:
+        return [step() for _ in range(steps)]
+
+
+@contextlib.contextmanager
+def _steps(session, model, feed):
+    """Yield a function that takes a training step and returns its seconds."""
     from util.training import loop
 
     fetches = loop.step_fetches(model)
     with contextlib.closing(loop.steps_ahead(session, model, feed)) as ready:
-        return [
-            _seconds(lambda: session.run(fetches, next(ready).values))
-            for _ in range(steps)
-        ]
+        yield lambda: _seconds(lambda: session.run(fetches, next(ready).values))
+
+
+def times_in_turn(setup: Setup, cases: List[Tuple[int, int]]) -> List[List[float]]:
+    """Train several networks, a step of each in turn, and return the seconds.
+
+    A machine that others use as well is now faster, now slower; steps that follow one
+    another meet the same machine. Memory must hold the variables of all networks.
+
+    Args:
+      setup: what is measured.
+      cases: sentences a step and sentences an image.
+
+    Returns:
+      The times of each round: one of each case.
+    """
+    with contextlib.ExitStack() as stack:
+        steps = [stack.enter_context(_training(setup, *case)) for case in cases]
+        rounds = WARM_UP + setup.sizes.runs
+        return [[step() for step in steps] for _ in range(rounds)][WARM_UP:]
+
+
+@contextlib.contextmanager
+def _training(setup, batch_size, sentences_per_image):
+    """Build a network with random weights to train; yield what `_steps` does."""
+    from util.graph import session as sessions
+    from util.graph.compat import tf
+    from util.training import feeds
+
+    with tf.Graph().as_default():
+        model = training_model(setup, batch_size, sentences_per_image)
+        with sessions.new_session(**setup.session) as session:
+            session.run(tf.global_variables_initializer())
+            samples = training_samples(setup.sizes, sentences_per_image)
+            with contextlib.closing(feeds.feeds(model, samples, None)) as feed:
+                with _steps(session, model, feed) as step:
+                    yield step
 
 
 def _count(folder):
