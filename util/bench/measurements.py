@@ -32,7 +32,8 @@ class Sizes(NamedTuple):
       network: arguments of the model.
       image: (height, width) of images to test and to prepare, in pixels.
       product: rows of the square matrices of the float32 product.
-      runs: how many of each kind are timed; of training steps MOST_STEPS at most.
+      runs: how many of each kind are timed; of training steps MOST_STEPS at most,
+        but for those in turn.
       streams: sentences an image -> images in a stream through DenseCRF, at least.
       prepared: images to prepare.
       prepared_singly: images to prepare in the reference's way.
