@@ -145,8 +145,9 @@ def gated_conv(x, gate, name):
 def _gated_product(cells, kernel, bias, gates):
     """Return gates * relu(cells kernel + bias), [B, N, C_out].
 
-    In its own gradient the gate, which is the same for all cells of a sentence, is a
-    factor of the sentence's kernel: there is no pass over the cells for it.
+    The gate is the same for all cells of a sentence. In its own gradient that of the
+    gate follows from those of the sentence's kernel and bias, without a pass over the
+    cells.
     """
     _, number, channels = cells.shape.as_list()
     filters = kernel.shape.as_list()[1]
