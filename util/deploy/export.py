@@ -258,6 +258,7 @@ def _write_onnx(network: Network, path, vocab_dict, folder) -> Dict[str, Any]:
         input_names=[tensor.name for tensor in inputs.values()],
         output_names=[tensor.name for tensor in outputs.values()],
         opset=OPSET,
+        custom_op_handlers={"EuclideanNorm": (_convert_length, ["ReduceL2"])},
         tensors_to_rename=names,
         output_path=model_file,
     )
@@ -267,6 +268,15 @@ def _write_onnx(network: Network, path, vocab_dict, folder) -> Dict[str, Any]:
     )
     checked = _compare(wanted, dict(zip(outputs, session.run(list(outputs), fed))))
     return _signature(network, inputs, outputs, opset=OPSET, checked=checked)
+
+
+def _convert_length(graph, node, name, arguments) -> None:
+    """Convert the length of vectors, which tf2onnx does not know."""
+    axes = np.ravel(node.inputs[1].get_tensor_value())
+    graph.remove_input(node, node.input[1], 1)
+    node.set_attr("axes", axes.tolist())
+    node.set_attr("keepdims", node.get_attr_value("keep_dims"))
+    del node.attr["keep_dims"]
 
 
 def _random_feed(vocab_size: int) -> Dict[str, np.ndarray]:
