@@ -1,10 +1,13 @@
 """What all tests share; golden/recipe.py defines the inputs of golden/."""
 
+import os
 import signal
 import sys
 from pathlib import Path
 
 import pytest
+
+from util.core import surroundings
 
 sys.path.append(str(Path(__file__).parent / "golden"))
 # Files that take a minute or more, the longest first; a core would be idle while the
@@ -58,6 +61,16 @@ def ctrl_c_works_afterwards():
     handler = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, handler)
+
+
+@pytest.fixture(autouse=True)
+def gpus_are_those_of_before():
+    """Undo what a command under test chose for its process with -g."""
+    visible = os.environ.get(surroundings.GPUS)
+    yield
+    os.environ.pop(surroundings.GPUS, None)
+    if visible is not None:
+        os.environ[surroundings.GPUS] = visible
 
 
 @pytest.fixture(scope="module", autouse=True)

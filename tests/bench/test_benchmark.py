@@ -1,5 +1,6 @@
 """util.benchmark: everything once, at tiny sizes; no time is asserted."""
 
+import contextlib
 import json
 import math
 import os
@@ -114,6 +115,24 @@ def test_several_sentences_an_image(small, tmp_path, capsys, monkeypatch):
     assert seconds > 0 and figures["in_turn"]["times_as_many"] == {"8_8": 1.0}
     assert figures["train"] is None
     assert "\ngrouped 8_8 " in capsys.readouterr().out
+
+
+def test_steps_are_taken_in_turn(monkeypatch):
+    taken = []
+
+    @contextlib.contextmanager
+    def training(setup, batch_size, sentences_per_image):
+        def step():
+            taken.append((batch_size, sentences_per_image))
+            return float(len(taken))
+
+        yield step
+
+    monkeypatch.setattr(measurements, "_training", training)
+    setup = SETUP._replace(sizes=SIZES._replace(runs=2))
+    cases = [(8, 1), (8, 4)]
+    assert measurements.times_in_turn(setup, cases) == [[3.0, 4.0], [5.0, 6.0]]
+    assert taken == cases * 3
 
 
 def test_cases_in_turn_are_compared_by_the_medians_of_rounds(monkeypatch, capsys):

@@ -307,34 +307,42 @@ def training_steps(
     sentences_per_image: int = 1,
 ) -> Optional[Figures]:
     """Measure sentences a second in training; None: the cache has no room."""
+    sizes, path = setup.sizes, os.path.join(folder, f"cache_{batch_size}")
+    peak = peak_gflops(sizes.product)
+    # With a cache each image once and the next step.
+    warm_up = TRAINING_IMAGES // batch_size + 1 if use_cache else WARM_UP
+    cache = path if use_cache else None
+    with _training(setup, batch_size, sentences_per_image, cache) as step:
+        times = [step() for _ in range(warm_up + min(sizes.runs, MOST_STEPS))]
+    if use_cache and _count(path) < TRAINING_IMAGES:
+        return None
+    return _result(batch_size / min(times[warm_up:]), peak, sizes)
+
+
+@contextlib.contextmanager
+def _training(setup, batch_size, sentences_per_image, cache_folder=None):
+    """Build a network with random weights to train; yield what `_steps` does."""
     from util.graph import session as sessions
     from util.graph.compat import tf
     from util.training import feature_cache, feeds
 
     sessions.require_trainable(setup.precision)
-    sizes, path = setup.sizes, os.path.join(folder, f"cache_{batch_size}")
-    peak = peak_gflops(sizes.product)
+    use_cache = cache_folder is not None
     with tf.Graph().as_default():
         model = training_model(setup, batch_size, sentences_per_image, use_cache)
         with sessions.new_session(**setup.session) as session:
             session.run(tf.global_variables_initializer())
-            samples = training_samples(sizes, sentences_per_image)
+            samples = training_samples(setup.sizes, sentences_per_image)
             sessions.release_freed_memory()
-            cache, warm_up = None, WARM_UP
+            cache = None
             if use_cache:
-                options = feature_cache.Options(path)
+                options = feature_cache.Options(cache_folder)
                 cache = feature_cache.open_cache(
                     session, model, options, setup.precision
                 )
-                # Each image once and the next step.
-                warm_up = TRAINING_IMAGES // batch_size + 1
-            feed = feeds.feeds(model, samples, cache)
-            with contextlib.closing(feed):
-                steps = warm_up + min(sizes.runs, MOST_STEPS)
-                times = step_times(session, model, feed, steps)
-    if use_cache and _count(path) < TRAINING_IMAGES:
-        return None
-    return _result(batch_size / min(times[warm_up:]), peak, sizes)
+            with contextlib.closing(feeds.feeds(model, samples, cache)) as feed:
+                with _steps(session, model, feed) as step:
+                    yield step
 
 
 def step_times(session, model, feed, steps: int) -> List[float]:
@@ -364,29 +372,12 @@ def times_in_turn(setup: Setup, cases: List[Tuple[int, int]]) -> List[List[float
       cases: sentences a step and sentences an image.
 
     Returns:
-      The times of each round: one of each case.
+      The seconds of each round's steps, one of each case.
     """
     with contextlib.ExitStack() as stack:
         steps = [stack.enter_context(_training(setup, *case)) for case in cases]
         rounds = WARM_UP + setup.sizes.runs
         return [[step() for step in steps] for _ in range(rounds)][WARM_UP:]
-
-
-@contextlib.contextmanager
-def _training(setup, batch_size, sentences_per_image):
-    """Build a network with random weights to train; yield what `_steps` does."""
-    from util.graph import session as sessions
-    from util.graph.compat import tf
-    from util.training import feeds
-
-    with tf.Graph().as_default():
-        model = training_model(setup, batch_size, sentences_per_image)
-        with sessions.new_session(**setup.session) as session:
-            session.run(tf.global_variables_initializer())
-            samples = training_samples(setup.sizes, sentences_per_image)
-            with contextlib.closing(feeds.feeds(model, samples, None)) as feed:
-                with _steps(session, model, feed) as step:
-                    yield step
 
 
 def _count(folder):

@@ -271,7 +271,7 @@ def _write_onnx(network: Network, path, vocab_dict, folder) -> Dict[str, Any]:
 
 
 def _convert_length(graph, node, name, arguments) -> None:
-    """Convert the length of vectors, which tf2onnx does not know."""
+    """Convert the length of vectors, which tf2onnx does not know; it calls this."""
     axes = np.ravel(node.inputs[1].get_tensor_value())
     graph.remove_input(node, node.input[1], 1)
     node.set_attr("axes", axes.tolist())

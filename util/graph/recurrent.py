@@ -109,7 +109,8 @@ def conv_lstm_variables(rows, columns, channels):
       rows, columns, channels: int, H, W, C of an input and of the state.
 
     Returns:
-      ConvLstmVariables.
+      ConvLstmVariables: the kernel as what input and hidden state give to each of the
+      four gates, float32 [C, C]; peepholes; (beta, gamma) of each norm.
 
     Variables:
       kernel             [1, 1, 2 * C, 4 * C], rows: input, state; columns: candidate,
@@ -205,17 +206,17 @@ def conv_lstm_step(gates, state, v):
     """
     if state is None:
         j, i, o = gates
-        i = normalise(i, *v.norm_i)
-        cell = tf.sigmoid(i) * tf.tanh(normalise(j, *v.norm_j))
     else:
         cell, hidden = state
         j, i, f, o = (
             gate + _product(hidden, kernel) for gate, kernel in zip(gates, v.of_hidden)
         )
+        i += v.peep_i * cell
         f = normalise(f + v.peep_f * cell, *v.norm_f)
-        i = normalise(i + v.peep_i * cell, *v.norm_i)
-        new = tf.sigmoid(i) * tf.tanh(normalise(j, *v.norm_j))
-        cell = tf.sigmoid(f + 1.0) * cell + new
+        kept = tf.sigmoid(f + 1.0) * cell
+    j, i = normalise(j, *v.norm_j), normalise(i, *v.norm_i)
+    new = tf.sigmoid(i) * tf.tanh(j)
+    cell = new if state is None else kept + new
     o = normalise(o + v.peep_o * cell, *v.norm_o)
     cell = normalise(cell, *v.norm_c)
     return cell, tf.sigmoid(o) * tf.tanh(cell)
