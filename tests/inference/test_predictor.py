@@ -378,6 +378,20 @@ def test_nothing_is_left_of_a_closed_predictor(wanted):
     assert graph() is None
 
 
+def test_nothing_is_left_of_a_predictor_that_could_not_be_opened(wanted, monkeypatch):
+    left = []
+
+    def fail(graph, *args, **options):
+        left.append(weakref.ref(graph))
+        raise tf.errors.ResourceExhaustedError(None, None, "no memory is left")
+
+    monkeypatch.setattr(predictor_module, "new_session", fail)
+    with pytest.raises(UserError, match="not enough memory"):
+        Predictor(wanted[0])
+    gc.collect()
+    assert left[0]() is None
+
+
 def test_another_error_of_a_run_is_not_taken_for_too_little_memory(wanted):
     with Predictor(wanted[0], together=2) as predictor:
         images, ids = [predictor.fit(IMAGES[0])], [np.stack(WORDS)]

@@ -38,11 +38,11 @@ def size_of(setup: Setup) -> Dict[str, float]:
       gflop, more_gflop: products and convolutions of the first sentence on an image,
         and of each further one, in 10^9 additions and multiplications.
     """
-    from util.graph.compat import tf
+    from util.graph.compat import temporary_graph, tf
 
     model_class, work = load(setup.model), []
     for sentences in (1, 2):
-        with tf.Graph().as_default() as graph:
+        with temporary_graph() as graph:
             model_class(batch_size=sentences, num_images=1, **setup.sizes.network)
             work.append(sum(map(_work, graph.get_operations())) / 1e9)
             shapes = [v.shape.as_list() for v in tf.global_variables()]

@@ -212,10 +212,10 @@ def training(setup: Setup, batch_size: int, sentences_per_image: int) -> Figures
     Raises:
       UserError: the device has not enough memory.
     """
-    from util.graph.compat import tf
+    from util.graph.compat import temporary_graph, tf
     from util.graph.session import enough_memory, new_session
 
-    with tf.Graph().as_default():
+    with temporary_graph():
         model = measurements.training_model(setup, batch_size, sentences_per_image)
         told = enough_memory("this case needs more")
         with told, new_session(**setup.session) as session:

@@ -98,7 +98,7 @@ def draw_network(
     Returns:
       The path of the snapshot.
     """
-    from util.graph.compat import tf
+    from util.graph.compat import temporary_graph, tf
     from util.graph.session import new_session
     from util.models.base import grid_sizes
     from util.training import start
@@ -116,7 +116,7 @@ def draw_network(
     ]
     with whole_file(os.path.join(folder, text_processing.VOCABULARY), "w") as file:
         file.writelines(word + "\n" for word in words)
-    with tf.Graph().as_default():
+    with temporary_graph():
         tf.set_random_seed(1)
         model = model_class(
             batch_size=len(fitted),

@@ -82,11 +82,11 @@ def peak_gflops(size: int, precision: str = "float32") -> float:
       precision: of `cli.PRECISIONS`; the matrices are of that dtype, of float32 for
         "tf32".
     """
-    from util.graph.compat import tf
+    from util.graph.compat import temporary_graph, tf
     from util.graph.session import new_session, prepare_graph, release_freed_memory
 
     dtype = tf.float32 if precision == "tf32" else tf.as_dtype(precision)
-    with tf.Graph().as_default():
+    with temporary_graph():
         prepare_graph(precision)
         first = (tf.random_uniform([size, size]) for _ in range(2))
         left, right = (
@@ -130,12 +130,12 @@ def make_snapshot(setup: Setup, folder: str, sane: bool = False) -> str:
       folder: of the snapshot; made where missing.
       sane: let the features keep the scale of a trained network's.
     """
-    from util.graph.compat import tf
+    from util.graph.compat import temporary_graph, tf
     from util.graph.session import new_session, prepare_graph
     from util.training import start as start_of_training
     from util.training.snapshots import Snapshots
 
-    with tf.Graph().as_default():
+    with temporary_graph():
         prepare_graph(setup.precision)
         model = _model_class(setup)(**setup.sizes.network)
         with new_session(**setup.session) as session:
@@ -323,12 +323,12 @@ def training_steps(
 def _training(setup, batch_size, sentences_per_image, cache_folder=None):
     """Build a network with random weights to train; yield what `_steps` does."""
     from util.graph import session as sessions
-    from util.graph.compat import tf
+    from util.graph.compat import temporary_graph, tf
     from util.training import feature_cache, feeds
 
     sessions.require_trainable(setup.precision)
     use_cache = cache_folder is not None
-    with tf.Graph().as_default():
+    with temporary_graph():
         model = training_model(setup, batch_size, sentences_per_image, use_cache)
         with sessions.new_session(**setup.session) as session:
             session.run(tf.global_variables_initializer())

@@ -17,7 +17,7 @@ from util.data import text_processing, vocabularies
 from util.deploy import image_ops, text_ops
 from util.evaluation.eval_tools import compute_mask_IU
 from util.graph import checkpoint
-from util.graph.compat import tf
+from util.graph.compat import temporary_graph, tf
 from util.graph.session import new_session, versions
 from util.inference.predictor import (
     FOREGROUND,
@@ -177,7 +177,7 @@ def _placeholders(*names) -> Dict[str, Any]:
 def _write_saved_model(network: Network, path, vocab_dict, folder) -> Dict[str, Any]:
     """Write folder/VERSION with one signature; return what model.json says of it."""
     odd = text_ops.unusable_words(list(vocab_dict))
-    with tf.Graph().as_default(), tempfile.TemporaryDirectory() as scratch:
+    with temporary_graph(), tempfile.TemporaryDirectory() as scratch:
         inputs = _placeholders("image", "ids" if odd else "sentences")
         if odd:
             outputs = network.build(**inputs)
@@ -237,7 +237,7 @@ def _import_onnx() -> Tuple[Any, Any]:
 def _write_onnx(network: Network, path, vocab_dict, folder) -> Dict[str, Any]:
     """Write the model and its vocabulary; return what model.json says of it."""
     tf2onnx, onnxruntime = _import_onnx()
-    with tf.Graph().as_default() as graph:
+    with temporary_graph() as graph:
         inputs = _placeholders("image", "ids")
         outputs = {
             name: tf.identity(tensor, name)

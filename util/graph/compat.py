@@ -47,6 +47,29 @@ def no_deprecations() -> None:
 
 
 @contextlib.contextmanager
+def new_graph() -> Iterator[Any]:
+    """Make a new default graph; nothing is left of it if the body fails.
+
+    Else it is for `forget_gradients` to let go of it.
+
+    Yields:
+      tf.Graph.
+
+    Example:
+      >>> with new_graph() as graph, tf.Session() as session:
+      ...     print(session.run(tf.constant(5)))
+      5
+      >>> forget_gradients(graph)
+    """
+    with tf.Graph().as_default() as graph:
+        try:
+            yield graph
+        except BaseException:
+            forget_gradients(graph)
+            raise
+
+
+@contextlib.contextmanager
 def temporary_graph() -> Iterator[Any]:
     """Make a new default graph that nothing is left of afterwards.
 
@@ -58,11 +81,9 @@ def temporary_graph() -> Iterator[Any]:
       ...     print(session.run(tf.constant(5)))
       5
     """
-    with tf.Graph().as_default() as graph:
-        try:
-            yield graph
-        finally:
-            forget_gradients(graph)
+    with new_graph() as graph:
+        yield graph
+        forget_gradients(graph)
 
 
 def forget_gradients(graph: Any) -> None:

@@ -17,7 +17,7 @@ from util import models
 from util.core.errors import UserError
 from util.data import datasets, im_processing, text_processing, vocabularies
 from util.graph import checkpoint
-from util.graph.compat import forget_gradients, tf
+from util.graph.compat import forget_gradients, new_graph, tf
 from util.graph.session import (
     enough_memory,
     gpus,
@@ -132,7 +132,7 @@ class Predictor:
         self._vocabulary = None
         if vocabulary:
             self._vocabulary = read_vocabulary(self._snapshot, vocabulary)
-        with tf.Graph().as_default() as graph, tf.device(device):
+        with new_graph() as graph, tf.device(device):
             prepare_graph(precision)
             self._build = functools.partial(
                 model_class,
