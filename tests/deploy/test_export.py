@@ -1,10 +1,12 @@
 """util.deploy.export: models that others can run give what the Predictor gives."""
 
+import gc
 import json
 import os
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from unittest import mock
 
@@ -19,6 +21,7 @@ import trainval_model
 from util.deploy import export, image_ops
 from util.graph import checkpoint
 from util.graph.compat import tf
+from util.graph.layers import l2_normalize
 from util.inference.predictor import Predictor
 from util.training.snapshots import Snapshots
 
@@ -254,6 +257,20 @@ def test_an_output_that_is_there_is_left_alone(snapshot, saved, capsys):
     files = sorted(path.stat().st_mtime for path in saved.rglob("*"))
     assert "is there already" in refusal(capsys, snapshot, saved)
     assert sorted(path.stat().st_mtime for path in saved.rglob("*")) == files
+
+
+def test_nothing_is_left_of_the_graph_of_an_export(snapshot, tmp_path):
+    graphs = []
+
+    class Seen(Small):
+        def __init__(self, *args, **sizes):
+            super().__init__(*args, **sizes)
+            l2_normalize(tf.constant([[3.0, 4.0]]))  # TensorFlow keeps its gradient
+            graphs.append(weakref.ref(tf.get_default_graph()))
+
+    assert command(snapshot, tmp_path / "saved", model_class=Seen) == 0
+    gc.collect()
+    assert graphs and not any(graph() for graph in graphs)
 
 
 def test_what_the_command_refuses(snapshot, tmp_path, capsys, monkeypatch):

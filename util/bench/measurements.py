@@ -82,11 +82,11 @@ def peak_gflops(size: int, precision: str = "float32") -> float:
       precision: of `cli.PRECISIONS`; the matrices are of that dtype, of float32 for
         "tf32".
     """
-    from util.graph.compat import temporary_graph, tf
+    from util.graph.compat import tf
     from util.graph.session import new_session, prepare_graph, release_freed_memory
 
     dtype = tf.float32 if precision == "tf32" else tf.as_dtype(precision)
-    with temporary_graph():
+    with tf.Graph().as_default():
         prepare_graph(precision)
         first = (tf.random_uniform([size, size]) for _ in range(2))
         left, right = (

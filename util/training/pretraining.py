@@ -16,7 +16,7 @@ import deeplab_resnet
 from deeplab_resnet import model as backbone
 from deeplab_resnet import weights
 from util.data import im_processing
-from util.graph.compat import temporary_graph, tf
+from util.graph.compat import tf
 from util.graph.layers import conv, conv_variables, convolve
 from util.graph.session import new_session
 
@@ -93,7 +93,7 @@ def pretrain(
     Variables:
       those of `deeplab_resnet.features`
     """
-    with temporary_graph():
+    with tf.Graph().as_default():
         tf.set_random_seed(seed)
         image = tf.placeholder(tf.float32, [None, *images.shape[1:]])
         target = tf.placeholder(tf.float32, [None, *maps.shape[1:]])
