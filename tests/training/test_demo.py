@@ -30,7 +30,7 @@ def shown(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("demo")
     data = str(folder / "data")
-    shapes.draw(data, num_scenes={"train": 5, "val": 1, "test": 2})
+    shapes.draw(data, num_scenes={"train": 5, "val": 1, "test": 3})
     tiny = dataclasses.replace(datasets.DATASETS["shapes"], **SMALL)
     events = []
     read, take_steps = read_sample, loop.Loop.run
@@ -65,7 +65,8 @@ def shown(tmp_path_factory):
 
 def test_figures_are_returned_and_written(shown):
     folder, figures, _ = shown
-    assert sorted(figures) == ["blind_iou", "overall_iou", "pair_accuracy"]
+    names = ["blind_iou", "overall_iou", "pair_accuracy", "relations_iou"]
+    assert sorted(figures) == names
     assert all(0 <= figure <= 1 for figure in figures.values())
     path = folder / "ckpts" / "shapes_iter_2.tfmodel.test.json"
     record = json.loads(path.read_text())
@@ -77,6 +78,17 @@ def test_figures_are_returned_and_written(shown):
     assert list(record["results"]) == [TITLES[WITHOUT_CRF], TITLES[WITH_CRF]]
     overall = record["results"][TITLES[WITH_CRF]]["overall_iou"]
     assert overall == figures["overall_iou"]
+    words = "above", "below", "left of", "right of"
+    counts = [
+        row[TITLES[WITH_CRF]]
+        for row in record["samples"]
+        if any(word in row["sentence"] for word in words)
+    ]
+    assert 0 < len(counts) < len(record["samples"])
+    common, total = (
+        sum(count[name] for count in counts) for name in ("intersection", "union")
+    )
+    assert figures["relations_iou"] == pytest.approx(common / total)
 
 
 def test_the_demo_leaves_what_training_leaves(shown):

@@ -21,7 +21,6 @@ from util.core.surroundings import cores
 from util.data import build_info, datasets
 from util.data.build import build_samples
 from util.data.datasets import Dataset
-from util.data.shapes_scenes import kind_of
 from util.evaluation import breakdown
 from util.evaluation.eval_tools import TITLES, WITH_CRF, WITHOUT_CRF
 from util.evaluation.evaluate import ROUND, Result, Results
@@ -246,14 +245,13 @@ def scores_of(results: Sequence[Result]) -> Dict[str, Any]:
       DenseCRF, where there are several.
     """
     rows = Results.of(results).samples
-    relations = [row for row in rows if kind_of(row["sentence"]) == "relation"]
     rounds = sorted(
         filter(ROUND.fullmatch, rows[0]), key=lambda n: int(n.split("_")[1])
     )
     rounds = [*rounds, WITHOUT_CRF] if rounds else []
     return {
         "scores": _by_title(rows),
-        "relations": _by_title(relations),
+        "relations": _by_title(demo.about_relations(rows)),
         "rounds": [breakdown.scores(rows, one).overall_iou for one in rounds],
     }
 

@@ -8,7 +8,7 @@ few scenes. The test scenes are not touched before training has ended.
 import collections
 import itertools
 import os
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -19,7 +19,7 @@ from util.core.surroundings import cores
 from util.data import datasets, shapes_scenes
 from util.data.build import build_samples
 from util.data.datasets import Dataset
-from util.evaluation import evaluate
+from util.evaluation import breakdown, evaluate
 from util.evaluation.eval_tools import TERMS
 from util.evaluation.evaluate import Result, best_mask
 from util.graph import checkpoint
@@ -54,7 +54,7 @@ def run(model_class, args) -> Dict[str, float]:
       args: options of `trainval_model.py -m demo`.
 
     Returns:
-      overall_iou, blind_iou, pair_accuracy: what is printed and written.
+      overall_iou, relations_iou, blind_iou, pair_accuracy: what is printed and written.
     """
     checkpoint.require_usable_name(args.folder)
     dataset = datasets.get(DATASET, args.data, args.batches)
@@ -78,23 +78,28 @@ def run(model_class, args) -> Dict[str, float]:
         blind = find_all(predictor, shuffle_sentences(samples), "blind")
     results_of_all = evaluate.Results.of(results)
     blind = evaluate.Results.of(blind).scores[evaluate.WITHOUT_CRF]
+    relations = about_relations(results_of_all.samples)
     print(f"{results_of_all.report()}\n({TERMS})")
     summary = {
         "overall_iou": results_of_all.scores[evaluate.WITH_CRF].overall_iou,
+        "relations_iou": breakdown.scores(relations, evaluate.WITH_CRF).overall_iou,
         "blind_iou": blind.overall_iou,
         "pair_accuracy": pair_accuracy(results),
     }
     print(
+        'relations ("the circle above the square", {count} sentences): overall IoU = '
+        "{relations_iou:.4f} (oIoU, with DenseCRF)\n"
         "blind (sentences shuffled, without DenseCRF): overall IoU = {blind_iou:.4f} "
         "(oIoU)\n"
         "two sentences about two objects of a scene: {pair_accuracy:.4f} of the pairs "
-        "find each its own".format(**summary)
+        "find each its own".format(count=len(relations), **summary)
     )
     evaluate.write_record(
         snapshot,
         DATASET,
         "test",
         results_of_all,
+        per_sample=True,
         weights=checkpoint.fingerprint(snapshot),
         demo=summary,
         **about,
@@ -217,6 +222,11 @@ def shuffle_sentences(samples: Samples) -> Samples:
         dict(sample, text_batch=samples[other]["text_batch"])
         for sample, other in zip(samples, order)
     ]
+
+
+def about_relations(rows: Sequence[breakdown.Row]) -> List[breakdown.Row]:
+    """Choose the rows of a record whose sentence is about how two figures stand."""
+    return [row for row in rows if shapes_scenes.kind_of(row["sentence"]) == "relation"]
 
 
 def pair_accuracy(results: List[Result]) -> float:
