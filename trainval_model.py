@@ -110,9 +110,9 @@ MODES = {
 def own_process(args):
     """Set TensorFlow up, unless records of tests are all there is to read."""
     if not (args.mode == "report" and (args.compare or args.table)):
-        from util.graph import session
+        from util.graph import process
 
-        session.own_process()
+        process.own_process()
 
 
 def model_class(args):

@@ -180,9 +180,11 @@ def alone(what: str, figures: Figures, work: Callable, *args) -> Any:
 
 
 def _silently(work, args):
-    from util.graph.session import own_process, versions
+    from util.graph.process import own_process
 
     own_process()
+    from util.graph.session import versions
+
     progress = io.StringIO()  # of training and preparation
     with contextlib.redirect_stdout(progress), contextlib.redirect_stderr(progress):
         result = work(*args)

@@ -244,11 +244,13 @@ def _tensorflow_rows(dataset: Dataset, has_backbone: bool) -> List[Row]:
 
 def _tensorflow():
     try:
-        from util.graph import compat
-        from util.graph.session import own_process, require_precision
+        from util.graph.process import own_process
+
+        own_process()
+        from util.graph.compat import tf
+        from util.graph.session import require_precision
     except Exception as error:  # with wrong packages next to it, it raises anything
         raise Missing(f"it does not load: {error}") from error
-    own_process()
     usable = []
     for precision in PRECISIONS:
         try:
@@ -257,7 +259,7 @@ def _tensorflow():
         except UserError:
             pass
     python = ".".join(map(str, sys.version_info[:3]))
-    return f"{compat.tf.VERSION}, Python {python}, --precision {', '.join(usable)}"
+    return f"{tf.VERSION}, Python {python}, --precision {', '.join(usable)}"
 
 
 def _gpus():

@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Compare what the command line asks for."""
-    from util.graph.session import own_process  # TensorFlow loads here, not for -h
+    from util.graph.process import own_process  # TensorFlow loads here, not for -h
 
     own_process()
     from util.training import comparison

@@ -1,6 +1,5 @@
-"""util.graph.session: a precision that cannot be had, and the memory of a process."""
+"""util.graph.session: a precision that cannot be had, XLA, and what a session leaves."""
 
-import ctypes
 import gc
 import os
 import subprocess
@@ -209,43 +208,6 @@ def test_float32_is_everywhere():
     assert third.dtype == "float32" and third.sum() == pytest.approx(1, rel=1e-6)
 
 
-def test_a_command_keeps_memory_and_no_eager_mode(monkeypatch):
-    libc = mock.Mock()
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: libc)
-    with tf.Graph().as_default():
-        new_session().close()
-    assert not libc.mallopt.called
-    monkeypatch.setenv("TF_OVERRIDE_GLOBAL_THREADPOOL", "0")
-    session.own_process()
-    assert os.environ["TF_OVERRIDE_GLOBAL_THREADPOOL"] == "1"
-    assert not tf.executing_eagerly() and not tf.control_flow_v2_enabled()
-    settings = dict(call[0] for call in libc.mallopt.call_args_list)
-    assert settings == {-1: 2**31 - 1, -3: 2**31 - 1, -8: 1}
-
-
-def test_an_import_leaves_the_process_of_a_program_alone():
-    code = """
-import ctypes
-import tensorflow
-from tensorflow.python.util import deprecation
-changed = []
-class Libc:
-    def __init__(self, name, *args, **kwargs):
-        changed.append(name)
-ctypes.CDLL = Libc
-import CMPC_model
-CMPC_model.Predictor
-assert "libc.so.6" not in changed, changed
-assert deprecation._PRINT_DEPRECATION_WARNINGS
-from util.graph.session import own_process
-own_process()
-assert "libc.so.6" in changed
-assert not deprecation._PRINT_DEPRECATION_WARNINGS
-"""
-    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE)
-    assert done.returncode == 0, done.stderr.decode()
-
-
 @pytest.mark.parametrize("threads", [None, 3])
 def test_operations_that_are_not_shared_run_beside_others(threads):
     config = session.session_config(threads=threads, side_by_side=True)
@@ -277,7 +239,8 @@ def test_float16_is_not_for_training():
 STEPS = """
 import networks
 from util.graph.compat import tf
-from util.graph.session import new_session, own_process
+from util.graph.process import own_process
+from util.graph.session import new_session
 
 own_process()
 for xla in (False, True):

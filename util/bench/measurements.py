@@ -83,7 +83,8 @@ def peak_gflops(size: int, precision: str = "float32") -> float:
         "tf32".
     """
     from util.graph.compat import tf
-    from util.graph.session import new_session, prepare_graph, release_freed_memory
+    from util.graph.process import release_freed_memory
+    from util.graph.session import new_session, prepare_graph
 
     dtype = tf.float32 if precision == "tf32" else tf.as_dtype(precision)
     with tf.Graph().as_default():
@@ -324,6 +325,7 @@ def _training(setup, batch_size, sentences_per_image, cache_folder=None):
     """Build a network with random weights to train; yield what `_steps` does."""
     from util.graph import session as sessions
     from util.graph.compat import temporary_graph, tf
+    from util.graph.process import release_freed_memory
     from util.training import feature_cache, feeds
 
     sessions.require_trainable(setup.precision)
@@ -333,7 +335,7 @@ def _training(setup, batch_size, sentences_per_image, cache_folder=None):
         with sessions.new_session(**setup.session) as session:
             session.run(tf.global_variables_initializer())
             samples = training_samples(setup.sizes, sentences_per_image)
-            sessions.release_freed_memory()
+            release_freed_memory()
             cache = None
             if use_cache:
                 options = feature_cache.Options(cache_folder)

@@ -1,7 +1,6 @@
 """Sessions: precision, threads, memory; and the versions that results depend on."""
 
 import contextlib
-import ctypes
 import os
 import platform
 import re
@@ -12,12 +11,7 @@ import skimage
 
 from util.core.errors import UserError
 from util.graph import products
-from util.graph.compat import no_deprecations, only_graphs, tensorflow, tf
-
-# Of glibc's malloc.h.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-
-KEPT_BYTES = 2**31 - 1
+from util.graph.compat import tensorflow, tf
 
 CPU_FLAG = "--tf_xla_cpu_global_jit"  # without it XLA leaves a CPU alone
 
@@ -41,42 +35,6 @@ class Gpu(NamedTuple):
 
     name: str
     capability: Tuple[int, int]
-
-
-def own_process() -> None:
-    """Set TensorFlow and the memory of this process up for nothing but our work.
-
-    For commands, whose process is theirs; a program that imports us is not touched.
-    Each session gets threads of its own: else all have those of the first one.
-    """
-    only_graphs()
-    no_deprecations()
-    os.environ["TF_OVERRIDE_GLOBAL_THREADPOOL"] = "1"
-    tf.logging.set_verbosity(tf.logging.ERROR)
-    keep_freed_memory()
-
-
-def keep_freed_memory() -> None:
-    """Keep glibc from handing large tensors back to the kernel, page by page.
-
-    By default each tensor over 32 MiB is mapped and cleared again, which costs more
-    than most operations on it. Threads share one heap: in heaps of their own, what one
-    frees would be of no use to the others: 0.4 GB in a training step.
-
-    It is for the whole process, and for threads that have not started yet: for
-    commands, see `own_process`. Without glibc nothing happens.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-        mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
-        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
-        mallopt(M_ARENA_MAX, 1)
-
-
-def release_freed_memory() -> None:
-    """Hand freed memory back after all, where much of it will not be needed again."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def session_config(threads=None, cpus=1, xla=False, side_by_side=False):
@@ -124,7 +82,8 @@ def new_session(
       xla: bool, compile what XLA can.
       side_by_side: bool, an operation takes one thread, and others run beside it. In a
         small network operations are too short to be shared out. In a program that has
-        computed in another session before, it does nothing, see `own_process`.
+        computed in another session before, it does nothing, see
+        `process.own_process`.
 
     Returns:
       tf.Session.

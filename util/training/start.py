@@ -17,7 +17,7 @@ from util.core.errors import UserError
 from util.data import datasets, im_processing, text_processing, vocabularies
 from util.graph import checkpoint, towers
 from util.graph.compat import tf
-from util.graph.session import release_freed_memory
+from util.graph.process import release_freed_memory
 from util.inference.predictor import check_vocabulary
 from util.models import OPTIONS, option_name
 from util.training import progress
