@@ -6,6 +6,7 @@ import subprocess
 import sys
 from unittest import mock
 
+import trainval_model
 from util.graph import process
 from util.graph.compat import tf
 from util.graph.session import new_session
@@ -28,6 +29,21 @@ def test_a_command_keeps_memory_and_no_eager_mode(monkeypatch):
     assert not tf.executing_eagerly() and not tf.control_flow_v2_enabled()
     settings = dict(call[0] for call in libc.mallopt.call_args_list)
     assert settings == {-1: 2**31 - 1, -3: 2**31 - 1, -8: 1}
+
+
+def test_commands_load_tensorflow_when_they_know_what_to_do():
+    folder = os.path.dirname(trainval_model.__file__)
+    names = os.listdir(os.path.join(folder, "util"))
+    commands = ["build_batches", "trainval_model"] + sorted(
+        f"util.{name[:-3]}" for name in names if name.endswith(".py") and name[0] != "_"
+    )
+    assert "util.benchmark" in commands
+    run(f"""
+import importlib, sys
+for command in {commands}:
+    importlib.import_module(command)
+    assert "tensorflow" not in sys.modules, command
+""")
 
 
 def test_a_command_starts_without_keras_which_works_all_the_same():

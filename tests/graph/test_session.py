@@ -1,4 +1,4 @@
-"""util.graph.session: a precision that cannot be had, XLA, and what a session leaves."""
+"""util.graph.session: a precision that cannot be had, XLA, what a session leaves."""
 
 import gc
 import os

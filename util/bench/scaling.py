@@ -18,7 +18,6 @@ from util.core import parallel
 from util.core.errors import UserError
 from util.data import datasets, shapes
 from util.data.build import build_samples
-from util.training import run_log
 
 SENTENCES = 4  # a step, of each worker
 SIZE = 64  # pixels
@@ -64,6 +63,8 @@ def _train(data: str, workers: int, cores: List[int]) -> float:
     finally:
         for process in running:
             process.kill()
+    from util.training import run_log  # TensorFlow loads here, after all processes
+
     with open(os.path.join(snapshots, run_log.LOG), encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
     return lines[-1]["sentences_per_s"]
