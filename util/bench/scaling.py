@@ -63,7 +63,7 @@ def _train(data: str, workers: int, cores: List[int]) -> float:
     finally:
         for process in running:
             process.kill()
-    from util.training import run_log  # TensorFlow loads here, after all processes
+    from util.training import run_log  # not above: TensorFlow loads with it
 
     with open(os.path.join(snapshots, run_log.LOG), encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]

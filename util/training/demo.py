@@ -225,7 +225,14 @@ def shuffle_sentences(samples: Samples) -> Samples:
 
 
 def about_relations(rows: Sequence[breakdown.Row]) -> List[breakdown.Row]:
-    """Choose the rows of a record whose sentence is about how two figures stand."""
+    """Choose those of the rows of `Results.samples` that are about relations.
+
+    Args:
+      rows: with sentences of the grammar of `shapes`, see `shapes_scenes.kind_of`.
+
+    Returns:
+      Those whose sentence says how its figure stands to another, in their order.
+    """
     return [row for row in rows if shapes_scenes.kind_of(row["sentence"]) == "relation"]
 
 
